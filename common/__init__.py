@@ -1,0 +1,1 @@
+"""What every job shares: loaders, the ridge algebra, run folders. Imports no engine."""

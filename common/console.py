@@ -1,0 +1,197 @@
+"""The flags that all jobs share, one-line errors, and what a person sees while a job runs."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from tqdm import tqdm
+
+from common.datasets import SPECS
+from common.errors import InputError
+from common.ridge.path import PENALTIES
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose values may begin with a minus sign."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line and exit with 2."""
+        print(f"{self.prog}: {message}; --help lists the flags", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_arguments(self, argv: Sequence[str] | None) -> argparse.Namespace:
+        """Parse argv, or this process's own; argparse would take `--lambdas -5:5:10` for two flags."""
+        words: list[str] = []
+        for word in sys.argv[1:] if argv is None else argv:
+            if re.match(r"-[\d.]", word) and words and re.fullmatch(r"--[a-z-]+", words[-1]):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return self.parse_args(words)
+
+
+def ridge_parser(description: str) -> Parser:
+    """A parser with the flags of every ridge job."""
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
+    data.add_argument(
+        "--data-root", metavar="DIR", type=Path, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
+        help="where named sets live; else $IMAGE_DATA_ROOT, else data/",
+    )  # fmt: skip
+    data.add_argument("--limit", metavar="N", type=_positive, help="so many training images, stratified")
+    data.add_argument("--size", metavar="HxW", type=_size, help="resize every image")
+    data.add_argument("--grey", action="store_true", help="one channel of luminance")
+    data.add_argument(
+        "--binarize", metavar="T", type=_fraction, help="grey, then white from this share of full intensity"
+    )
+    data.add_argument(
+        "--max-corrupt", metavar="F", type=_share, default=0.01, help="stop when more images than this are unusable"
+    )
+    fit = parser.add_argument_group("fit")
+    fit.add_argument(
+        "--lambdas", metavar="SPEC", type=_lambdas, default="-5:5:10",
+        help="A:B:N for 10^A to 10^B in N points, or a comma list; for intensities in [0, 1]",
+    )  # fmt: skip
+    fit.add_argument("--penalty", choices=PENALTIES, default="sum", help="the squared error's sum or its mean")
+    held_out = fit.add_mutually_exclusive_group()
+    held_out.add_argument(
+        "--validation", metavar="F", type=_fraction, default=0.2, help="fraction held out to choose λ"
+    )
+    held_out.add_argument("--folds", metavar="K", type=_folds, help="choose λ by K-fold cross-validation instead")
+    fit.add_argument(
+        "--test", metavar="F", type=_fraction, default=0.2, help="test fraction, where the source brings no test set"
+    )
+    fit.add_argument("--seed", metavar="S", type=_seed, default=0, help="of shuffles and splits")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
+    out.add_argument("--quiet", action="store_true", help="print nothing but the report's path")
+    return parser
+
+
+def _number(text: str, kind: Callable[[str], float], valid: Callable[[float], bool], what: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = math.nan
+    if not valid(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def _positive(text: str) -> int:
+    return int(_number(text, int, lambda v: v >= 1, "a whole number from 1 up"))
+
+
+def _seed(text: str) -> int:
+    return int(_number(text, int, lambda v: v >= 0, "a whole number from 0 up"))
+
+
+def _folds(text: str) -> int:
+    return int(_number(text, int, lambda v: 2 <= v <= 1000, "a number of folds from 2 to 1000"))
+
+
+def _fraction(text: str) -> float:
+    return _number(text, float, lambda v: 0 < v < 1, "a fraction above 0 and below 1")
+
+
+def _share(text: str) -> float:
+    return _number(text, float, lambda v: 0 <= v <= 1, "a share from 0 to 1")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None or not all(1 <= int(side) <= 10_000 for side in match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 40x60")
+    return int(match[1]), int(match[2])
+
+
+def _lambdas(text: str) -> tuple[float, ...]:
+    try:
+        if ":" in text:
+            low, high, points = text.split(":")
+            grid = [float(value) for value in np.logspace(float(low), float(high), int(points))]
+        else:
+            grid = [float(value) for value in text.split(",")]
+    except (ValueError, OverflowError):
+        grid = []
+    if not grid:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither A:B:N nor a comma list of numbers")
+    if not all(math.isfinite(value) and value >= 0 for value in grid):
+        raise argparse.ArgumentTypeError(f"{text!r}: every λ must be a finite number from 0 up")
+    if len(set(grid)) < len(grid):
+        raise argparse.ArgumentTypeError(f"{text!r} names a λ twice")
+    return tuple(grid)
+
+
+class Console:
+    """Progress for a terminal and silence for a pipe, and the clock behind both.
+
+    Attributes:
+        live: whether a person is watching.
+        seconds: the phases so far and how long each took, in order.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live = not quiet and sys.stderr.isatty()
+        self.seconds: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    def total_seconds(self) -> float:
+        """Seconds since this console was made."""
+        return time.perf_counter() - self._started
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase; on a terminal, say that it runs and how long it took. Phases of one name add up."""
+        if self.live:
+            print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        if self.live:
+            print(f"\033[K  {name:<12} {self.seconds[name]:8.2f} s", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def bar(self, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+        """A progress bar on a terminal; yields the function that moves it by so many units."""
+        with tqdm(total=total, unit=unit, disable=not self.live, leave=False) as bar:
+            yield bar.update
+
+    def warn(self, message: str) -> None:
+        """One line on stderr, whoever is watching."""
+        print(f"warning: {message}", file=sys.stderr)
+
+    def say(self, message: str) -> None:
+        """One line of the result on stdout, unless quiet."""
+        if not self.quiet:
+            print(message)
+
+
+def run_job(main: Callable[[], int]) -> NoReturn:
+    """Run a job's main and exit: 0 done, 2 wrong input in one line, 130 interrupted, 1 anything else."""
+    try:
+        code = main()
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; nothing was written", file=sys.stderr)
+        code = 130
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    raise SystemExit(code)

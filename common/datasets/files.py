@@ -1,0 +1,81 @@
+"""A reader for sources that keep each image in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.catalogue import Items, Read, Skipped
+from common.decode import PixelFormat, UndecodableImageError, decode
+from common.errors import InputError
+from common.imageset import Pixels
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads images by name below a folder that every worker sees at the same path.
+
+    Attributes:
+        root: the folder; items are paths relative to it, with forward slashes.
+        shape: (height, width, channels) that every image must come out as.
+        form: what each image is turned into.
+    """
+
+    root: Path
+    shape: tuple[int, int, int]
+    form: PixelFormat
+
+    @classmethod
+    def of(cls, root: Path, names: Iterable[str], form: PixelFormat) -> FileReader:
+        """A reader whose shape is that of the first image that can be decoded.
+
+        Raises:
+            InputError: none can.
+        """
+        reason = "it names no image"
+        for name in names:
+            try:
+                first = _decode_file(root / name, form)
+            except UndecodableImageError as error:
+                reason = f"{name}: {error}"
+            else:
+                height, width, channels = first.shape
+                return cls(root, (height, width, channels), form)
+        raise InputError(f"{root}: no image in it can be decoded ({reason})")
+
+    def name(self, item: Any) -> str:
+        """The path relative to the root."""
+        return str(item)
+
+    def read(self, items: Items) -> Read:
+        """Decode these files; one that cannot be, or comes out in another shape, is skipped."""
+        pixels = np.empty((len(items), *self.shape), np.uint8)
+        kept: list[int] = []
+        skipped: list[Skipped] = []
+        for position, item in enumerate(items):
+            try:
+                image = _decode_file(self.root / item, self.form)
+                if image.shape != self.shape:
+                    height, width, _ = image.shape
+                    raise UndecodableImageError(
+                        f"{height}x{width} where the first image is {self.shape[0]}x{self.shape[1]}: "
+                        "bring all to one size with --size HxW"
+                    )
+            except UndecodableImageError as error:
+                skipped.append(Skipped(self.name(item), str(error)))
+            else:
+                pixels[len(kept)] = image
+                kept.append(position)
+        return Read(pixels[: len(kept)], np.array(kept, np.int64), skipped)
+
+
+def _decode_file(path: Path, form: PixelFormat) -> Pixels:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UndecodableImageError(error.strerror or str(error)) from error
+    return decode(data, form)

@@ -1,0 +1,140 @@
+"""Image bytes to uint8 pixels: the one place that knows EXIF, colour modes, sizes, bombs and corrupt files."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from common.imageset import Pixels
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+MAX_PIXELS = 64_000_000
+"""Width times height above which a file is refused from its header, before any pixel is allocated."""
+
+
+class UndecodableImageError(Exception):
+    """The bytes do not hold an image that can be used; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """What every image of a run is turned into.
+
+    Attributes:
+        size: (height, width) to resize to, or None to take images as they are.
+        grey: one channel of luminance instead of three of colour.
+        binarize: fraction of full intensity from which a grey pixel counts as white (255), below as 0.
+    """
+
+    size: tuple[int, int] | None = None
+    grey: bool = False
+    binarize: float | None = None
+
+    @property
+    def channels(self) -> int:
+        """1 for grey or binarized images, 3 for colour."""
+        return 1 if self.grey or self.binarize is not None else 3
+
+    def __str__(self) -> str:
+        words = []
+        if self.size is not None:
+            words.append(f"{self.size[0]}x{self.size[1]}")
+        if self.binarize is not None:
+            words.append(f"binarized at {self.binarize:g}")
+        elif self.grey:
+            words.append("grey")
+        return " ".join(words) or "as they are"
+
+
+def decode(data: bytes, form: PixelFormat) -> Pixels:
+    """Decode one image file.
+
+    Args:
+        data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file; of several frames, the first counts.
+        form: what to turn it into.
+
+    Returns:
+        uint8 (height, width, channels).
+
+    Raises:
+        UndecodableImageError: not such a file, truncated, or more than MAX_PIXELS pixels.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only pixels matter here
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MAX_PIXELS:
+                    raise UndecodableImageError(
+                        f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed"
+                    )
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                return _pixels(_flatten(upright), form)
+    except UndecodableImageError:
+        raise
+    # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,
+    # zlib.error, DecompressionBombError, ...): whatever it was, the image is unusable and the rest are not.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UndecodableImageError("not a PNG, JPEG, BMP, TIFF or WebP image"
+                                    if "cannot identify" in reason else reason) from error
+
+
+def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
+    """Bring images that are already decoded into `form`: uint8 (n, h, w, c) to uint8 (n, h', w', c')."""
+    if form == PixelFormat():
+        return pixels
+    images = (Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels)
+    # an image without colour stays at one channel: three copies of it would say nothing more
+    form = PixelFormat(form.size, form.grey or pixels.shape[3] == 1, form.binarize)
+    height, width = form.size or pixels.shape[1:3]
+    out = np.empty((len(pixels), height, width, form.channels), np.uint8)
+    for i, image in enumerate(images):
+        out[i] = _pixels(image, form)
+    return out
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Any mode to 8-bit L or RGB, transparency over white."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Image.fromarray(_to_8_bits(np.asarray(image)))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _to_8_bits(deep: np.ndarray) -> Pixels:
+    """Grey of more than 8 bits, (h, w) of any number type, to uint8: Pillow would clip it at 255.
+
+    16-bit integers are scaled by their range. Floats have none: in [0, 1] they are intensities, beyond it
+    they are taken as 8-bit values.
+    """
+    values = deep.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UndecodableImageError("pixels that are NaN or infinite")
+    if deep.dtype.kind == "f":
+        values = values * 255 if values.max(initial=0) <= 1 else values
+    elif values.max(initial=0) > 255 or deep.dtype.itemsize == 2:
+        values = values / 257
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _pixels(image: Image.Image, form: PixelFormat) -> Pixels:
+    """An upright L or RGB image in `form`: uint8 (h, w, c)."""
+    image = image.convert("L" if form.channels == 1 else "RGB")
+    if form.size is not None and image.size != (form.size[1], form.size[0]):
+        image = image.resize((form.size[1], form.size[0]), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.uint8)
+    if form.binarize is not None:
+        pixels = np.where(pixels >= form.binarize * 255, np.uint8(255), np.uint8(0))
+    return pixels.reshape(pixels.shape[0], pixels.shape[1], form.channels)

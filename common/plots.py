@@ -1,0 +1,108 @@
+"""The figures: SVG for curves and matrices, PNG for anything made of pixels."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.imageset import Labels, Pixels
+from common.metrics import Floats
+
+INK, ACCENT, MUTED = "#1f2933", "#0b6e99", "#9aa5b1"
+
+STYLE = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "parallel-image-classification",  # the same figure gives the same bytes
+}
+
+
+def _svg(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def accuracy_over_lambda(
+    lambdas: Sequence[float], validation_accuracy: Sequence[float], best: float, test_accuracy: float
+) -> bytes:
+    """Validation accuracy over λ on a logarithmic axis, the chosen λ marked; SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.4))
+        axes = figure.subplots()
+        order = np.argsort(lambdas)
+        x, y = np.asarray(lambdas)[order], np.asarray(validation_accuracy)[order]
+        chosen = y[int(np.flatnonzero(x == best)[0])]
+        axes.plot(x, y, "o-", color=ACCENT, markersize=4, label="validation")
+        axes.plot([best], [chosen], "o", markersize=11, markerfacecolor="none", markeredgecolor="#c0392b",
+                  markeredgewidth=1.8, label=f"chosen λ = {best:.3g}")  # fmt: skip
+        axes.axhline(test_accuracy, color=MUTED, linestyle="--", linewidth=1, label=f"test {test_accuracy:.4f}")
+        positive = x[x > 0]
+        if len(positive) > 1:
+            axes.set_xscale("symlog", linthresh=float(positive[0])) if x[0] == 0 else axes.set_xscale("log")
+        axes.set_xlabel("λ")
+        axes.set_ylabel("accuracy")
+        axes.grid(axis="y", color=MUTED, alpha=0.3)
+        axes.legend(frameon=False, loc="best")
+        return _svg(figure)
+
+
+def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
+    """A confusion matrix (c, c), rows true and columns predicted, coloured by the row's share; SVG."""
+    n = len(matrix)
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    names = [name if len(name) <= 18 else f"{name[:17]}…" for name in class_names]
+    with matplotlib.rc_context(STYLE):
+        side = 2.2 + 0.4 * n
+        figure = Figure(figsize=(side, side))
+        axes = figure.subplots()
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for row, column in np.argwhere(matrix > 0):
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=7.5,
+                      color="white" if share[row, column] > 0.5 else INK)  # fmt: skip
+        rotation = 0 if max(map(len, names)) <= 3 else 90
+        axes.set_xticks(range(n), names, rotation=rotation)
+        axes.set_yticks(range(n), names)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        return _svg(figure)
+
+
+def png(pixels: Pixels) -> bytes:
+    """uint8 (h, w, 1 or 3) as PNG, pixel by pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def weight_images(weights: Floats, shape: tuple[int, int, int]) -> list[Pixels]:
+    """The weights of each class, (d, n_classes), as images: red speaks for the class, blue against it.
+
+    Colour channels are averaged, and each class has a scale of its own, whose ends are the 99.5th percentile of
+    its absolute weights: single pixels that hardly ever vary can carry weights that would drown the rest.
+
+    Returns:
+        uint8 (h, w, 3), one a class.
+    """
+    colours = matplotlib.colormaps["RdBu_r"]
+    images = []
+    for column in weights.T:
+        image: NDArray[np.float64] = column.reshape(shape).mean(axis=2)
+        scale = np.percentile(np.abs(image), 99.5) or 1.0
+        images.append((colours(0.5 + image / (2 * scale))[..., :3] * 255).round().astype(np.uint8))
+    return images

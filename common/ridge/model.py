@@ -1,0 +1,108 @@
+"""RidgeModel: a fitted classifier that can be scored, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.decode import PixelFormat
+from common.errors import InputError
+from common.atomic import write_atomically
+from common.imageset import Labels, Pixels
+from common.metrics import Floats
+from common.ridge.path import RidgePath, score_rows
+
+FORMAT = "one-vs-all ridge, version 1"
+
+
+@dataclass(frozen=True)
+class RidgeModel:
+    """A one-vs-all ridge classifier at one λ.
+
+    Attributes:
+        weights: float64 (d, n_classes), for intensities in [0, 1].
+        intercept: float64 (n_classes,).
+        class_names: one name a class.
+        shape: (height, width, channels) of the images.
+        pixel_format: what images were turned into before they were fitted.
+        lambda_: λ, for intensities in [0, 1].
+        penalty: "sum" or "mean".
+    """
+
+    weights: Floats
+    intercept: Floats
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]
+    pixel_format: PixelFormat
+    lambda_: float
+    penalty: str
+
+    def score_blocks(self, pixels: Pixels) -> Iterator[tuple[slice, Floats]]:
+        """One score a class for uint8 (n, height, width, channels), a block at a time.
+
+        Yields:
+            the images' positions, and their scores, float64 (rows, n_classes).
+        """
+        path = RidgePath(self.weights[None], self.intercept[None])
+        rows = score_rows(len(self.class_names))
+        for start in range(0, len(pixels), rows):
+            block = slice(start, min(start + rows, len(pixels)))
+            yield block, path.scores(pixels[block])[:, 0]
+
+    def predict(self, pixels: Pixels) -> Labels:
+        """The class of the highest score, int64 (n,)."""
+        predicted = np.empty(len(pixels), np.int64)
+        for block, scores in self.score_blocks(pixels):
+            predicted[block] = scores.argmax(axis=1)
+        return predicted
+
+    def save(self, folder: Path) -> None:
+        """Write model.npz (the arrays) and model.json (the rest) into `folder`."""
+        with write_atomically(folder / "model.npz") as file:
+            np.savez(file, weights=self.weights, intercept=self.intercept)
+        described = {
+            "format": FORMAT,
+            "class_names": self.class_names,
+            "shape": self.shape,
+            "pixel_format": asdict(self.pixel_format),
+            "lambda_": self.lambda_,
+            "penalty": self.penalty,
+        }
+        with write_atomically(folder / "model.json") as file:
+            file.write(json.dumps(described, indent=2, ensure_ascii=False).encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> RidgeModel:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the files are missing, damaged, or do not belong together.
+        """
+        try:
+            described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+                weights, intercept = arrays["weights"], arrays["intercept"]
+            if described["format"] != FORMAT:
+                raise InputError(f"{folder}/model.json: format {described['format']!r}, not {FORMAT!r}")
+            form = described["pixel_format"]
+            size = form["size"]
+            model = cls(
+                weights=weights,
+                intercept=intercept,
+                class_names=tuple(described["class_names"]),
+                shape=tuple(described["shape"]),
+                pixel_format=PixelFormat(size and (size[0], size[1]), form["grey"], form["binarize"]),
+                lambda_=described["lambda_"],
+                penalty=described["penalty"],
+            )
+        except InputError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise InputError(f"{folder}: no ridge model can be read there ({error})") from error
+        if weights.shape != (int(np.prod(model.shape)), len(model.class_names)):
+            raise InputError(f"{folder}: weights {weights.shape} do not fit the classes and shape of model.json")
+        return model

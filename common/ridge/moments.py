@@ -1,0 +1,164 @@
+"""Moments: everything ridge regression needs to know of any number of images.
+
+Features are integers from 0 to 255, so the sums are integers. They are kept in float64, which holds integers
+up to 2⁵³ exactly: whatever the order and the grouping in which moments are added, the result is the same to
+the last bit, as long as n·255² < 2⁵³, which is 138 thousand million images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.imageset import Labels, Pixels
+from common.metrics import Floats
+from common.ridge.features import features
+from common.splits import Folds
+
+SHIFT = 128
+BLOCK_ROWS = 1024
+"""Rows whose float32 Gram matrix is exact.
+
+Shifted by 128, features lie in [-128, 127], so that a sum of 1,024 products stays within 1,024·128² = 2²⁴, the
+last integer below which float32 holds them all. Unshifted it would be 258 rows (258·255² < 2²⁴), and four times
+as many small products to add up in float64.
+"""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over a block of images x with one-vs-all targets y; a commutative group under addition.
+
+    The targets of an image of class c are y_c = +1 and −1 for every other class.
+
+    Attributes:
+        n: how many images.
+        sum_x: Σx, float64 (d,), in units of pixel intensities 0 to 255, as are the others.
+        sum_y: Σy, float64 (n_classes,).
+        gram: XᵀX, float64 (d, d).
+        cross: XᵀY, float64 (d, n_classes).
+    """
+
+    n: int
+    sum_x: Floats
+    sum_y: Floats
+    gram: Floats
+    cross: Floats
+
+    @classmethod
+    def zero(cls, d: int, n_classes: int) -> Moments:
+        """The moments of no images."""
+        return cls(0, np.zeros(d), np.zeros(n_classes), np.zeros((d, d)), np.zeros((d, n_classes)))
+
+    @classmethod
+    def of(cls, pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
+        """The exact moments of a block of images.
+
+        With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
+
+            XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
+            (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
+
+        Args:
+            pixels: uint8 (n, height, width, channels).
+            labels: int64 (n,).
+            n_classes: how many classes there are, in this block or elsewhere.
+        """
+        x = features(pixels)
+        n, d = x.shape
+        # shifted_gram.shape = (d, d); class_sums.shape = (d, n_classes)
+        shifted_gram = np.zeros((d, d))
+        class_sums = np.zeros((d, n_classes))
+        z_buffer = np.empty((min(n, BLOCK_ROWS), d), np.float32)
+        gram_buffer = np.empty((d, d), np.float32)
+        for start in range(0, n, BLOCK_ROWS):
+            block = x[start : start + BLOCK_ROWS]
+            z = z_buffer[: len(block)]
+            # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
+            z[...] = (block ^ np.uint8(SHIFT)).view(np.int8)
+            np.matmul(z.T, z, out=gram_buffer)  # numpy hands a matrix times its own transpose to syrk: half the work
+            shifted_gram += gram_buffer
+            # only the classes in this block: the cost is bounded by the block, however many classes exist
+            present, column = np.unique(labels[start : start + BLOCK_ROWS], return_inverse=True)
+            one_hot = np.zeros((len(block), len(present)), np.float32)
+            one_hot[np.arange(len(block)), column] = 1
+            class_sums[:, present] += z.T @ one_hot
+
+        class_counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
+        shift_x = SHIFT * class_sums.sum(axis=1)  # s Σz, for every image is of one class
+        shifted_gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
+        class_sums += SHIFT * class_counts
+        sum_x = class_sums.sum(axis=1)
+        cross = 2 * class_sums
+        cross -= sum_x[:, None]
+        return cls(n, sum_x, 2 * class_counts - n, shifted_gram, cross)
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.n + other.n,
+            self.sum_x + other.sum_x,
+            self.sum_y + other.sum_y,
+            self.gram + other.gram,
+            self.cross + other.cross,
+        )
+
+    def __sub__(self, other: Moments) -> Moments:
+        return Moments(
+            self.n - other.n,
+            self.sum_x - other.sum_x,
+            self.sum_y - other.sum_y,
+            self.gram - other.gram,
+            self.cross - other.cross,
+        )
+
+    def centred(self) -> tuple[Floats, Floats]:
+        """Centred Gram matrix (d, d) and cross products (d, n_classes).
+
+        XᵀX − n μμᵀ, computed as (n XᵀX − Σx Σxᵀ) / n: numerator and sums are integers, so a pixel that never
+        changes comes out as exact zeros.
+        """
+        gram = self.n * self.gram
+        gram -= np.outer(self.sum_x, self.sum_x)
+        gram /= self.n
+        cross = self.n * self.cross
+        cross -= np.outer(self.sum_x, self.sum_y)
+        cross /= self.n
+        return gram, cross
+
+
+FoldMoments = dict[int, Moments]
+"""Moments by the fold that their images validate; splits.ALWAYS_TRAINING for those that validate none."""
+
+
+def moments_by_fold(pixels: Pixels, labels: Labels, folds: Folds, n_classes: int) -> FoldMoments:
+    """The moments of each fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
+    present = np.unique(folds)
+    if len(present) == 1:
+        return {int(present[0]): Moments.of(pixels, labels, n_classes)}
+    moments: FoldMoments = {}
+    for fold in present:
+        for rows in _row_chunks(np.flatnonzero(folds == fold)):
+            moments = merge(moments, {int(fold): Moments.of(pixels[rows], labels[rows], n_classes)})
+    return moments
+
+
+def _row_chunks(rows: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
+    """A few blocks at a time, so that picking a fold's rows never copies all its pixels."""
+    return np.array_split(rows, -(-len(rows) // (8 * BLOCK_ROWS)))
+
+
+def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:
+    """Add fold by fold."""
+    merged = dict(a)
+    for fold, moments in b.items():
+        merged[fold] = merged[fold] + moments if fold in merged else moments
+    return merged
+
+
+def total(moments: FoldMoments) -> Moments:
+    """The moments of all images."""
+    first, *others = moments.values()
+    return sum(others, start=first)

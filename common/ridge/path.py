@@ -1,0 +1,156 @@
+"""The ridge path: the weights at every λ of a grid, from moments.
+
+For centred X and Y, ridge regression minimises ‖Xw − y‖² + λ‖w‖² in each column y of Y, so that
+
+    w = (XᵀX + λI)⁻¹ Xᵀy.
+
+With XᵀX = Q diag(s) Qᵀ this is w = Q diag(1 / (s + λ)) Qᵀ Xᵀy: one factorisation for all λ (Hastie, Tibshirani,
+Friedman, The Elements of Statistical Learning, 2nd ed., section 3.4.1). The intercept is not penalised: centring
+takes it out, and b = ȳ − μᵀw brings it back.
+
+λ is in units of pixel intensities in [0, 1], as are the weights; moments are in 0 to 255.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from common.imageset import Labels, Pixels
+from common.metrics import Floats
+from common.ridge.features import features
+from common.ridge.moments import Moments
+
+INTENSITY = 255.0
+"""Full intensity of a pixel: what features are divided by to lie in [0, 1]."""
+
+PENALTIES = ("sum", "mean")
+
+SCORE_BYTES = 32 << 20
+"""How much memory the scores of one block of images may take."""
+
+
+def penalty_weight(lambda_: float, penalty: str, n: int) -> float:
+    """λ as it is added to the Gram matrix of 0-to-255 features.
+
+    "sum" is ‖Xw − y‖² + λ‖w‖², "mean" is ‖Xw − y‖²/n + λ‖w‖², the same as the sum at nλ.
+    """
+    return lambda_ * INTENSITY**2 * {"sum": 1, "mean": n}[penalty]
+
+
+@dataclass(frozen=True)
+class RidgePath:
+    """Weights at several λ.
+
+    Attributes:
+        weights: float64 (n_lambdas, d, n_classes), for intensities in [0, 1].
+        intercepts: float64 (n_lambdas, n_classes).
+    """
+
+    weights: Floats
+    intercepts: Floats
+
+    def scores(self, pixels: Pixels) -> Floats:
+        """Scores, float64 (n, n_lambdas, n_classes), of uint8 (n, height, width, channels), all at once."""
+        n_lambdas, d, n_classes = self.weights.shape
+        # one product for the whole path: (n, d) @ (d, n_lambdas · n_classes)
+        stacked = np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
+        scores: Floats = features(pixels).astype(np.float64) @ stacked
+        return scores.reshape(len(pixels), n_lambdas, n_classes) + self.intercepts
+
+    def count_correct(self, pixels: Pixels, labels: Labels) -> Labels:
+        """How many images each λ classifies correctly, int64 (n_lambdas,)."""
+        n_lambdas, _, n_classes = self.weights.shape
+        rows = score_rows(n_lambdas * n_classes)
+        correct = np.zeros(n_lambdas, np.int64)
+        for start in range(0, len(pixels), rows):
+            predicted = self.scores(pixels[start : start + rows]).argmax(axis=2)  # (rows, n_lambdas)
+            correct += (predicted == labels[start : start + rows, None]).sum(axis=0)
+        return correct
+
+
+def score_rows(columns: int) -> int:
+    """How many images to score at once when each has this many scores."""
+    return min(1024, max(1, SCORE_BYTES // (8 * columns)))
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A centred Gram matrix, taken apart.
+
+    Attributes:
+        eigenvalues: s, float64 (r,), those that are not zero to working precision.
+        vectors: Q, float64 (d, r).
+        cross: XᵀY centred, float64 (d, n_classes).
+    """
+
+    eigenvalues: Floats
+    vectors: Floats
+    cross: Floats
+
+    @classmethod
+    def of(cls, gram: Floats, cross: Floats) -> Spectrum:
+        """Decompose a centred Gram matrix (d, d).
+
+        Directions in which the images do not vary (constant pixels above all) have eigenvalue 0, and XᵀY has no
+        part in them. Rounding makes of both something small and of either sign, whose ratio would be noise, so
+        those directions are left out: at any λ ≥ 0 the solution is that of least norm.
+        """
+        eigenvalues, vectors = np.linalg.eigh(gram)
+        varies = eigenvalues > len(gram) * np.finfo(np.float64).eps * max(eigenvalues[-1], 0)
+        return cls(eigenvalues[varies], np.ascontiguousarray(vectors[:, varies]), cross)
+
+    def inverse_rows(self, weight: float, rows: slice) -> Floats:
+        """Rows of the pseudo-inverse (XᵀX + λI)⁻¹ itself, float64 (len(rows), d)."""
+        return (self.vectors[rows] / (self.eigenvalues + weight)) @ self.vectors.T
+
+    def solve(self, weight: float, right: Floats) -> Floats:
+        """(XᵀX + λI)⁻¹ right for right (d, k), without the inverse."""
+        return self.vectors @ ((self.vectors.T @ right) / (self.eigenvalues + weight)[:, None])
+
+
+def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:
+    """Fit every λ with one eigendecomposition.
+
+    The eigenvectors of a Gram matrix are accurate relative to its largest eigenvalue, which costs digits where
+    λ is small. One step of iterative refinement (residual in float64, correction by the same factors: Golub and
+    Van Loan, Matrix Computations, 4th ed., section 3.5.3) brings them back for two more small products.
+
+    Args:
+        moments: of the training images.
+        lambdas: finite and not negative.
+        penalty: "sum" or "mean".
+    """
+    gram, cross = moments.centred()
+    spectrum = Spectrum.of(gram, cross)
+    weights = np.empty((len(lambdas), *cross.shape))
+    for w, lambda_ in zip(weights, lambdas, strict=True):
+        weight = penalty_weight(lambda_, penalty, moments.n)
+        w[...] = spectrum.solve(weight, cross)
+        w += spectrum.solve(weight, cross - gram @ w - weight * w)
+    return with_intercepts(moments, weights)
+
+
+def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum") -> RidgePath:
+    """Fit a single λ, by Cholesky: a path of length one."""
+    gram, cross = moments.centred()
+    gram.flat[:: len(gram) + 1] += penalty_weight(lambda_, penalty, moments.n)
+    try:
+        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError:  # singular to working precision, as with constant pixels at λ = 0
+        return ridge_path(moments, [lambda_], penalty)
+    return with_intercepts(moments, cho_solve(factor, cross, check_finite=False)[None])
+
+
+def with_intercepts(moments: Moments, weights: Floats) -> RidgePath:
+    """The path of weights (n_lambdas, d, n_classes) for intensities in 0 to 255, as centred data gave them."""
+    intercepts = (moments.sum_y - np.einsum("d,ldc->lc", moments.sum_x, weights)) / moments.n
+    return RidgePath(weights * INTENSITY, intercepts)
+
+
+def best_lambda(correct: Labels, lambdas: Sequence[float]) -> int:
+    """The position of the best λ: most images correct, and of exact ties the largest λ."""
+    return max(range(len(lambdas)), key=lambda i: (int(correct[i]), lambdas[i]))

@@ -1,0 +1,1 @@
+"""The ridge classifier on Apache Spark."""
