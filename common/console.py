@@ -50,7 +50,7 @@ def ridge_parser(description: str) -> Parser:
         "--data-root", metavar="DIR", type=Path, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
         help="where named sets live; else $IMAGE_DATA_ROOT, else data/",
     )  # fmt: skip
-    data.add_argument("--limit", metavar="N", type=_positive, help="so many training images, stratified")
+    data.add_argument("--limit", metavar="N", type=positive_integer, help="so many training images, stratified")
     data.add_argument("--size", metavar="HxW", type=_size, help="resize every image")
     data.add_argument("--grey", action="store_true", help="one channel of luminance")
     data.add_argument(
@@ -90,7 +90,8 @@ def _number(text: str, kind: Callable[[str], float], valid: Callable[[float], bo
     return value
 
 
-def _positive(text: str) -> int:
+def positive_integer(text: str) -> int:
+    """The type of flags that count something."""
     return int(_number(text, int, lambda v: v >= 1, "a whole number from 1 up"))
 
 

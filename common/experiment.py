@@ -163,7 +163,13 @@ class Experiment:
         return self.lambdas[best_lambda(correct, self.lambdas)]
 
     def finish(
-        self, engine: Engine, n_validation: int, correct: Labels, model: RidgeModel, tested: Evaluation
+        self,
+        engine: Engine,
+        n_validation: int,
+        correct: Labels,
+        model: RidgeModel,
+        tested: Evaluation,
+        **more: Any,
     ) -> Path:
         """Write the run folder and say where its report is.
 
@@ -173,6 +179,7 @@ class Experiment:
             correct: int (n_lambdas,), how many of them each λ classified correctly.
             model: refitted at the best λ on training and validation images.
             tested: the model's scores on the test images.
+            more: what else metrics.json should hold.
         """
         n_skipped_test = len(self.test) - len(tested.truth)
         n_train = len(self.train) - (len(self.skipped) - n_skipped_test)
@@ -210,6 +217,7 @@ class Experiment:
             "threads": engine.threads,
             "seed": self.arguments.seed,
             "versions": _versions(),
+            **more,
         }
         with self.folder.written() as folder:
             with self.console.phase("report"):

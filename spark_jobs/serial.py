@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.console import ridge_parser, run_job
+from common.console import positive_integer, ridge_parser, run_job
 from common.evaluation import evaluate
 from common.experiment import Engine, Experiment
-from common.ridge.moments import moments_by_fold, total
+from common.ridge.moments import moments_by_fold, total, training_moments, validation_size
 from common.ridge.path import ridge_fit, ridge_path
 from common.threads import blas_threads, limit_blas
 
@@ -21,7 +21,7 @@ from common.threads import blas_threads, limit_blas
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ in one process.")
-    parser.add_argument("--threads", metavar="T", type=int, help="BLAS threads (default: as many as BLAS likes)")
+    parser.add_argument("--threads", metavar="T", type=positive_integer, help="BLAS threads (default: as many as BLAS likes)")
     return parser.parse_arguments(argv)
 
 
@@ -39,21 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, folds = train.images, experiment.folds[train.kept]
     with phase("moments"):
         moments = moments_by_fold(images.pixels, images.labels, folds, n_classes)
-        everything = total(moments)
     correct = np.zeros(len(experiment.lambdas), np.int64)
-    n_validation = 0
-    for fold in sorted(set(moments) - {-1}):
+    for fold, training in training_moments(moments).items():
         with phase("path"):
-            path = ridge_path(everything - moments[fold], experiment.lambdas, experiment.penalty)
+            path = ridge_path(training, experiment.lambdas, experiment.penalty)
         with phase("validation"):
             held_out = np.flatnonzero(folds == fold)
             correct += path.count_correct(images.pixels[held_out], images.labels[held_out])
-            n_validation += len(held_out)
     lambda_ = experiment.best(correct)
     with phase("refit"):
-        model = experiment.model(ridge_fit(everything, lambda_, experiment.penalty), lambda_)
+        model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
     with phase("test"):
         tested = evaluate(model, test.images.pixels, test.images.labels, test.kept)
+    n_validation = validation_size(moments)
     experiment.finish(Engine("one process", 1, blas_threads()), n_validation, correct, model, tested)
     return 0
 

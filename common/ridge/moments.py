@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.imageset import Labels, Pixels
 from common.metrics import Floats
 from common.ridge.features import features
-from common.splits import Folds
+from common.splits import ALWAYS_TRAINING, Folds
 
 SHIFT = 128
 BLOCK_ROWS = 1024
@@ -162,3 +162,14 @@ def total(moments: FoldMoments) -> Moments:
     """The moments of all images."""
     first, *others = moments.values()
     return sum(others, start=first)
+
+
+def training_moments(moments: FoldMoments) -> FoldMoments:
+    """For each fold that validates: the moments of all other images, by subtraction."""
+    everything = total(moments)
+    return {fold: everything - own for fold, own in sorted(moments.items()) if fold != ALWAYS_TRAINING}
+
+
+def validation_size(moments: FoldMoments) -> int:
+    """How many images validate a model."""
+    return sum(own.n for fold, own in moments.items() if fold != ALWAYS_TRAINING)

@@ -1,0 +1,53 @@
+"""The ridge classifier with the images dealt out: exact moments of blocks, tree-reduced.
+
+The executors read the images, keep them, and send back sums. Whatever the number of images, the driver holds
+names, labels and a few d×d matrices; whatever the partitioning, those matrices are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.console import positive_integer, ridge_parser, run_job
+from common.experiment import Experiment
+from common.ridge.moments import total, training_moments, validation_size
+from common.ridge.path import ridge_fit, ridge_path
+from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.session import engine, spark_context
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read on the executors, reduce, fit, write the run folder."""
+    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ from moments reduced over the images.")
+    parser.add_argument(
+        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+    )
+    arguments = parser.parse_arguments(argv)
+    experiment = Experiment.open("gram", arguments)
+    phase = experiment.console.phase
+
+    with spark_context("gram", experiment.console) as context:
+        images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
+        with phase("moments"):
+            moments, skipped = reduce_moments(images, experiment.n_classes)
+            experiment.note_skipped(skipped, len(experiment.train))
+        with phase("path"):
+            paths = {
+                fold: ridge_path(training, experiment.lambdas, experiment.penalty)
+                for fold, training in training_moments(moments).items()
+            }
+        with phase("validation"):
+            correct = count_correct(images, paths)
+        lambda_ = experiment.best(correct)
+        with phase("refit"):
+            model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
+        with phase("test"):
+            test_images = image_blocks(context, experiment.test, None, arguments.partitions)
+            tested, skipped = evaluate_blocks(test_images, model)
+            experiment.note_skipped(skipped, len(experiment.test))
+        experiment.finish(engine(context), validation_size(moments), correct, model, tested)
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,82 @@
+"""The ridge classifier with each λ's own work dealt out: the pseudo-inverse as an RDD of row blocks.
+
+For every λ on the driver, the executors compute rows of (XᵀX + λI)⁻¹ from one broadcast eigendecomposition and
+multiply them by XᵀY, for all classes at once; then the images, an RDD of blocks, are scored where they are.
+The explicit inverse is this job's subject. To be fast, use gram.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from pyspark import Broadcast, SparkContext
+
+from common.console import positive_integer, ridge_parser, run_job
+from common.experiment import Experiment
+from common.ridge.moments import Moments, total, training_moments, validation_size
+from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
+from common.splits import shard
+from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.session import engine, spark_context
+
+
+def fit_by_rows(context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], weight: float) -> RidgePath:
+    """Weights at one λ, the inverse's rows computed on the executors; a path of length one.
+
+    Args:
+        context: Spark.
+        moments: of the training images.
+        spectrum: of their centred Gram matrix.
+        weight: λ as it is added to that matrix.
+    """
+    d, parts = len(moments.sum_x), min(len(moments.sum_x), context.defaultParallelism)
+    rows = context.parallelize([shard(d, rank, parts) for rank in range(parts)], parts)
+    inverse = rows.map(lambda own: spectrum.value.inverse_rows(weight, own))  # each (len(own), d)
+    weights = inverse.map(lambda block: block @ spectrum.value.cross).collect()  # each (len(own), n_classes)
+    return with_intercepts(moments, np.concatenate(weights)[None])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, read on the executors, invert and score λ by λ, write the run folder."""
+    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark.")
+    parser.add_argument(
+        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+    )
+    arguments = parser.parse_arguments(argv)
+    experiment = Experiment.open("inner", arguments)
+    phase = experiment.console.phase
+
+    with spark_context("inner", experiment.console) as context:
+        images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
+        with phase("moments"):
+            moments, skipped = reduce_moments(images, experiment.n_classes)
+            experiment.note_skipped(skipped, len(experiment.train))
+        training = training_moments(moments)
+        with phase("spectrum"):
+            spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
+        correct = np.zeros(len(experiment.lambdas), np.int64)
+        for i, lambda_ in enumerate(experiment.lambdas):
+            with phase("inverse"):
+                paths = {
+                    fold: fit_by_rows(context, own, spectra[fold], penalty_weight(lambda_, experiment.penalty, own.n))
+                    for fold, own in training.items()
+                }
+            with phase("validation"):
+                correct[i] = count_correct(images, paths)[0]
+        lambda_ = experiment.best(correct)
+        with phase("refit"):
+            everything = total(moments)
+            spectrum = context.broadcast(Spectrum.of(*everything.centred()))
+            weight = penalty_weight(lambda_, experiment.penalty, everything.n)
+            model = experiment.model(fit_by_rows(context, everything, spectrum, weight), lambda_)
+        with phase("test"):
+            test_images = image_blocks(context, experiment.test, None, arguments.partitions)
+            tested, skipped = evaluate_blocks(test_images, model)
+            experiment.note_skipped(skipped, len(experiment.test))
+        experiment.finish(engine(context), validation_size(moments), correct, model, tested)
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)

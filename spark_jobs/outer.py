@@ -1,0 +1,52 @@
+"""The ridge classifier with the grid dealt out: an RDD of λ, and the images broadcast once.
+
+Each worker process unpickles the images (uint8) and builds their moments once, keeps them, and then solves one
+λ a task and scores it on the held-out images (see worker.py). Fast while one worker can hold all images; gram.py
+has no such limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from common.console import ridge_parser, run_job
+from common.evaluation import evaluate
+from common.experiment import Experiment
+from common.splits import ALWAYS_TRAINING
+from spark_jobs.session import engine, spark_context
+from spark_jobs.worker import Training, refit, try_lambda
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, load, broadcast, fit every λ in a task of its own, write the run folder."""
+    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, each λ in a Spark task of its own.")
+    experiment = Experiment.open("outer", parser.parse_arguments(argv))
+    phase, lambdas = experiment.console.phase, experiment.lambdas
+
+    with phase("read"):
+        train = experiment.load(experiment.train)
+        test = experiment.load(experiment.test)
+    folds = experiment.folds[train.kept]
+    with spark_context("outer", experiment.console) as context:
+        with phase("broadcast"):
+            shared = context.broadcast(Training(train.images, folds, experiment.penalty))
+        with phase("lambdas"):
+            outcomes = context.parallelize(lambdas, len(lambdas)).map(partial(try_lambda, shared)).collect()
+        correct = np.array([outcome.correct for outcome in outcomes])
+        lambda_ = experiment.best(correct)
+        with phase("refit"):
+            fitted = context.parallelize([lambda_], 1).map(partial(refit, shared)).first()
+        with phase("test"):
+            model = experiment.model(fitted, lambda_)
+            tested = evaluate(model, test.images.pixels, test.images.labels, test.kept)
+        n_validation = int((folds != ALWAYS_TRAINING).sum())
+        seconds = [outcome.seconds for outcome in outcomes]
+        experiment.finish(engine(context), n_validation, correct, model, tested, lambda_seconds=seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    run_job(main)
