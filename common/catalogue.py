@@ -44,14 +44,12 @@ class Read(NamedTuple):
 
 
 class PixelReader(Protocol):
-    """Turns items into pixels; the only thing that differs between data sources.
-
-    Attributes:
-        shape: (height, width, channels) of every image it returns.
-    """
+    """Turns items into pixels; the only thing that differs between data sources."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image it returns."""
+        ...
 
     def name(self, item: Any) -> str:
         """A stable name of one item, for people."""

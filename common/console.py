@@ -46,10 +46,7 @@ def ridge_parser(description: str) -> Parser:
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
-    data.add_argument(
-        "--data-root", metavar="DIR", type=Path, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
-        help="where named sets live; else $IMAGE_DATA_ROOT, else data/",
-    )  # fmt: skip
+    data_root_flag(data)
     data.add_argument("--limit", metavar="N", type=positive_integer, help="so many training images, stratified")
     data.add_argument("--size", metavar="HxW", type=_size, help="resize every image")
     data.add_argument("--grey", action="store_true", help="one channel of luminance")
@@ -57,7 +54,11 @@ def ridge_parser(description: str) -> Parser:
         "--binarize", metavar="T", type=_fraction, help="grey, then white from this share of full intensity"
     )
     data.add_argument(
-        "--max-corrupt", metavar="F", type=_share, default=0.01, help="stop when more images than this are unusable"
+        "--max-corrupt",
+        metavar="F",
+        type=_share,
+        default=0.01,
+        help="stop when more images than this are unusable",
     )
     fit = parser.add_argument_group("fit")
     fit.add_argument(
@@ -71,13 +72,25 @@ def ridge_parser(description: str) -> Parser:
     )
     held_out.add_argument("--folds", metavar="K", type=_folds, help="choose λ by K-fold cross-validation instead")
     fit.add_argument(
-        "--test", metavar="F", type=_fraction, default=0.2, help="test fraction, where the source brings no test set"
+        "--test",
+        metavar="F",
+        type=_fraction,
+        default=0.2,
+        help="test fraction, where the source brings no test set",
     )
     fit.add_argument("--seed", metavar="S", type=_seed, default=0, help="of shuffles and splits")
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
     out.add_argument("--quiet", action="store_true", help="print nothing but the report's path")
     return parser
+
+
+def data_root_flag(group: argparse._ActionsContainer) -> None:
+    """Add --data-root."""
+    group.add_argument(
+        "--data-root", metavar="DIR", type=Path, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
+        help="where named sets live; else $IMAGE_DATA_ROOT, else data/",
+    )  # fmt: skip
 
 
 def _number(text: str, kind: Callable[[str], float], valid: Callable[[float], bool], what: str) -> float:

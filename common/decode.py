@@ -83,8 +83,9 @@ def decode(data: bytes, form: PixelFormat) -> Pixels:
     # zlib.error, DecompressionBombError, ...): whatever it was, the image is unusable and the rest are not.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UndecodableImageError("not a PNG, JPEG, BMP, TIFF or WebP image"
-                                    if "cannot identify" in reason else reason) from error
+        raise UndecodableImageError(
+            "not a PNG, JPEG, BMP, TIFF or WebP image" if "cannot identify" in reason else reason
+        ) from error
 
 
 def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:

@@ -230,9 +230,13 @@ class Experiment:
             write_json(folder / "metrics.json", record)
         report = self.folder.path / "report.html"
         if self.skipped:
-            self.console.warn(f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them")
+            self.console.warn(
+                f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
+            )
         say = self.console.say
-        say(f"{self.job} on {engine.name}: {n_train:,} images of {self.n_classes} classes from {self.arguments.data}")
+        say(
+            f"{self.job} on {engine.name}: {n_train:,} images of {self.n_classes} classes from {self.arguments.data}"
+        )
         say(f"best λ {model.lambda_:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct")  # fmt: skip
         print(f"report: {report}")

@@ -38,12 +38,12 @@ class ClassCounts(NamedTuple):
 
     @property
     def precision(self) -> Floats:
-        """correct / predicted, 0 where nothing is predicted."""
+        """Correct / predicted, 0 where nothing is predicted."""
         return self.correct / np.maximum(self.predicted, 1)
 
     @property
     def recall(self) -> Floats:
-        """correct / true, 0 where there is no image."""
+        """Correct / true, 0 where there is no image."""
         return self.correct / np.maximum(self.true, 1)
 
     @property

@@ -1,0 +1,1 @@
+"""Amazon EMR: build, upload, submit, follow, fetch, terminate."""

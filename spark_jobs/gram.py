@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.console import positive_integer, ridge_parser, run_job
+from common.console import ridge_parser, run_job
 from common.experiment import Experiment
 from common.ridge.moments import total, training_moments, validation_size
 from common.ridge.path import ridge_fit, ridge_path
 from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
-from spark_jobs.session import engine, spark_context
+from spark_jobs.session import engine, partitions_flag, spark_context
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read on the executors, reduce, fit, write the run folder."""
-    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ from moments reduced over the images.")
-    parser.add_argument(
-        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+    parser = ridge_parser(
+        "Fit a one-vs-all ridge classifier over a grid of λ, from moments reduced over the images."
     )
+    partitions_flag(parser)
     arguments = parser.parse_arguments(argv)
     experiment = Experiment.open("gram", arguments)
     phase = experiment.console.phase

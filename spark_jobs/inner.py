@@ -12,16 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 from pyspark import Broadcast, SparkContext
 
-from common.console import positive_integer, ridge_parser, run_job
+from common.console import ridge_parser, run_job
 from common.experiment import Experiment
 from common.ridge.moments import Moments, total, training_moments, validation_size
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
 from common.splits import shard
 from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
-from spark_jobs.session import engine, spark_context
+from spark_jobs.session import engine, partitions_flag, spark_context
 
 
-def fit_by_rows(context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], weight: float) -> RidgePath:
+def fit_by_rows(
+    context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], weight: float
+) -> RidgePath:
     """Weights at one λ, the inverse's rows computed on the executors; a path of length one.
 
     Args:
@@ -39,10 +41,10 @@ def fit_by_rows(context: SparkContext, moments: Moments, spectrum: Broadcast[Spe
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, read on the executors, invert and score λ by λ, write the run folder."""
-    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark.")
-    parser.add_argument(
-        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+    parser = ridge_parser(
+        "Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark."
     )
+    partitions_flag(parser)
     arguments = parser.parse_arguments(argv)
     experiment = Experiment.open("inner", arguments)
     phase = experiment.console.phase
@@ -59,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for i, lambda_ in enumerate(experiment.lambdas):
             with phase("inverse"):
                 paths = {
-                    fold: fit_by_rows(context, own, spectra[fold], penalty_weight(lambda_, experiment.penalty, own.n))
+                    fold: fit_by_rows(
+                        context, own, spectra[fold], penalty_weight(lambda_, experiment.penalty, own.n)
+                    )
                     for fold, own in training.items()
                 }
             with phase("validation"):

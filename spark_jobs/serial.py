@@ -21,7 +21,9 @@ from common.threads import blas_threads, limit_blas
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The flags."""
     parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ in one process.")
-    parser.add_argument("--threads", metavar="T", type=positive_integer, help="BLAS threads (default: as many as BLAS likes)")
+    parser.add_argument(
+        "--threads", metavar="T", type=positive_integer, help="BLAS threads (default: as many as BLAS likes)"
+    )
     return parser.parse_arguments(argv)
 
 

@@ -9,8 +9,15 @@ from contextlib import contextmanager
 
 from pyspark import SparkConf, SparkContext
 
-from common.console import Console
+from common.console import Console, Parser, positive_integer
 from common.experiment import Engine
+
+
+def partitions_flag(parser: Parser) -> None:
+    """Add --partitions, for jobs that deal out the images."""
+    parser.add_argument(
+        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+    )
 
 
 @contextmanager

@@ -15,7 +15,8 @@ FULL_INTENSITY = 16  # the set's own scale is 0 to 16
 
 def open_digits(_data_root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
     """Open the bundled digits; they bring no test set."""
-    from sklearn.datasets import load_digits  # here: workers that only read other sources need no scikit-learn
+    # imported here, because workers that read other sources need no scikit-learn
+    from sklearn.datasets import load_digits
 
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / FULL_INTENSITY)).astype(np.uint8)[..., None]

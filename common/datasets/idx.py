@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ def find(folder: Path, stem: str) -> Path:
     raise InputError(f"{folder / stem}[.gz]: not found; `make data` downloads it, or use --data digits")
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
 def read_header(path: Path, dimensions: int) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ def read_header(path: Path, dimensions: int) -> tuple[int, ...]:
     return lengths
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
 
@@ -78,7 +78,7 @@ def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
     array = np.empty(lengths, np.uint8)
     flat = array.reshape(-1)
     filled = 0
-    with gzip.open(path, "rb") as file:
+    with _open(path) as file:
         file.read(offset)
         for chunk in _chunks(file):  # piecewise, so that the images are never held twice
             flat[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
@@ -88,7 +88,7 @@ def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=2)
 def _kept(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
-    """gzip has no random access: a process that reads many blocks inflates the file once."""
+    """Keep what was read: gzip has no random access: a process that reads many blocks inflates the file once."""
     return read_array(path, lengths)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from common.atomic import write_atomically
 from common.decode import PixelFormat
 from common.errors import InputError
-from common.atomic import write_atomically
 from common.imageset import Labels, Pixels
 from common.metrics import Floats
 from common.ridge.path import RidgePath, score_rows

@@ -79,7 +79,9 @@ class Moments:
             z = z_buffer[: len(block)]
             # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
             z[...] = (block ^ np.uint8(SHIFT)).view(np.int8)
-            np.matmul(z.T, z, out=gram_buffer)  # numpy hands a matrix times its own transpose to syrk: half the work
+            np.matmul(
+                z.T, z, out=gram_buffer
+            )  # numpy hands a matrix times its own transpose to syrk: half the work
             shifted_gram += gram_buffer
             # only the classes in this block: the cost is bounded by the block, however many classes exist
             present, column = np.unique(labels[start : start + BLOCK_ROWS], return_inverse=True)

@@ -1,0 +1,58 @@
+# Everything a newcomer needs is `make run` and `make test`; both set up what is missing by themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOB ?= outer
+ARGS ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
+unexport SPARK_HOME
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint data bench zip clean java browser
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) java ## the environment in .venv, and Java where it is missing
+
+$(READY): pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "python -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
+	@echo "Installing the packages of requirements.lock into $(VENV) (a minute or two)"
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,dev]'
+	@conf=$$($(BIN)/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")') && \
+	  mkdir -p "$$conf" && cp spark_jobs/conf/log4j2.properties "$$conf"
+	@touch $@
+
+java:
+	@.ci/need java
+
+browser:
+	@.ci/need browser
+
+run: setup ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
+	@spark-submit spark_jobs/$(JOB).py $(ARGS)
+
+test: setup browser ## every test
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+data: $(READY) ## download MNIST to data/, checksums verified
+	@$(BIN)/python -m common.datasets.download
+
+bench: setup ## the measurements that README quotes (minutes; needs MNIST)
+	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
+
+zip: $(READY) ## dist/project.zip, for spark-submit --py-files
+	@$(BIN)/python -m emr.package dist/project.zip
+
+clean: ## remove the environment and all caches, but neither data nor runs
+	@rm -rf $(VENV) dist bench/results .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
