@@ -62,4 +62,5 @@ def concatenate(parts: Sequence[Evaluation]) -> Evaluation:
 def worst_mistakes(evaluation: Evaluation, most: int) -> Indices:
     """Rows of the evaluation whose true class lost by most, worst first, at most `most`."""
     rows: Indices = np.argsort(evaluation.margin, kind="stable")[:most]
-    return rows[evaluation.predicted[rows] != evaluation.truth[rows]]
+    wrong: Indices = rows[evaluation.predicted[rows] != evaluation.truth[rows]]
+    return wrong

@@ -234,9 +234,7 @@ class Experiment:
                 f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
             )
         say = self.console.say
-        say(
-            f"{self.job} on {engine.name}: {n_train:,} images of {self.n_classes} classes from {self.arguments.data}"
-        )
+        say(f"{self.job} on {engine.name}: {n_train:,} images from {self.arguments.data}")
         say(f"best λ {model.lambda_:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct")  # fmt: skip
         print(f"report: {report}")
@@ -255,8 +253,8 @@ def _check_memory(train: Catalogue, n_groups: int, n_lambdas: int) -> None:
     if max(moments, path) > MAX_MOMENTS_BYTES:
         height, width, channels = train.shape
         raise InputError(
-            f"images of {height}x{width}x{channels} have {d:,} features: the moments of {n_groups} folds would take "
-            f"{moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
+            f"images of {height}x{width}x{channels} have {d:,} features: the moments of {n_groups} folds would "
+            f"take {moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
             f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} allowed; use --size, --grey, fewer --folds "
             "or --lambdas"
         )

@@ -39,17 +39,17 @@ class ClassCounts(NamedTuple):
     @property
     def precision(self) -> Floats:
         """Correct / predicted, 0 where nothing is predicted."""
-        return self.correct / np.maximum(self.predicted, 1)
+        return np.divide(self.correct, np.maximum(self.predicted, 1), dtype=np.float64)
 
     @property
     def recall(self) -> Floats:
         """Correct / true, 0 where there is no image."""
-        return self.correct / np.maximum(self.true, 1)
+        return np.divide(self.correct, np.maximum(self.true, 1), dtype=np.float64)
 
     @property
     def f1(self) -> Floats:
         """Harmonic mean of precision and recall: 2 correct / (predicted + true), 0 where undefined."""
-        return 2 * self.correct / np.maximum(self.predicted + self.true, 1)
+        return np.divide(2 * self.correct, np.maximum(self.predicted + self.true, 1), dtype=np.float64)
 
     def macro_f1(self) -> float:
         """F1 averaged over the classes that are true or predicted at all, as scikit-learn does."""

@@ -118,7 +118,7 @@ def tree_reduce(partials: RDD[T], add: Callable[[T, T], T]) -> T:
 
 
 def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> Labels:
-    """How many images each λ classifies correctly, each image scored by its own fold's path; int64 (n_lambdas,)."""
+    """How many images each λ classifies correctly, each scored by its own fold's path; int64 (n_lambdas,)."""
     shared = blocks.context.broadcast(paths)
 
     def of_partition(part: Iterable[Block]) -> Iterator[Labels]:
