@@ -216,7 +216,7 @@ class Experiment:
             "workers": engine.workers,
             "threads": engine.threads,
             "seed": self.arguments.seed,
-            "versions": _versions(),
+            "versions": versions(),
             **more,
         }
         with self.folder.written() as folder:
@@ -267,10 +267,10 @@ def _command() -> str:
     return shlex.join([program, *sys.argv])
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Versions of what the result could depend on, as far as it is installed."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "scipy", "pillow", "pyspark", "mpi4py"):
+    for package in ("numpy", "pillow", "pyspark", "mpi4py"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

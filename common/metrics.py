@@ -49,7 +49,8 @@ class ClassCounts(NamedTuple):
     @property
     def f1(self) -> Floats:
         """Harmonic mean of precision and recall: 2 correct / (predicted + true), 0 where undefined."""
-        return np.divide(2 * self.correct, np.maximum(self.predicted + self.true, 1), dtype=np.float64)
+        f1: Floats = np.divide(2 * self.correct, np.maximum(self.predicted + self.true, 1), dtype=np.float64)
+        return f1
 
     def macro_f1(self) -> float:
         """F1 averaged over the classes that are true or predicted at all, as scikit-learn does."""

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
 
 from common.console import Console, Parser, positive_integer
 from common.experiment import Engine
@@ -20,25 +22,55 @@ def partitions_flag(parser: Parser) -> None:
     )
 
 
-@contextmanager
-def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
-    """A context that is stopped when the block ends; what spark-submit was told takes precedence.
+def configuration(name: str, live: bool) -> SparkConf:
+    """What a job asks of Spark where spark-submit was not told otherwise.
 
     Without a master it is local, on all cores. Local workers run this very Python, whatever `python3` on the
     PATH may be, and Spark talks over loopback, so that an unresolvable host name does no harm.
+
+    Args:
+        name: of the application.
+        live: whether a person watches the progress of stages.
     """
-    conf = SparkConf().setAppName(f"ridge {name}").setIfMissing("spark.master", "local[*]")
+    conf = SparkConf().setAppName(name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         conf.setIfMissing("spark.driver.host", "127.0.0.1").setIfMissing("spark.driver.bindAddress", "127.0.0.1")
     conf.setIfMissing("spark.log.level", "ERROR")
-    conf.setIfMissing("spark.ui.showConsoleProgress", str(console.live).lower())
+    conf.setIfMissing("spark.ui.showConsoleProgress", str(live).lower())
+    return conf
+
+
+@contextmanager
+def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
+    """A context that is stopped when the block ends.
+
+    In a process that has a Spark session already, as benchmarks do, it is that session's, and stays.
+
+    Raises:
+        TaskError: a task failed; says what the Python worker said, without the JVM's stack.
+    """
+    session = SparkSession.getActiveSession()
     with console.phase("start Spark"):
-        context = SparkContext.getOrCreate(conf)
+        context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
     try:
         yield context
+    except Py4JJavaError as error:
+        raise TaskError(_worker_traceback(str(error.java_exception))) from None
     finally:
-        context.stop()
+        if session is None:
+            context.stop()
+
+
+class TaskError(RuntimeError):
+    """A Spark task failed on a worker."""
+
+
+def _worker_traceback(message: str) -> str:
+    """The Python worker's traceback out of a Java exception's text, or all of it if there is none."""
+    start = message.find("Traceback (most recent call last)")
+    end = message.find("\n\tat ", start)
+    return message[start:end].strip() if start >= 0 else message
 
 
 def engine(context: SparkContext) -> Engine:

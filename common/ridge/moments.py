@@ -7,12 +7,11 @@ the last bit, as long as n·255² < 2⁵³, which is 138 thousand million images
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from common.catalogue import Indices
 from common.imageset import Labels, Pixels
 from common.metrics import Floats
 from common.ridge.features import features
@@ -54,8 +53,8 @@ class Moments:
         return cls(0, np.zeros(d), np.zeros(n_classes), np.zeros((d, d)), np.zeros((d, n_classes)))
 
     @classmethod
-    def of(cls, pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
-        """The exact moments of a block of images.
+    def of(cls, pixels: Pixels, labels: Labels, n_classes: int, rows: Indices | None = None) -> Moments:
+        """The exact moments of images.
 
         With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
 
@@ -65,31 +64,34 @@ class Moments:
         Args:
             pixels: uint8 (n, height, width, channels).
             labels: int64 (n,).
-            n_classes: how many classes there are, in this block or elsewhere.
+            n_classes: how many classes there are, among these images or elsewhere.
+            rows: int64, the positions of the images that count; None for all. They are never copied at once.
         """
         x = features(pixels)
-        n, d = x.shape
+        d = x.shape[1]
+        n = len(x) if rows is None else len(rows)
         # shifted_gram.shape = (d, d); class_sums.shape = (d, n_classes)
         shifted_gram = np.zeros((d, d))
         class_sums = np.zeros((d, n_classes))
+        class_counts = np.zeros(n_classes)
         z_buffer = np.empty((min(n, BLOCK_ROWS), d), np.float32)
         gram_buffer = np.empty((d, d), np.float32)
         for start in range(0, n, BLOCK_ROWS):
-            block = x[start : start + BLOCK_ROWS]
+            block_rows = slice(start, start + BLOCK_ROWS) if rows is None else rows[start : start + BLOCK_ROWS]
+            block, block_labels = x[block_rows], labels[block_rows]
             z = z_buffer[: len(block)]
             # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
             z[...] = (block ^ np.uint8(SHIFT)).view(np.int8)
-            np.matmul(
-                z.T, z, out=gram_buffer
-            )  # numpy hands a matrix times its own transpose to syrk: half the work
+            # numpy hands a matrix times its own transpose to syrk, which does half the work
+            np.matmul(z.T, z, out=gram_buffer)
             shifted_gram += gram_buffer
             # only the classes in this block: the cost is bounded by the block, however many classes exist
-            present, column = np.unique(labels[start : start + BLOCK_ROWS], return_inverse=True)
+            present, column = np.unique(block_labels, return_inverse=True)
             one_hot = np.zeros((len(block), len(present)), np.float32)
             one_hot[np.arange(len(block)), column] = 1
             class_sums[:, present] += z.T @ one_hot
+            class_counts[present] += one_hot.sum(axis=0)
 
-        class_counts = np.bincount(labels, minlength=n_classes).astype(np.float64)
         shift_x = SHIFT * class_sums.sum(axis=1)  # s Σz, for every image is of one class
         shifted_gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
         class_sums += SHIFT * class_counts
@@ -136,20 +138,11 @@ FoldMoments = dict[int, Moments]
 
 
 def moments_by_fold(pixels: Pixels, labels: Labels, folds: Folds, n_classes: int) -> FoldMoments:
-    """The moments of each fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-    present = np.unique(folds)
-    if len(present) == 1:
-        return {int(present[0]): Moments.of(pixels, labels, n_classes)}
-    moments: FoldMoments = {}
-    for fold in present:
-        for rows in _row_chunks(np.flatnonzero(folds == fold)):
-            moments = merge(moments, {int(fold): Moments.of(pixels[rows], labels[rows], n_classes)})
-    return moments
-
-
-def _row_chunks(rows: NDArray[np.int64]) -> Iterable[NDArray[np.int64]]:
-    """A few blocks at a time, so that picking a fold's rows never copies all its pixels."""
-    return np.array_split(rows, -(-len(rows) // (8 * BLOCK_ROWS)))
+    """Moments fold by fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
+    return {
+        int(fold): Moments.of(pixels, labels, n_classes, np.flatnonzero(folds == fold))
+        for fold in np.unique(folds)
+    }
 
 
 def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from common.imageset import Labels, Pixels
 from common.metrics import Floats
@@ -28,6 +27,8 @@ INTENSITY = 255.0
 """Full intensity of a pixel: what features are divided by to lie in [0, 1]."""
 
 PENALTIES = ("sum", "mean")
+
+EPSILON = float(np.finfo(np.float64).eps)
 
 SCORE_BYTES = 32 << 20
 """How much memory the scores of one block of images may take."""
@@ -82,8 +83,8 @@ class Spectrum:
     """A centred Gram matrix, taken apart.
 
     Attributes:
-        eigenvalues: s, float64 (r,), those that are not zero to working precision.
-        vectors: Q, float64 (d, r).
+        eigenvalues: s, float64 (d,), ascending, none below 0.
+        vectors: Q, float64 (d, d), a column each.
         cross: XᵀY centred, float64 (d, n_classes).
     """
 
@@ -95,21 +96,28 @@ class Spectrum:
     def of(cls, gram: Floats, cross: Floats) -> Spectrum:
         """Decompose a centred Gram matrix (d, d).
 
-        Directions in which the images do not vary (constant pixels above all) have eigenvalue 0, and XᵀY has no
-        part in them. Rounding makes of both something small and of either sign, whose ratio would be noise, so
-        those directions are left out: at any λ ≥ 0 the solution is that of least norm.
+        In exact arithmetic no eigenvalue is negative. Where the images do not vary (constant pixels above all)
+        rounding makes of 0 something small of either sign, which is set back to 0.
         """
         eigenvalues, vectors = np.linalg.eigh(gram)
-        varies = eigenvalues > len(gram) * np.finfo(np.float64).eps * max(eigenvalues[-1], 0)
-        return cls(eigenvalues[varies], np.ascontiguousarray(vectors[:, varies]), cross)
+        return cls(np.maximum(eigenvalues, 0), vectors, cross)
+
+    def reciprocals(self, weight: float) -> Floats:
+        """1 / (s + λ), float64 (d,); 0 in directions where s + λ is 0 to working precision.
+
+        XᵀY has no part in those directions, so that at λ = 0 this gives the solution of least norm.
+        """
+        shifted = self.eigenvalues + weight
+        counts = shifted > len(shifted) * EPSILON * self.eigenvalues[-1]
+        return np.divide(1, shifted, out=np.zeros_like(shifted), where=counts)
 
     def inverse_rows(self, weight: float, rows: slice) -> Floats:
         """Rows of the pseudo-inverse (XᵀX + λI)⁻¹ itself, float64 (len(rows), d)."""
-        return (self.vectors[rows] / (self.eigenvalues + weight)) @ self.vectors.T
+        return (self.vectors[rows] * self.reciprocals(weight)) @ self.vectors.T
 
     def solve(self, weight: float, right: Floats) -> Floats:
         """(XᵀX + λI)⁻¹ right for right (d, k), without the inverse."""
-        return self.vectors @ ((self.vectors.T @ right) / (self.eigenvalues + weight)[:, None])
+        return self.vectors @ ((self.vectors.T @ right) * self.reciprocals(weight)[:, None])
 
 
 def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:
@@ -135,14 +143,24 @@ def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum")
 
 
 def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum") -> RidgePath:
-    """Fit a single λ, by Cholesky: a path of length one."""
+    """Fit a single λ by one linear solve: a path of length one.
+
+    The system is scaled to a unit diagonal first, which is close to the best that any diagonal scaling does for
+    its condition (van der Sluis, Numerische Mathematik 14, 1969): pixels that hardly ever vary keep their digits
+    beside those that always do. The factorisation is numpy's LU and not Cholesky, because numpy offers no solve
+    with Cholesky factors, and scipy's brings a second BLAS whose threads stand in the way of the first one's.
+    """
     gram, cross = moments.centred()
-    gram.flat[:: len(gram) + 1] += penalty_weight(lambda_, penalty, moments.n)
-    try:
-        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError:  # singular to working precision, as with constant pixels at λ = 0
+    weight = penalty_weight(lambda_, penalty, moments.n)
+    if weight <= len(gram) * EPSILON * np.trace(gram):  # λ drowns in rounding errors, as λ = 0 does
         return ridge_path(moments, [lambda_], penalty)
-    return with_intercepts(moments, cho_solve(factor, cross, check_finite=False)[None])
+    diagonal = gram.flat[:: len(gram) + 1]
+    gram.flat[:: len(gram) + 1] = diagonal + weight
+    scale = 1 / np.sqrt(diagonal + weight)
+    gram *= scale[:, None]
+    gram *= scale
+    weights = np.linalg.solve(gram, cross * scale[:, None]) * scale[:, None]
+    return with_intercepts(moments, weights[None])
 
 
 def with_intercepts(moments: Moments, weights: Floats) -> RidgePath:
