@@ -135,7 +135,8 @@ def _lambdas(text: str) -> tuple[float, ...]:
     try:
         if ":" in text:
             low, high, points = text.split(":")
-            grid = [float(value) for value in np.logspace(float(low), float(high), int(points))]
+            with np.errstate(over="ignore"):  # an infinite λ is refused below
+                grid = [float(value) for value in np.logspace(float(low), float(high), int(points))]
         else:
             grid = [float(value) for value in text.split(",")]
     except (ValueError, OverflowError):

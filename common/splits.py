@@ -3,7 +3,7 @@
 One order serves them all. Within each class the images are shuffled; then image j of a class of m gets the
 key (j + u) / m, with u uniform in [0, 1) drawn once a class, and all images are sorted by key. Any stretch of
 that order holds each class in its share, give or take one image, and single images of rare classes fall
-anywhere. So a limit is a prefix, a held-out fraction a suffix, and K folds are every K-th image.
+anywhere. So a limit is a prefix, a held-out fraction a suffix, and K folds are K stretches of even length.
 """
 
 from __future__ import annotations
@@ -71,7 +71,9 @@ def validation_fold(labels: Labels, fraction: float, seed: int) -> Folds:
 def k_folds(labels: Labels, k: int, seed: int) -> Folds:
     """Fold numbers 0 to k-1, int16 (n,): stratified, of sizes that differ by at most one."""
     folds = np.empty(len(labels), np.int16)
-    folds[stratified_order(labels, seed, "folds")] = np.arange(len(labels)) % k
+    order = stratified_order(labels, seed, "folds")
+    for fold in range(k):
+        folds[order[shard(len(labels), fold, k)]] = fold
     return folds
 
 

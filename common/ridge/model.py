@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -101,7 +102,7 @@ class RidgeModel:
             )
         except InputError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{folder}: no ridge model can be read there ({error})") from error
         if weights.shape != (int(np.prod(model.shape)), len(model.class_names)):
             raise InputError(f"{folder}: weights {weights.shape} do not fit the classes and shape of model.json")

@@ -102,22 +102,23 @@ class Spectrum:
         eigenvalues, vectors = np.linalg.eigh(gram)
         return cls(np.maximum(eigenvalues, 0), vectors, cross)
 
-    def reciprocals(self, weight: float) -> Floats:
-        """1 / (s + λ), float64 (d,); 0 in directions where s + λ is 0 to working precision.
-
-        XᵀY has no part in those directions, so that at λ = 0 this gives the solution of least norm.
-        """
-        shifted = self.eigenvalues + weight
-        counts = shifted > len(shifted) * EPSILON * self.eigenvalues[-1]
-        return np.divide(1, shifted, out=np.zeros_like(shifted), where=counts)
+    def solve(self, weight: float, right: Floats) -> Floats:
+        """(XᵀX + λI)⁻¹ right for right (d, k), without the inverse; of least norm where λ = 0 leaves a choice."""
+        reciprocals = self._reciprocals(self.eigenvalues + weight, weight)
+        return self.vectors @ ((self.vectors.T @ right) * reciprocals[:, None])
 
     def inverse_rows(self, weight: float, rows: slice) -> Floats:
-        """Rows of the pseudo-inverse (XᵀX + λI)⁻¹ itself, float64 (len(rows), d)."""
-        return (self.vectors[rows] * self.reciprocals(weight)) @ self.vectors.T
+        """Rows of the pseudo-inverse (XᵀX + λI)⁻¹ itself, float64 (len(rows), d).
 
-    def solve(self, weight: float, right: Floats) -> Floats:
-        """(XᵀX + λI)⁻¹ right for right (d, k), without the inverse."""
-        return self.vectors @ ((self.vectors.T @ right) * self.reciprocals(weight)[:, None])
+        Directions in which the images do not vary are left out. XᵀY has no part in them but for rounding errors,
+        which 1/λ would make large; `ridge_path` refines them away, and an inverse alone cannot.
+        """
+        return (self.vectors[rows] * self._reciprocals(self.eigenvalues, weight)) @ self.vectors.T
+
+    def _reciprocals(self, significant: Floats, weight: float) -> Floats:
+        """1 / (s + λ), float64 (d,); 0 in directions whose `significant` number is 0 to working precision."""
+        counts = significant > len(significant) * EPSILON * self.eigenvalues[-1]
+        return np.divide(1, self.eigenvalues + weight, out=np.zeros(len(counts)), where=counts)
 
 
 def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:

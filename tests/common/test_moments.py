@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from common.datasets import open_dataset
+from common.decode import PixelFormat
+from common.imageset import Labels, Pixels
+from common.ridge.moments import BLOCK_ROWS, Moments, merge, moments_by_fold, total, training_moments
+
+RNG = np.random.default_rng(2)
+
+
+def brute_force(pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
+    """Moments by their definition, in 64-bit integers; sparse, because most of MNIST is black."""
+    x = csr_array(pixels.reshape(len(pixels), -1).astype(np.int64))
+    y = np.where(labels[:, None] == np.arange(n_classes), 1, -1)
+    sums = (x.sum(axis=0), y.sum(axis=0), (x.T @ x).toarray(), x.T @ y)
+    assert all(s.dtype == np.int64 for s in sums)
+    return Moments(len(pixels), *(s.astype(np.float64) for s in sums))
+
+
+def assert_identical(a: Moments, b: Moments) -> None:
+    assert a.n == b.n
+    for field in ("sum_x", "sum_y", "gram", "cross"):
+        assert getattr(a, field).dtype == np.float64
+        assert np.array_equal(getattr(a, field), getattr(b, field)), field
+
+
+def images(n: int, n_classes: int = 4) -> tuple[Pixels, Labels]:
+    return RNG.integers(0, 256, (n, 5, 4, 1), np.uint8), RNG.integers(0, n_classes, n)
+
+
+@pytest.mark.parametrize("n", [1, 7, BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 3 * BLOCK_ROWS + 5])
+def test_moments_are_exact(n: int) -> None:
+    pixels, labels = images(n)
+    assert_identical(Moments.of(pixels, labels, 6), brute_force(pixels, labels, 6))
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 128, 255])
+def test_moments_are_exact_where_float32_is_filled_to_its_last_bit(value: int) -> None:
+    pixels = np.full((2 * BLOCK_ROWS, 3, 3, 1), value, np.uint8)
+    pixels[:, 0, 0] = 0
+    pixels[::2, 0, 1] = 255
+    labels = np.zeros(len(pixels), np.int64)
+    assert_identical(Moments.of(pixels, labels, 2), brute_force(pixels, labels, 2))
+
+
+@pytest.mark.mnist
+def test_moments_of_mnist_are_exact(data_root) -> None:
+    loaded = open_dataset("mnist", data_root, PixelFormat()).train.load().images
+    assert_identical(Moments.of(loaded.pixels, loaded.labels, 10), brute_force(loaded.pixels, loaded.labels, 10))
+
+
+@pytest.mark.parametrize("cuts", [(0, 2000), (0, 1, 2000), (0, 333, 334, 1500, 2000)])
+def test_any_grouping_gives_the_same_bits(cuts: tuple[int, ...]) -> None:
+    pixels, labels = images(2000)
+    whole = Moments.of(pixels, labels, 4)
+    parts = [Moments.of(pixels[a:b], labels[a:b], 4) for a, b in pairwise(cuts)]
+    assert_identical(whole, sum(parts[::-1], start=Moments.zero(20, 4)))
+
+
+def test_subtracting_removes_exactly_and_order_does_not_matter() -> None:
+    pixels, labels = images(3000)
+    order = RNG.permutation(3000)
+    whole = Moments.of(pixels, labels, 4)
+    assert_identical(whole, Moments.of(pixels[order], labels[order], 4))
+    assert_identical(whole - Moments.of(pixels[:700], labels[:700], 4), Moments.of(pixels[700:], labels[700:], 4))
+    assert_identical(whole, Moments.of(pixels, labels, 4, order))
+
+
+def test_moments_by_fold_are_those_of_each_fold_and_training_is_the_rest() -> None:
+    pixels, labels = images(1500)
+    folds = RNG.integers(-1, 3, 1500).astype(np.int16)
+    moments = moments_by_fold(pixels, labels, folds, 4)
+    assert sorted(moments) == [-1, 0, 1, 2]
+    assert_identical(total(moments), Moments.of(pixels, labels, 4))
+    for fold, others in training_moments(moments).items():
+        assert fold >= 0
+        assert_identical(others, Moments.of(pixels[folds != fold], labels[folds != fold], 4))
+
+
+def test_merging_adds_fold_by_fold() -> None:
+    pixels, labels = images(1200)
+    folds = np.repeat(np.array([0, 1, 2], np.int16), 400)
+    halves = [moments_by_fold(pixels[h], labels[h], folds[h], 4) for h in (slice(0, 500), slice(500, None))]
+    merged, whole = merge(*halves), moments_by_fold(pixels, labels, folds, 4)
+    assert sorted(merged) == sorted(whole)
+    for fold in whole:
+        assert_identical(merged[fold], whole[fold])
+
+
+def test_a_pixel_that_never_changes_centres_to_exact_zeros() -> None:
+    pixels, labels = images(1000)
+    pixels[:, 2, 2] = 201
+    gram, cross = Moments.of(pixels, labels, 4).centred()
+    assert not gram[10].any()
+    assert not gram[:, 10].any()
+    assert not cross[10].any()

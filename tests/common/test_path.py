@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from common.imageset import Labels, Pixels
+from common.ridge.moments import Moments
+from common.ridge.path import Spectrum, best_lambda, penalty_weight, ridge_fit, ridge_path, with_intercepts
+
+RNG = np.random.default_rng(3)
+LAMBDAS = [float(v) for v in np.logspace(-5, 5, 10)]
+
+
+def images(n: int = 600, n_classes: int = 4) -> tuple[Pixels, Labels]:
+    """Correlated pixels, two that never change and two that are equal: a singular Gram matrix."""
+    labels = RNG.integers(0, n_classes, n)
+    values = RNG.normal(size=(n, 8)) @ RNG.normal(size=(8, 40)) * 20 + 10 * labels[:, None] + 120
+    pixels = np.clip(values + RNG.normal(size=values.shape) * 10, 0, 255).astype(np.uint8)
+    pixels[:, [3, 17]] = 0, 255
+    pixels[:, 5] = pixels[:, 6]
+    return pixels.reshape(n, 8, 5, 1), labels
+
+
+def reference(pixels: Pixels, labels: Labels, lambda_: float, n_classes: int = 4) -> Ridge:
+    x = pixels.reshape(len(pixels), -1) / 255
+    return Ridge(alpha=lambda_, solver="svd").fit(x, np.where(labels[:, None] == np.arange(n_classes), 1.0, -1.0))
+
+
+def relative_error(weights: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.abs(weights - truth).max() / np.abs(truth).max())
+
+
+@pytest.mark.parametrize("n", [600, 30])  # also with fewer images than pixels
+def test_path_and_fit_and_inverse_agree_with_scikit_learn_at_every_lambda(n: int) -> None:
+    pixels, labels = images(n)
+    moments = Moments.of(pixels, labels, 4)
+    path = ridge_path(moments, LAMBDAS)
+    spectrum = Spectrum.of(*moments.centred())
+    for i, lambda_ in enumerate(LAMBDAS):
+        truth = reference(pixels, labels, lambda_)
+        assert relative_error(path.weights[i], truth.coef_.T) < 1e-8
+        np.testing.assert_allclose(path.intercepts[i], truth.intercept_, rtol=1e-7, atol=1e-7)
+        assert relative_error(ridge_fit(moments, lambda_).weights[0], truth.coef_.T) < 1e-8
+        weight = penalty_weight(lambda_, "sum", moments.n)
+        rows = [spectrum.inverse_rows(weight, part) for part in (slice(0, 7), slice(7, 40))]
+        by_rows = with_intercepts(moments, (np.concatenate(rows) @ spectrum.cross)[None])
+        assert relative_error(by_rows.weights[0], truth.coef_.T) < 1e-6
+
+
+def test_lambda_zero_gives_the_least_squares_solution_of_least_norm() -> None:
+    pixels, labels = images()
+    moments = Moments.of(pixels, labels, 4)
+    x = pixels.reshape(600, -1) / 255
+    y = np.where(labels[:, None] == np.arange(4), 1.0, -1.0)
+    truth = np.linalg.lstsq(x - x.mean(axis=0), y - y.mean(axis=0), rcond=1e-9)[0]
+    for fitted in (ridge_path(moments, [0.0]), ridge_fit(moments, 0.0)):
+        assert relative_error(fitted.weights[0], truth) < 1e-6
+
+
+def test_the_mean_penalty_is_the_sum_at_n_times_lambda() -> None:
+    pixels, labels = images()
+    moments = Moments.of(pixels, labels, 4)
+    a = ridge_path(moments, [0.5], "mean").weights
+    assert relative_error(a, ridge_path(moments, [0.5 * 600], "sum").weights) < 1e-12
+    assert relative_error(ridge_fit(moments, 0.5, "mean").weights, a) < 1e-9
+
+
+def test_every_image_twice_at_twice_lambda_is_the_same_model() -> None:
+    pixels, labels = images()
+    moments = Moments.of(pixels, labels, 4)
+    once, twice = ridge_path(moments, [3.0]), ridge_path(moments + moments, [6.0])
+    assert relative_error(twice.weights, once.weights) < 1e-10
+    np.testing.assert_allclose(once.intercepts, twice.intercepts, rtol=1e-9)
+
+
+def test_a_pixel_more_that_never_changes_is_no_difference() -> None:
+    pixels, labels = images()
+    wider = np.concatenate([pixels, np.full((600, 1, 5, 1), 77, np.uint8)], axis=1)
+    a = ridge_fit(Moments.of(pixels, labels, 4), 1.0)
+    b = ridge_fit(Moments.of(wider, labels, 4), 1.0)
+    np.testing.assert_allclose(b.weights[0, :40], a.weights[0], rtol=1e-9, atol=1e-12)
+    assert np.abs(b.weights[0, 40:]).max() < 1e-12
+    np.testing.assert_allclose(b.intercepts, a.intercepts, rtol=1e-9)
+
+
+def test_scores_and_counts_are_those_of_the_definition() -> None:
+    pixels, labels = images(2500)  # more than one block of scores
+    path = ridge_path(Moments.of(pixels, labels, 4), LAMBDAS)
+    x = pixels.reshape(2500, -1) / 255
+    scores = np.stack([x @ w + b for w, b in zip(path.weights, path.intercepts, strict=True)], axis=1)
+    np.testing.assert_allclose(path.scores(pixels), scores, atol=1e-9)
+    expected = (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
+    assert path.count_correct(pixels, labels).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("correct", "lambdas", "best"),
+    [([1, 3, 2], [1, 2, 3], 1), ([3, 3, 2], [1, 2, 3], 1), ([3, 3, 3], [9, 2, 3], 0), ([0], [5], 0)],
+)
+def test_of_equals_the_largest_lambda_wins(correct: list[int], lambdas: list[float], best: int) -> None:
+    assert best_lambda(np.array(correct), lambdas) == best

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import metrics_of, serial
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    done = serial("--out", folder / "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    for flag in (
+        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    ):  # fmt: skip
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def test_the_report_needs_nothing_beside_it(run_folder: Path) -> None:
+    page = (run_folder / "report.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+    assert 'src="data:image/' in page
+    assert len(page) < 1_000_000
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1200, 360])
+def test_a_browser_shows_every_figure(run_folder: Path, browser: Any, width: int) -> None:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((run_folder / "report.html").as_uri())
+    metrics = metrics_of(run_folder)
+
+    def images(selector: str) -> list[list[int]]:
+        """Natural and shown width of each image that matches; a broken image has a natural width of 0."""
+        found: list[list[int]] = browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(i => [i.naturalWidth, i.clientWidth])",
+            selector,
+        )
+        return found
+
+    for selector, count in (("#accuracy", 1), ("#confusion", 1), ("#weights img", 10), ("#mistakes img", None)):
+        found = images(selector)
+        assert found, selector
+        assert count is None or len(found) == count
+        assert all(natural > 0 and shown > 20 for natural, shown in found), selector
+    n_wrong = round((1 - metrics["test_accuracy"]) * metrics["images"]["test"])
+    assert len(images("#mistakes img")) == min(n_wrong, 24)
+    assert "taken for" in browser.execute_script(
+        "return document.querySelector('#mistakes figcaption').textContent"
+    )
+
+    bars = browser.execute_script("return [...document.querySelectorAll('#time .bar')].map(b => b.clientWidth)")
+    assert len(bars) == len(metrics["seconds"]) - 2  # neither the total nor the report's own time
+    assert max(bars) > 50
+    text = browser.execute_script("return document.body.innerText")
+    assert f"{metrics['test_accuracy']:.4f}" in text
+    assert f"{metrics['macro_f1']:.4f}" in text
+    assert "spark_jobs/serial.py" in shlex.split(metrics["command"])[1]
+    assert metrics["command"] in text
+    # nothing to scroll sideways
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not errors

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.atomic import write_atomically
+from common.errors import InputError
+from common.runs import RunFolder
+from tests.conftest import metrics_of, serial
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TypeError), write_atomically(tmp_path / "a") as file:
+        file.writelines([b"half", None])
+    assert not list(tmp_path.iterdir())
+    with write_atomically(tmp_path / "a") as file:
+        file.write(b"whole")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == b"whole"
+
+
+def test_a_run_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", "x")
+    with pytest.raises(TypeError), folder.written() as staging:
+        (staging / "half").write_text(None)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "run").mkdir()  # an empty folder may be named
+    with folder.written() as staging:
+        (staging / "file").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "file").exists()
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="not empty"):
+        RunFolder(tmp_path, "x")
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(tmp_path / "file", "x")
+    with pytest.raises(InputError, match="cannot be written to"):
+        RunFolder(tmp_path / "file" / "run", "x")
+
+
+def test_runs_of_the_same_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    paths = set()
+    for _ in range(3):
+        folder = RunFolder(None, "job")
+        with folder.written() as staging:
+            (staging / "file").write_text("")
+        paths.add(folder.path)
+    assert len(paths) == 3
+
+
+def test_the_run_folder_holds_what_it_should(tmp_path: Path) -> None:
+    done = serial("--out", tmp_path / "run", "--lambdas", "0,1,100", "--seed", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = {
+        path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()
+    }
+    assert files == {
+        "metrics.json", "model.npz", "model.json", "report.html",
+        "figures/accuracy_over_lambda.svg", "figures/confusion.svg",
+    }  # fmt: skip
+    metrics = metrics_of(tmp_path / "run")
+    expected = {
+        "job", "engine", "data", "images", "shape", "classes", "penalty", "lambdas", "validation_correct",
+        "validation_accuracy", "best_lambda", "test_accuracy", "macro_f1", "seconds", "workers", "threads", "seed",
+        "versions", "command",
+    }  # fmt: skip
+    assert expected <= set(metrics)
+    assert metrics["lambdas"] == [0, 1, 100]
+    assert metrics["seed"] == 3
+    assert metrics["seconds"]["total"] >= sum(v for k, v in metrics["seconds"].items() if k != "total") * 0.99
+    assert metrics["test_accuracy"] > 0.9
+    json.dumps(metrics, allow_nan=False)

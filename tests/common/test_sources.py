@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from common.datasets import open_dataset
+from common.decode import PixelFormat
+from common.errors import InputError
+
+RNG = np.random.default_rng(6)
+FORM = PixelFormat()
+
+
+def test_digits_are_scikit_learns() -> None:
+    train, test = open_dataset("digits", Path("nowhere"), FORM)
+    images = train.load().images
+    assert test is None
+    assert images.pixels.shape == (1797, 8, 8, 1)
+    assert np.array_equal(images.labels, load_digits().target)
+    np.testing.assert_allclose(images.pixels[..., 0], load_digits().images * 255 / 16, atol=0.5)
+    assert open_dataset("digits", Path("nowhere"), PixelFormat((4, 5))).train.load().images.pixels.shape[1:] == (
+        4,
+        5,
+        1,
+    )
+
+
+# IDX ---------------------------------------------------------------------------------------------------------
+
+
+def write_idx(path: Path, array: np.ndarray, magic: bytes | None = None) -> None:
+    header = (magic or bytes([0, 0, 8, array.ndim])) + struct.pack(f">{array.ndim}I", *array.shape)
+    data = header + array.tobytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+@pytest.fixture(params=["", ".gz"])
+def small_mnist(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, dict[str, np.ndarray]]:
+    folder = tmp_path / "data" / "mnist"
+    folder.mkdir(parents=True)
+    arrays = {}
+    for stem, n in (("train", 30), ("t10k", 10)):
+        arrays[f"{stem}-images-idx3-ubyte"] = RNG.integers(0, 256, (n, 6, 5), np.uint8)
+        arrays[f"{stem}-labels-idx1-ubyte"] = (np.arange(n) % 10).astype(np.uint8)
+    for name, array in arrays.items():
+        write_idx(folder / f"{name}{request.param}", array)
+    return tmp_path / "data", arrays
+
+
+def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str, np.ndarray]]) -> None:
+    root, arrays = small_mnist
+    train, test = open_dataset("mnist", root, FORM)
+    assert np.array_equal(train.load().images.pixels[..., 0], arrays["train-images-idx3-ubyte"])
+    assert test is not None
+    assert np.array_equal(test.load().images.labels, arrays["t10k-labels-idx1-ubyte"])
+    some = train.take(np.array([7, 3, 3]))
+    assert np.array_equal(some.load().images.pixels[..., 0], arrays["train-images-idx3-ubyte"][[7, 3, 3]])
+    assert some.name(0) == "mnist/train/00007"
+
+
+@pytest.mark.mnist
+def test_mnist_is_mnist(data_root: Path) -> None:
+    train, test = open_dataset("mnist", data_root, FORM)
+    assert test is not None
+    assert (len(train), len(test), train.shape) == (60_000, 10_000, (28, 28, 1))
+    images = train.load().images
+    assert images.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
+    assert int(images.pixels.sum(dtype=np.int64)) == 1_567_298_545
+
+
+def _no_root(root: Path) -> None:
+    (root / "mnist").rename(root.parent / "away")
+    root.rmdir()
+
+
+def _truncate(root: Path) -> None:
+    path = next((root / "mnist").glob("train-images*"))
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _damage(root: Path) -> None:
+    path = next((root / "mnist").glob("train-images*"))
+    data = bytearray(path.read_bytes())
+    data[-4:] = b"\0\0\0\0" if path.suffix == ".gz" else b""
+    path.write_bytes(bytes(data))
+
+
+def _other_magic(root: Path) -> None:
+    path = next((root / "mnist").glob("train-images*"))
+    write_idx(path, np.zeros((30, 6, 5), np.uint8), b"\0\0\x0d\x03")
+
+
+def _other_count(root: Path) -> None:
+    path = next((root / "mnist").glob("train-labels*"))
+    write_idx(path, np.zeros(29, np.uint8))
+
+
+def _label_ten(root: Path) -> None:
+    path = next((root / "mnist").glob("train-labels*"))
+    write_idx(path, np.full(30, 10, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_no_root, "no such data root.*make data.*digits"),
+        (lambda root: next((root / "mnist").glob("t10k-labels*")).unlink(), "t10k-labels.*not found.*make data"),
+        (_truncate, "train-images.*download it again"),
+        (_damage, "train-images.*download it again"),
+        (_other_magic, "magic number 00000d03, not 00000803"),
+        (_other_count, "30 images and .* 29 labels"),
+        (_label_ten, "label 10"),
+    ],
+)
+def test_damaged_idx_files_are_refused(
+    small_mnist: tuple[Path, object], damage: Callable[[Path], None], message: str
+) -> None:
+    root, _ = small_mnist
+    damage(root)
+    with pytest.raises(InputError, match=message):
+        open_dataset("mnist", root, FORM)
+
+
+# folders -----------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
+    (folder_of_images / "notes.txt").write_text("not a class")
+    (folder_of_images / "ash" / "notes.txt").write_text("not an image")
+    (folder_of_images / ".hidden").mkdir()
+    (folder_of_images / "cedar" / "deeper").mkdir()
+    (folder_of_images / "cedar" / "00.png").rename(folder_of_images / "cedar" / "deeper" / "00.PNG")
+    train, test = open_dataset(f"folder:{folder_of_images}", Path(), FORM)
+    assert test is None
+    assert train.class_names == ("ash", "beech", "cedar")
+    assert train.shape == (10, 12, 3)
+    assert np.bincount(train.labels).tolist() == [20, 20, 20]
+    images = train.load().images
+    for i in (0, 25, 59):
+        assert np.array_equal(images.pixels[i], np.asarray(Image.open(folder_of_images / train.name(i))))
+
+
+def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images: Path) -> None:
+    (folder_of_images / "beech" / "03.png").write_bytes(b"not an image")
+    (folder_of_images / "beech" / "04.png").unlink()
+    (folder_of_images / "beech" / "04.png").mkdir()
+    Image.new("RGB", (5, 5)).save(folder_of_images / "cedar" / "07.png")
+    train = open_dataset(f"folder:{folder_of_images}", Path(), FORM).train
+    loaded = train.load()
+    assert len(loaded.images) == 57
+    assert {skipped.name for skipped in loaded.skipped} == {"beech/03.png", "beech/04.png", "cedar/07.png"}
+    reasons = {skipped.name: skipped.reason for skipped in loaded.skipped}
+    assert "5x5 where the first image is 10x12" in reasons["cedar/07.png"]
+    assert "--size" in reasons["cedar/07.png"]
+    assert np.array_equal(loaded.images.labels, train.labels[loaded.kept])
+    assert train.name(int(loaded.kept[-1])) == "cedar/19.png"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda root: None, "no such folder"),
+        (lambda root: root.mkdir(), "no sub-folders"),
+        (lambda root: (root / "ash").mkdir(parents=True), "'ash' holds no image"),
+        (lambda root: _fill(root / "ash"), "only one class, 'ash'"),
+        (lambda root: _fill(root / "ash", b"junk"), "no image in it can be decoded"),
+    ],
+)
+def test_a_folder_that_cannot_be_learnt_from_is_refused(
+    tmp_path: Path, prepare: Callable[[Path], None], message: str
+) -> None:
+    root = tmp_path / "images"
+    prepare(root)
+    with pytest.raises(InputError, match=message):
+        open_dataset(f"folder:{root}", Path(), FORM)
+
+
+def _fill(folder: Path, data: bytes | None = None) -> None:
+    folder.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(folder / "0.png")
+    if data is not None:
+        (folder / "0.png").write_bytes(data)
+
+
+@pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
+def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> None:
+    with pytest.raises(InputError, match="digits, mnist, folder:PATH, herbarium:PATH"):
+        open_dataset(spec, Path(), FORM)
+
+
+# herbarium ---------------------------------------------------------------------------------------------------
+
+
+def herbarium(root: Path, encoding: str = "utf-8", ids: type = int) -> dict[str, list[dict[str, object]]]:
+    """Metadata whose annotations are not in the order of the images, and whose category ids are not dense."""
+    tables: dict[str, list[dict[str, object]]] = {"annotations": [], "images": [], "categories": []}
+    tables["categories"] = [
+        {"id": ids(c), "name": name} for c, name in ((7, "Séneçon"), (30, "Abies"), (100, "Unseen"))
+    ]
+    for i in range(8):
+        name = f"images/00{i % 2}/{i:02d}/{i}.jpg"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4), (30 * i, 0, 0)).save(root / name, quality=100)
+        tables["images"].append({"id": ids(1000 + i), "file_name": name, "width": 6, "height": 4})
+        annotation = {"id": ids(i), "image_id": ids(1007 - i), "category_id": ids(7 if i < 5 else 30)}
+        tables["annotations"].append(annotation)
+    write_metadata(root, tables, encoding)
+    return tables
+
+
+def write_metadata(root: Path, tables: object, encoding: str = "utf-8") -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "metadata.json").write_bytes(json.dumps(tables, ensure_ascii=False).encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("ids", [int, str])
+def test_herbarium_joins_on_the_image_and_maps_labels_densely(tmp_path: Path, encoding: str, ids: type) -> None:
+    herbarium(tmp_path / "train", encoding, ids)
+    train, test = open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
+    assert test is None
+    assert train.class_names == ("Séneçon", "Abies")
+    label_of = {train.name(i): int(train.labels[i]) for i in range(len(train))}
+    assert label_of["images/001/07/7.jpg"] == 0  # image 1007 is annotated first, with category 7
+    assert label_of["images/000/00/0.jpg"] == 1
+    assert sorted(label_of.values()) == [0] * 5 + [1] * 3
+    assert len(train.load().images) == 8
+    assert len(open_dataset(f"herbarium:{tmp_path}/train/metadata.json", Path(), FORM).train) == 8
+
+
+def _change(table: str, **fields: object) -> Callable[[dict[str, list[dict[str, object]]]], object]:
+    def change(tables: dict[str, list[dict[str, object]]]) -> object:
+        tables[table][0].update(fields)
+        return tables
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_change("annotations", category_id=8), "label 8, which is not in `categories`"),
+        (_change("annotations", image_id=9999), "image 9999, which is not in `images`"),
+        (_change("annotations", image_id=1006, category_id=30), "image 1006 has two labels"),
+        (_change("images", file_name="../../etc/passwd"), "leads out of its folder"),
+        (_change("images", file_name="images/../../x.jpg"), "leads out of its folder"),
+        (_change("images", file_name="/etc/passwd"), "leads out of its folder"),
+        (_change("images", file_name="..\\x.jpg"), "leads out of its folder"),
+        (_change("categories", id=30), "occur twice"),
+        (lambda tables: {**tables, "annotations": []}, "no annotations"),
+        (lambda tables: {"images": tables["images"]}, "no list of records called 'annotations'"),
+        (lambda tables: [1, 2], "no list of records"),
+        (lambda tables: {**tables, "images": [{"id": 1}]}, "not in `images`|without 'file_name'"),
+    ],
+)
+def test_metadata_that_does_not_hold_together_is_refused(tmp_path: Path, change, message: str) -> None:
+    tables = herbarium(tmp_path)
+    write_metadata(tmp_path, change(tables))
+    # image 1007 belongs to the first annotation; move it to the first row, where changes are made
+    with pytest.raises(InputError, match=message) as caught:
+        open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_metadata_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no .*train/metadata.json"):
+        open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
+    (tmp_path / "metadata.json").write_text('{"images": [')
+    with pytest.raises(InputError, match="not JSON"):
+        open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
