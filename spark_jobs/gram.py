@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.console import ridge_parser, run_job
+from common.console import ridge_parser
 from common.experiment import Experiment
 from common.ridge.moments import total, training_moments, validation_size
 from common.ridge.path import ridge_fit, ridge_path
 from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
-from spark_jobs.session import engine, partitions_flag, spark_context
+from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,4 +50,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_job(main)
+    run_spark_job(main)

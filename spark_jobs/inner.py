@@ -12,13 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from pyspark import Broadcast, SparkContext
 
-from common.console import ridge_parser, run_job
+from common.console import ridge_parser
 from common.experiment import Experiment
 from common.ridge.moments import Moments, total, training_moments, validation_size
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
 from common.splits import shard
 from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
-from spark_jobs.session import engine, partitions_flag, spark_context
+from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
 
 
 def fit_by_rows(
@@ -83,4 +83,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_job(main)
+    run_spark_job(main)

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from common.console import ridge_parser, run_job
+from common.console import ridge_parser
 from common.evaluation import evaluate
 from common.experiment import Experiment
 from common.splits import ALWAYS_TRAINING
-from spark_jobs.session import engine, spark_context
+from spark_jobs.session import engine, run_spark_job, spark_context
 from spark_jobs.worker import Training, refit, try_lambda
 
 
@@ -49,4 +49,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run_job(main)
+    run_spark_job(main)

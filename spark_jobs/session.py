@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from common.console import Console, Parser, positive_integer
+from common.console import Console, Parser, positive_integer, run_job
 from common.experiment import Engine
+
+SUBMITTED = "PYSPARK_GATEWAY_PORT"
+"""Set by spark-submit: the port at which the script finds its JVM."""
+
+
+def run_spark_job(main: Callable[[], int]) -> NoReturn:
+    """Run a job's main and exit, with stderr where the user's is.
+
+    spark-submit merges a script's stderr into its own stdout, so that errors would end up in the result and a
+    terminal could not be told from a pipe.
+    """
+    if SUBMITTED in os.environ:
+        with suppress(OSError):  # not Linux, or another user's: it stays merged
+            stderr = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
+            # a regular file has a position, which the JVM would not know to move
+            if not stat.S_ISREG(os.fstat(stderr).st_mode):
+                os.dup2(stderr, 2)
+            os.close(stderr)
+    run_job(main)
 
 
 def partitions_flag(parser: Parser) -> None:
@@ -32,6 +53,9 @@ def configuration(name: str, live: bool) -> SparkConf:
         name: of the application.
         live: whether a person watches the progress of stages.
     """
+    if SUBMITTED in os.environ:
+        # Without this SparkConf is empty, and what follows would override what spark-submit was told.
+        SparkContext._ensure_initialized()
     conf = SparkConf().setAppName(name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

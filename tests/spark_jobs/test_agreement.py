@@ -1,0 +1,183 @@
+"""Four jobs, one answer: on bundled digits, a folder, Herbarium metadata, MNIST and the hand photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from common.console import ridge_parser
+from common.experiment import Experiment
+from common.ridge.model import RidgeModel
+from common.ridge.moments import Moments, moments_by_fold, training_moments
+from common.ridge.path import Spectrum, penalty_weight, ridge_fit, ridge_path
+from spark_jobs import gram, inner, outer, serial
+from spark_jobs.blocks import image_blocks, reduce_moments, tree_reduce
+from spark_jobs.worker import Training, worker_moments
+from tests.common.test_moments import assert_identical
+from tests.common.test_sources import herbarium
+from tests.conftest import run_main
+
+pytestmark = pytest.mark.spark
+
+Job = Callable[[Sequence[str]], int]
+JOBS: dict[str, Job] = {"serial": serial.main, "outer": outer.main, "inner": inner.main, "gram": gram.main}
+
+
+def run_all(folder: Path, *flags: str, jobs: Sequence[str] = tuple(JOBS)) -> dict[str, Any]:
+    """Run the jobs, check that they agree, and return what they agree on."""
+    runs = {name: run_main(JOBS[name], folder / name, *flags) for name in jobs}
+    first = runs[jobs[0]]
+    for name, metrics in runs.items():
+        for key in (
+            "validation_correct",
+            "best_lambda",
+            "test_accuracy",
+            "macro_f1",
+            "images",
+            "classes",
+            "shape",
+        ):
+            assert metrics[key] == first[key], (name, key)
+    reference = RidgeModel.load(folder / jobs[0])
+    for name in jobs[1:]:
+        model = RidgeModel.load(folder / name)
+        assert np.abs(model.weights - reference.weights).max() <= 1e-6 * np.abs(reference.weights).max()
+    return first
+
+
+@pytest.mark.parametrize("flags", [[], ["--folds", "4"], ["--penalty", "mean", "--lambdas", "-6:2:5"]])
+def test_digits(spark: Any, tmp_path: Path, flags: list[str]) -> None:
+    metrics = run_all(tmp_path, *flags)
+    assert metrics["test_accuracy"] > 0.9
+    if "--folds" in flags:
+        assert metrics["images"]["validation"] == metrics["images"]["train"] == 1438
+
+
+def test_a_limit_a_seed_and_a_size(spark: Any, tmp_path: Path) -> None:
+    flags = ["--limit", "500", "--seed", "9", "--size", "6x7", "--binarize", "0.4", "--lambdas", "0,1"]
+    metrics = run_all(tmp_path, *flags)
+    assert metrics["images"] == {"train": 400, "validation": 100, "test": 359, "skipped": 0}
+    assert metrics["shape"] == [6, 7, 1]
+
+
+def test_a_folder_with_an_image_that_cannot_be_used(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+    (folder_of_images / "cedar" / "11.png").write_bytes(b"damaged")
+    flags = ["--data", f"folder:{folder_of_images}", "--max-corrupt", "0.1"]
+    metrics = run_all(tmp_path, *flags)
+    assert metrics["images"]["skipped"] == 1
+    assert metrics["test_accuracy"] == 1.0
+    for name in JOBS:
+        assert "cedar/11.png" in (tmp_path / name / "skipped.csv").read_text()
+
+
+def test_herbarium(spark: Any, tmp_path: Path) -> None:
+    herbarium(tmp_path / "h")
+    metrics = run_all(tmp_path, "--data", f"herbarium:{tmp_path / 'h'}")
+    assert metrics["classes"] == ["Séneçon", "Abies"]
+
+
+def test_more_partitions_than_images(spark: Any, tmp_path: Path) -> None:
+    data = ["--limit", "10", "--test", "0.006", "--lambdas", "1"]
+    few = run_main(gram.main, tmp_path / "few", *data, "--partitions", "1")
+    many = run_main(gram.main, tmp_path / "many", *data, "--partitions", "14")
+    assert many["validation_correct"] == few["validation_correct"]
+    assert many["test_accuracy"] == few["test_accuracy"]
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 4, 9, 30])
+def test_the_tree_reduction_adds_everything_once(spark: Any, partitions: int) -> None:
+    numbers = spark.parallelize(range(partitions), partitions)
+    assert tree_reduce(numbers.map(lambda i: [i]), lambda a, b: sorted(a + b)) == list(range(partitions))
+
+
+@pytest.mark.mnist
+def test_mnist(spark: Any, tmp_path: Path, data_root: Path) -> None:
+    metrics = run_all(tmp_path, "--data", "mnist", "--data-root", str(data_root))
+    assert 0.855 <= metrics["test_accuracy"] <= 0.870
+    assert metrics["images"] == {"train": 48_000, "validation": 12_000, "test": 10_000, "skipped": 0}
+
+
+@pytest.fixture(scope="module")
+def mnist(data_root: Path) -> tuple[Experiment, Training]:
+    flags = ["--data", "mnist", "--data-root", str(data_root), "--quiet"]
+    experiment = Experiment.open("test", ridge_parser("").parse_arguments(flags))
+    return experiment, Training(experiment.load(experiment.train).images, experiment.folds, "sum")
+
+
+@pytest.mark.mnist
+def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
+    spark: Any, mnist: tuple[Experiment, Training]
+) -> None:
+    experiment, training = mnist
+    images = training.images
+    expected = moments_by_fold(images.pixels, images.labels, training.folds, 10)  # as serial does
+    shared = spark.broadcast(training)
+    in_worker = spark.parallelize([0], 1).map(lambda _: worker_moments(shared.value)).first()  # as outer does
+    reduced = [in_worker]
+    for partitions in (1, 3, 8):  # as inner and gram do
+        blocks = image_blocks(spark, experiment.train, experiment.folds, partitions)
+        assert blocks.getNumPartitions() == partitions
+        moments, skipped = reduce_moments(blocks, 10)
+        blocks.unpersist()
+        assert not skipped
+        reduced.append(moments)
+    for moments in reduced:
+        assert sorted(moments) == sorted(expected) == [-1, 0]
+        for fold, own in expected.items():
+            assert_identical(moments[fold], own)
+
+
+@pytest.mark.mnist
+def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tuple[Experiment, Training]) -> None:
+    experiment, training = mnist
+    own = training_moments(moments_by_fold(training.images.pixels, training.images.labels, training.folds, 10))[0]
+    path = ridge_path(own, experiment.lambdas)  # serial, gram
+    spectrum = spark.broadcast(Spectrum.of(*own.centred()))
+    kept = training.folds != 0
+    x = training.images.pixels[kept].reshape(own.n, -1) / 255
+    y = np.where(training.images.labels[kept][:, None] == np.arange(10), 1.0, -1.0)
+    for i, lambda_ in enumerate(experiment.lambdas):
+        truth = Ridge(alpha=lambda_, solver="cholesky").fit(x, y)
+        by_rows = inner.fit_by_rows(spark, own, spectrum, penalty_weight(lambda_, "sum", own.n))
+        fits = {"path": path.weights[i], "outer": ridge_fit(own, lambda_).weights[0], "inner": by_rows.weights[0]}
+        for name, weights in fits.items():
+            error = np.abs(weights - truth.coef_.T).max() / np.abs(truth.coef_).max()
+            assert error < 1e-6, (name, lambda_, error)
+        np.testing.assert_allclose(path.intercepts[i], truth.intercept_, rtol=1e-6)
+
+
+@pytest.mark.hands
+def test_hand_photographs(spark: Any, tmp_path: Path, data_root: Path) -> None:
+    metrics = run_all(tmp_path, "--data", f"folder:{data_root / 'hands'}", "--size", "40x60", "--grey")
+    assert metrics["test_accuracy"] >= 0.68
+    assert metrics["shape"] == [40, 60, 1]
+    assert len(metrics["classes"]) == 10
+
+
+@pytest.mark.hands
+def test_hand_photographs_of_zero_to_five_in_black_and_white(spark: Any, tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "hands").mkdir()
+    for digit in range(6):
+        (tmp_path / "hands" / str(digit)).symlink_to(data_root / "hands" / str(digit))
+    flags = ["--data", f"folder:{tmp_path / 'hands'}", "--size", "40x60", "--binarize", "0.5"]
+    metrics = run_all(tmp_path, *flags)
+    assert metrics["test_accuracy"] >= 0.6
+    assert metrics["classes"] == list("012345")
+
+
+def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
+    """Two broadcasts of different images in one session: each worker keeps the moments of the right one."""
+    rng = np.random.default_rng(0)
+    from common.imageset import ImageSet
+
+    for _ in range(2):
+        images = ImageSet(rng.integers(0, 256, (50, 2, 2, 1), np.uint8), rng.integers(0, 2, 50), ("a", "b"))
+        shared = spark.broadcast(Training(images, np.zeros(50, np.int16), "sum"))
+        found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_moments(s.value)[0]).collect()
+        for moments in found:
+            assert_identical(moments, Moments.of(images.pixels, images.labels, 2))

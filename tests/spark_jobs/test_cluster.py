@@ -1,0 +1,168 @@
+"""Jobs as users start them: by spark-submit, on this machine and on a real standalone cluster."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pyspark
+import pytest
+
+from emr.package import project_zip
+from tests.conftest import ROOT, command, environment, metrics_of, serial
+
+pytestmark = pytest.mark.spark
+
+
+def submit(job: str, *words: str | Path, cwd: Path, **more: str) -> dict[str, object]:
+    done = command("spark-submit", *words, "--out", "run", cwd=cwd, **more)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.splitlines()[-1] == f"report: {cwd}/run/report.html"
+    return metrics_of(cwd / "run")
+
+
+def test_the_line_as_typed_prints_where_its_report_is(tmp_path: Path) -> None:
+    (tmp_path / "spark_jobs").symlink_to(ROOT / "spark_jobs")
+    done = command("spark-submit", "spark_jobs/outer.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = re.fullmatch(r"report: (/.*/report\.html)", done.stdout.splitlines()[-1])
+    assert report
+    assert Path(report[1]).is_file()
+    assert Path(report[1]).parent.parent == tmp_path / "runs"
+    assert [line for line in done.stderr.splitlines() if "incubator modules" not in line] == []
+    metrics = metrics_of(Path(report[1]).parent)
+    assert metrics["command"] == "spark-submit spark_jobs/outer.py" or metrics["command"].endswith("/outer.py")
+    assert metrics["test_accuracy"] > 0.9
+    assert len(metrics["lambda_seconds"]) == 10
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("job", ["outer", "gram"])
+def test_mnist_in_one_gibibyte(tmp_path: Path, data_root: Path, job: str) -> None:
+    flags = ["--master", "local[2]", "--driver-memory", "1g", ROOT / "spark_jobs" / f"{job}.py"]
+    metrics = submit(job, *flags, "--data", "mnist", "--data-root", data_root, cwd=tmp_path)
+    assert str(metrics["engine"]).endswith("local[2]")
+    assert metrics["images"]["train"] == 48_000
+    assert 0.855 <= metrics["test_accuracy"] <= 0.870
+
+
+class Cluster(NamedTuple):
+    master: str
+    python: Path  # of an environment that has the dependencies and not this project
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One master and two workers of one core and 1 GiB each, as processes of their own on loopback."""
+    folder = tmp_path_factory.mktemp("cluster")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
+    spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
+    (folder / "conf").mkdir()
+    env = environment(SPARK_CONF_DIR=str(folder / "conf"), SPARK_LOCAL_IP="127.0.0.1")
+    with ExitStack() as stack:
+
+        def start(name: str, *words: str) -> Path:
+            log = folder / f"{name}.log"
+            process = subprocess.Popen(
+                [spark_class, *words], cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=log.open("w")
+            )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return log
+
+        log = start(
+            "master",
+            "org.apache.spark.deploy.master.Master",
+            *["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"],
+        )
+        master = wait_for(log, r"Starting Spark master at (spark://\S+)")
+        page = wait_for(log, r"MasterWebUI.* at (http://\S+)")
+        for i in range(2):
+            worker = "org.apache.spark.deploy.worker.Worker"
+            size = f"--host 127.0.0.1 --cores 1 --memory 1g --webui-port 0 --work-dir {folder}/work{i}".split()
+            start(f"worker{i}", worker, *size, master)
+        deadline = time.monotonic() + 60
+        while True:
+            with urllib.request.urlopen(f"{page}/json/") as answer:  # noqa: S310
+                workers = json.load(answer)["aliveworkers"]
+            if workers == 2:
+                break
+            assert time.monotonic() < deadline, "the workers did not register"
+            time.sleep(0.2)
+        yield Cluster(master, folder / "bare" / "bin" / "python")
+
+
+def wait_for(log: Path, pattern: str) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = re.search(pattern, log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.mnist
+def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: Path, data_root: Path) -> None:
+    """Neither driver nor workers have the project installed: it comes from the zip, into a foreign folder."""
+    archive = project_zip(tmp_path / "project.zip")
+    libraries = {"PYTHONPATH": str(Path(pyspark.__file__).parent.parent), "PYSPARK_PYTHON": str(cluster.python)}
+    alone = command(cluster.python, "-c", "import numpy, PIL, common", cwd=tmp_path, **libraries)
+    assert "No module named 'common'" in alone.stderr
+
+    local = serial("--data", "mnist", "--data-root", data_root, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    for job in ("outer", "gram"):
+        folder = tmp_path / job
+        folder.mkdir()
+        flags = [
+            "--master", cluster.master, "--driver-memory", "1g", "--executor-memory", "1g",
+            "--conf", "spark.driver.host=127.0.0.1",
+            "--conf", f"spark.executorEnv.PYTHONPATH={libraries['PYTHONPATH']}",
+            "--py-files", archive, ROOT / "spark_jobs" / f"{job}.py", "--data", "mnist", "--data-root", data_root,
+        ]  # fmt: skip
+        metrics = submit(job, *flags, cwd=folder, SPARK_LOCAL_IP="127.0.0.1", **libraries)
+        for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
+            assert metrics[key] == metrics_of(tmp_path / "local")[key], (job, key)
+        assert metrics["workers"] == 2
+        assert cluster.master in str(metrics["engine"])
+
+
+@pytest.mark.mnist
+def test_the_serial_fit_of_mnist_keeps_to_its_memory(tmp_path: Path, data_root: Path) -> None:
+    """The whole job's peak is below three times the uint8 images plus 200 MB: no float64 copy of X."""
+    script = (
+        "import sys; from spark_jobs import serial; serial.main(sys.argv[1:]); "
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    flags = ["--data", "mnist", "--data-root", data_root, "--quiet", "--out", "run"]
+    done = command(sys.executable, "-c", script, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    peak = int(done.stdout.splitlines()[-1]) * 1024
+    assert peak < 3 * 60_000 * 28 * 28 + 200e6
+
+
+def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: Path) -> None:
+    """A worker that cannot see the data: the Python error is shown once, without the JVM's stack."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "from common.console import Console, run_job\n"
+        "from spark_jobs.session import spark_context\n"
+        "def main():\n"
+        "    with spark_context('failing', Console()) as context:\n"
+        "        return context.parallelize([0], 1).map(lambda x: 1 // x).first()\n"
+        "run_job(main)\n"
+    )
+    done = command(sys.executable, script, cwd=tmp_path)
+    assert done.returncode == 1
+    own = done.stderr[done.stderr.index("spark_jobs.session.TaskError") :]
+    assert "ZeroDivisionError" in own
+    assert "\tat org.apache" not in own
