@@ -33,6 +33,7 @@ from common.imageset import ImageSet
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.session import configuration
 
+DATA = ("--data", "mnist")
 SIZES = (1_000, 11_000, 21_000, 60_000)
 REPEATS = 3
 FIGURE = Path(__file__).parent / "results" / "spark_speedup.png"
@@ -46,7 +47,7 @@ def run(job: Job, *flags: str) -> dict[str, Any]:
     """One run of a job on MNIST in this process: its metrics."""
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(io.StringIO()):
-            job(["--data", "mnist", "--quiet", "--out", f"{folder}/run", *flags])
+            job([*DATA, "--quiet", "--out", f"{folder}/run", *flags])
         metrics: dict[str, Any] = json.loads(Path(folder, "run", "metrics.json").read_text())
         return metrics
 
@@ -88,7 +89,7 @@ def engines() -> list[dict[str, Any]]:
     """Every job at every size, the median of REPEATS; Spark is warm."""
     jobs: dict[str, Job] = {"serial": serial.main, "outer": outer.main, "inner": inner.main, "gram": gram.main}
     for job in jobs.values():
-        run(job, "--limit", "1000")
+        run(job, "--limit", str(SIZES[0]))
     rows = []
     for size in SIZES:
         row: dict[str, Any] = {"images": size}
@@ -152,7 +153,7 @@ def draw(rows: list[dict[str, Any]], cores: int) -> None:
 
 def measure() -> tuple[dict[str, Any], list[Claim]]:
     """Everything, and what it shows."""
-    arguments = ridge_parser("").parse_arguments(["--data", "mnist", "--quiet"])
+    arguments = ridge_parser("").parse_arguments([*DATA, "--quiet"])
     experiment = Experiment.open("bench", arguments)
     images, test = experiment.load(experiment.train).images, experiment.load(experiment.test).images
     single = against_sklearn(images, test, experiment.lambdas)
@@ -169,7 +170,7 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
 
     fits = len(experiment.lambdas) * len(images.class_names)
     print(table(
-        ["one machine, 60,000 images", "seconds"],
+        [f"one machine, {len(images):,} images", "seconds"],
         [["bare float64 X.T @ X", f"{single['bare_product_s']:.2f}"],
          ["serial: moments, path of 10 λ, validation, refit", f"{single['serial_fit_s']:.2f}"],
          ["scikit-learn RidgeClassifierCV, the same 10 λ", f"{single['sklearn_s']:.2f}"],
@@ -188,7 +189,7 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
         Claim.at_most("serial fit / bare float64 X.T @ X", single["serial_over_bare"], 1.6),
         Claim.at_least("RidgeClassifierCV / serial fit", single["sklearn_s"] / single["serial_fit_s"], 25),
         Claim.at_least("test accuracy: serial - RidgeClassifierCV", accuracy_lead, 0),
-        Claim.at_least(f"MLlib × {fits} / gram at 60,000", mllib * fits / rows[-1]["gram"], 100),
+        Claim.at_least(f"MLlib × {fits} / gram at {SIZES[-1]:,}", mllib * fits / rows[-1]["gram"], 100),
     ]
     return {"single": single, "engines": rows, "mllib_one_fit_s": mllib, "mllib_fits": fits}, claims
 

@@ -51,6 +51,11 @@ class PixelReader(Protocol):
         """(height, width, channels) of every image it returns."""
         ...
 
+    @property
+    def decodes(self) -> bool:
+        """Whether reading means decoding files, so that what was read is worth keeping."""
+        ...
+
     def name(self, item: Any) -> str:
         """A stable name of one item, for people."""
         ...

@@ -163,6 +163,7 @@ class Console:
         self.live = not quiet and sys.stderr.isatty()
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
+        self._in_bar = False
 
     def total_seconds(self) -> float:
         """Seconds since this console was made."""
@@ -171,19 +172,32 @@ class Console:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase; on a terminal, say that it runs and how long it took. Phases of one name add up."""
-        if self.live:
+        shown = self.live and not self._in_bar
+        if shown:
             print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
         started = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-        if self.live:
-            print(f"\033[K  {name:<12} {self.seconds[name]:8.2f} s", file=sys.stderr, flush=True)
+        if shown:
+            self._show(name)
 
     @contextmanager
     def bar(self, total: int, unit: str) -> Iterator[Callable[[int], object]]:
-        """A progress bar on a terminal; yields the function that moves it by so many units."""
+        """A progress bar on a terminal; yields the function that moves it by so many units.
+
+        Phases inside the bar, of which there may be many of one name, are shown when it ends.
+        """
+        before = dict(self.seconds)
+        self._in_bar = True
         with tqdm(total=total, unit=unit, disable=not self.live, leave=False) as bar:
             yield bar.update
+        self._in_bar = False
+        for name in self.seconds:
+            if self.live and self.seconds[name] != before.get(name):
+                self._show(name)
+
+    def _show(self, name: str) -> None:
+        print(f"\033[K  {name:<12} {self.seconds[name]:8.2f} s", file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """One line on stderr, whoever is watching."""

@@ -57,14 +57,18 @@ class Block(NamedTuple):
 def image_blocks(
     context: SparkContext, catalogue: Catalogue, folds: Folds | None, partitions: int | None
 ) -> RDD[Block]:
-    """The images of a catalogue as an RDD of blocks, kept on the executors once they are read.
+    """The images of a catalogue as an RDD of blocks, read by the executors.
+
+    Executors keep blocks that are read more than once, if they had to decode them: the way into Spark's store and
+    back costs more than reading an array again.
 
     Args:
         context: Spark.
         catalogue: which images.
-        folds: int16 (len(catalogue),), or None where there are none.
+        folds: int16 (len(catalogue),), or None for test images, which are read once.
         partitions: how many; None for as many as there are cores, or more where partitions would be large.
     """
+    keep = folds is not None and catalogue.reader.decodes
     if folds is None:
         folds = np.full(len(catalogue), ALWAYS_TRAINING, np.int16)
     if partitions is None:
@@ -76,7 +80,7 @@ def image_blocks(
         own = order[shard(len(order), rank, partitions)]
         shards.append(Shard(catalogue.reader, catalogue.items[own], catalogue.labels[own], folds[own], own))
     blocks = context.parallelize(shards, partitions).flatMap(lambda part: _read(part, rows))
-    return blocks.persist(StorageLevel.MEMORY_AND_DISK)
+    return blocks.persist(StorageLevel.MEMORY_AND_DISK) if keep else blocks
 
 
 def _read(part: Shard, rows: int) -> Iterator[Block]:

@@ -22,7 +22,7 @@ from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_con
 
 
 def fit_by_rows(
-    context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], weight: float
+    context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], lambda_: float, penalty: str
 ) -> RidgePath:
     """Weights at one λ, the inverse's rows computed on the executors; a path of length one.
 
@@ -30,8 +30,10 @@ def fit_by_rows(
         context: Spark.
         moments: of the training images.
         spectrum: of their centred Gram matrix.
-        weight: λ as it is added to that matrix.
+        lambda_: finite and not negative.
+        penalty: "sum" or "mean".
     """
+    weight = penalty_weight(lambda_, penalty, moments.n)
     d, parts = len(moments.sum_x), min(len(moments.sum_x), context.defaultParallelism)
     rows = context.parallelize([shard(d, rank, parts) for rank in range(parts)], parts)
     inverse = rows.map(lambda own: spectrum.value.inverse_rows(weight, own))  # each (len(own), d)
@@ -58,22 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("spectrum"):
             spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
         correct = np.zeros(len(experiment.lambdas), np.int64)
-        for i, lambda_ in enumerate(experiment.lambdas):
-            with phase("inverse"):
-                paths = {
-                    fold: fit_by_rows(
-                        context, own, spectra[fold], penalty_weight(lambda_, experiment.penalty, own.n)
-                    )
-                    for fold, own in training.items()
-                }
-            with phase("validation"):
-                correct[i] = count_correct(images, paths)[0]
+        with experiment.console.bar(len(experiment.lambdas), "λ") as advance:
+            for i, lambda_ in enumerate(experiment.lambdas):
+                with phase("inverse"):
+                    paths = {
+                        fold: fit_by_rows(context, own, spectra[fold], lambda_, experiment.penalty)
+                        for fold, own in training.items()
+                    }
+                with phase("validation"):
+                    correct[i] = count_correct(images, paths)[0]
+                advance(1)
         lambda_ = experiment.best(correct)
         with phase("refit"):
             everything = total(moments)
             spectrum = context.broadcast(Spectrum.of(*everything.centred()))
-            weight = penalty_weight(lambda_, experiment.penalty, everything.n)
-            model = experiment.model(fit_by_rows(context, everything, spectrum, weight), lambda_)
+            fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
+            model = experiment.model(fitted, lambda_)
         with phase("test"):
             test_images = image_blocks(context, experiment.test, None, arguments.partitions)
             tested, skipped = evaluate_blocks(test_images, model)

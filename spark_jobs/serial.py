@@ -42,12 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with phase("moments"):
         moments = moments_by_fold(images.pixels, images.labels, folds, n_classes)
     correct = np.zeros(len(experiment.lambdas), np.int64)
-    for fold, training in training_moments(moments).items():
-        with phase("path"):
-            path = ridge_path(training, experiment.lambdas, experiment.penalty)
-        with phase("validation"):
-            held_out = np.flatnonzero(folds == fold)
-            correct += path.count_correct(images.pixels[held_out], images.labels[held_out])
+    training = training_moments(moments)
+    with experiment.console.bar(len(training), "fold") as advance:
+        for fold, own in training.items():
+            with phase("path"):
+                path = ridge_path(own, experiment.lambdas, experiment.penalty)
+            with phase("validation"):
+                held_out = np.flatnonzero(folds == fold)
+                correct += path.count_correct(images.pixels[held_out], images.labels[held_out])
+            advance(1)
     lambda_ = experiment.best(correct)
     with phase("refit"):
         model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)

@@ -47,6 +47,11 @@ class FileReader:
                 return cls(root, (height, width, channels), form)
         raise InputError(f"{root}: no image in it can be decoded ({reason})")
 
+    @property
+    def decodes(self) -> bool:
+        """Every read decodes."""
+        return True
+
     def name(self, item: Any) -> str:
         """The path relative to the root."""
         return str(item)

@@ -114,6 +114,11 @@ class IdxReader:
         height, width = self.form.size or self.lengths[1:]
         return height, width, 1
 
+    @property
+    def decodes(self) -> bool:
+        """The pixels are as the file has them."""
+        return False
+
     def name(self, item: Any) -> str:
         """For example mnist/train/00042."""
         return f"{self.source}/{int(item):05d}"

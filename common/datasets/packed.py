@@ -30,6 +30,11 @@ class ArrayReader:
         _, height, width, channels = self.pixels.shape
         return height, width, channels
 
+    @property
+    def decodes(self) -> bool:
+        """The pixels are here."""
+        return False
+
     def name(self, item: Any) -> str:
         """For example digits/00042."""
         return f"{self.source}/{int(item):05d}"

@@ -14,7 +14,7 @@ from common.console import ridge_parser
 from common.experiment import Experiment
 from common.ridge.model import RidgeModel
 from common.ridge.moments import Moments, moments_by_fold, training_moments
-from common.ridge.path import Spectrum, penalty_weight, ridge_fit, ridge_path
+from common.ridge.path import Spectrum, ridge_fit, ridge_path
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.blocks import image_blocks, reduce_moments, tree_reduce
 from spark_jobs.worker import Training, worker_moments
@@ -143,7 +143,7 @@ def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tupl
     y = np.where(training.images.labels[kept][:, None] == np.arange(10), 1.0, -1.0)
     for i, lambda_ in enumerate(experiment.lambdas):
         truth = Ridge(alpha=lambda_, solver="cholesky").fit(x, y)
-        by_rows = inner.fit_by_rows(spark, own, spectrum, penalty_weight(lambda_, "sum", own.n))
+        by_rows = inner.fit_by_rows(spark, own, spectrum, lambda_, "sum")
         fits = {"path": path.weights[i], "outer": ridge_fit(own, lambda_).weights[0], "inner": by_rows.weights[0]}
         for name, weights in fits.items():
             error = np.abs(weights - truth.coef_.T).max() / np.abs(truth.coef_).max()
@@ -164,7 +164,16 @@ def test_hand_photographs_of_zero_to_five_in_black_and_white(spark: Any, tmp_pat
     (tmp_path / "hands").mkdir()
     for digit in range(6):
         (tmp_path / "hands" / str(digit)).symlink_to(data_root / "hands" / str(digit))
-    flags = ["--data", f"folder:{tmp_path / 'hands'}", "--size", "40x60", "--binarize", "0.5"]
+    flags = [
+        "--data",
+        f"folder:{tmp_path / 'hands'}",
+        "--size",
+        "40x60",
+        "--binarize",
+        "0.5",
+        "--lambdas",
+        "1:3:3",
+    ]
     metrics = run_all(tmp_path, *flags)
     assert metrics["test_accuracy"] >= 0.6
     assert metrics["classes"] == list("012345")
