@@ -23,7 +23,7 @@ ABSENT = {
     "browser": None if shutil.which("chromedriver") and shutil.which("chromium") else "chromium is not installed",
 }
 
-FAST_FIRST = ("common", "emr", "project", "spark_jobs")
+FAST_FIRST = ("common", "emr", "bench", "project", "spark_jobs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from tests.conftest import ROOT, command, environment, metrics_of, serial
 pytestmark = pytest.mark.spark
 
 
-def submit(job: str, *words: str | Path, cwd: Path, **more: str) -> dict[str, object]:
+def submit(*words: str | Path, cwd: Path, **more: str) -> dict[str, object]:
     done = command("spark-submit", *words, "--out", "run", cwd=cwd, **more)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.splitlines()[-1] == f"report: {cwd}/run/report.html"
@@ -48,7 +49,7 @@ def test_the_line_as_typed_prints_where_its_report_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("job", ["outer", "gram"])
 def test_mnist_in_one_gibibyte(tmp_path: Path, data_root: Path, job: str) -> None:
     flags = ["--master", "local[2]", "--driver-memory", "1g", ROOT / "spark_jobs" / f"{job}.py"]
-    metrics = submit(job, *flags, "--data", "mnist", "--data-root", data_root, cwd=tmp_path)
+    metrics = submit(*flags, "--data", "mnist", "--data-root", data_root, cwd=tmp_path)
     assert str(metrics["engine"]).endswith("local[2]")
     assert metrics["images"]["train"] == 48_000
     assert 0.855 <= metrics["test_accuracy"] <= 0.870
@@ -120,16 +121,18 @@ def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: 
 
     local = serial("--data", "mnist", "--data-root", data_root, "--out", "local", cwd=tmp_path)
     assert local.returncode == 0, local.stderr
+    readme = (ROOT / "README.md").read_text()
+    line = re.search(r"^spark-submit --master .*$", readme, re.MULTILINE)
+    assert line
+    assert "spark_jobs/gram.py" in line[0]
+    own = {"spark://HOST:7077": cluster.master, "dist/project.zip": str(archive), "/shared/data": str(data_root)}
+    sizes = ["--driver-memory", "1g", "--executor-memory", "1g", "--conf", "spark.driver.host=127.0.0.1"]
+    sizes += ["--conf", f"spark.executorEnv.PYTHONPATH={libraries['PYTHONPATH']}"]
     for job in ("outer", "gram"):
-        folder = tmp_path / job
-        folder.mkdir()
-        flags = [
-            "--master", cluster.master, "--driver-memory", "1g", "--executor-memory", "1g",
-            "--conf", "spark.driver.host=127.0.0.1",
-            "--conf", f"spark.executorEnv.PYTHONPATH={libraries['PYTHONPATH']}",
-            "--py-files", archive, ROOT / "spark_jobs" / f"{job}.py", "--data", "mnist", "--data-root", data_root,
-        ]  # fmt: skip
-        metrics = submit(job, *flags, cwd=folder, SPARK_LOCAL_IP="127.0.0.1", **libraries)
+        (tmp_path / job).mkdir()
+        words = [own.get(word, word) for word in shlex.split(line[0])]
+        words[words.index("spark_jobs/gram.py")] = str(ROOT / "spark_jobs" / f"{job}.py")
+        metrics = submit(*sizes, *words[1:], cwd=tmp_path / job, SPARK_LOCAL_IP="127.0.0.1", **libraries)
         for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
             assert metrics[key] == metrics_of(tmp_path / "local")[key], (job, key)
         assert metrics["workers"] == 2

@@ -1,0 +1,81 @@
+"""Every command in README, as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.common.test_sources import herbarium
+from tests.conftest import DATA, ROOT, environment
+
+pytestmark = pytest.mark.spark
+
+COMMANDS = [
+    re.sub(r"\s+#.*", "", line)
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    for line in block.splitlines()
+]
+
+ELSEWHERE = {
+    "make test": "is what runs this",
+    "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+}
+NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources beside the environment that is already there, with images of the user's own."""
+    folder = tmp_path_factory.mktemp("readme") / "checkout"
+    folder.mkdir()
+    for name in ("common", "spark_jobs", "emr", "bench", "docs", ".ci"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy2(path, folder / path.name)  # keeps times, so that make sees nothing to set up again
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def test_the_commands_are_found() -> None:
+    assert len(COMMANDS) > 12
+    assert set(ELSEWHERE) <= set(COMMANDS)
+    assert set(COMMANDS) >= NEEDS_MNIST
+    assert sum(line.startswith("spark-submit --master") for line in COMMANDS) == 1  # tests/spark_jobs runs it
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in COMMANDS if line not in ELSEWHERE and not line.startswith("spark-submit --master")]
+)
+def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Path) -> None:
+    if not (ROOT / ".venv").is_dir():
+        pytest.skip("not set up by make")
+    if line in NEEDS_MNIST and not (DATA / "mnist").is_dir():
+        pytest.skip("MNIST is not there: make data, or set IMAGE_DATA_ROOT")
+    if "my-images" in line and not (checkout / "my-images").exists():
+        shutil.copytree(folder_of_images, checkout / "my-images")
+    if "my-herbarium" in line and not (checkout / "my-herbarium").exists():
+        herbarium(checkout / "my-herbarium")
+    offline = {}
+    if line == "make data":  # whether or not this machine has a network: the download itself is tested elsewhere
+        offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+        offline["IMAGE_DATA_ROOT"] = str(checkout / "data")
+    done = subprocess.run(
+        ["bash", "-ec", line], cwd=checkout, env=environment(**offline), capture_output=True, text=True,
+        timeout=240, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    if line == "make data":
+        assert done.returncode == 2
+        assert "--data digits" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr[-4000:]
+    if "spark_jobs/" in line or "make run" in line:
+        report = Path(done.stdout.splitlines()[-1].removeprefix("report: "))
+        assert report.is_file()
+        assert report.is_relative_to(checkout / "runs")
+    if line == "make zip":
+        assert (checkout / "dist" / "project.zip").is_file()
