@@ -10,7 +10,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -146,6 +146,18 @@ class Experiment:
             )
         self.skipped += skipped
 
+    def check_folds(self, usable: Iterable[int]) -> None:
+        """Make sure that every fold kept images to train on or to validate with.
+
+        Args:
+            usable: the fold numbers of images that could be read.
+
+        Raises:
+            InputError: a fold lost all of its images.
+        """
+        if set(usable) != set(self.folds.tolist()):
+            raise InputError("no usable image is left in one of the folds; mend the images or use fewer --folds")
+
     def model(self, fitted: RidgePath, lambda_: float) -> RidgeModel:
         """The classifier that a path of length one is."""
         return RidgeModel(
@@ -181,6 +193,8 @@ class Experiment:
             tested: the model's scores on the test images.
             more: what else metrics.json should hold.
         """
+        if not len(tested.truth):
+            raise InputError("no usable test image is left; mend the images or use a larger --test")
         n_skipped_test = len(self.test) - len(tested.truth)
         n_train = len(self.train) - (len(self.skipped) - n_skipped_test)
         by_class = ClassCounts.of(tested.predicted, tested.truth, self.n_classes)

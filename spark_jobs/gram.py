@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("moments"):
             moments, skipped = reduce_moments(images, experiment.n_classes)
             experiment.note_skipped(skipped, len(experiment.train))
+            experiment.check_folds(moments)
         with phase("path"):
             paths = {
                 fold: ridge_path(training, experiment.lambdas, experiment.penalty)

@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("moments"):
             moments, skipped = reduce_moments(images, experiment.n_classes)
             experiment.note_skipped(skipped, len(experiment.train))
+            experiment.check_folds(moments)
         training = training_moments(moments)
         with phase("spectrum"):
             spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}

@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         train = experiment.load(experiment.train)
         test = experiment.load(experiment.test)
     folds = experiment.folds[train.kept]
+    experiment.check_folds(folds.tolist())
     with spark_context("outer", experiment.console) as context:
         with phase("broadcast"):
             shared = context.broadcast(Training(train.images, folds, experiment.penalty))

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with phase("moments"):
         moments = moments_by_fold(images.pixels, images.labels, folds, n_classes)
     correct = np.zeros(len(experiment.lambdas), np.int64)
+    experiment.check_folds(moments)
     training = training_moments(moments)
     with experiment.console.bar(len(training), "fold") as advance:
         for fold, own in training.items():

@@ -86,7 +86,9 @@ def run_main(main: Callable[[Sequence[str]], int], out: Path, *flags: str) -> di
 def environment(**more: str) -> dict[str, str]:
     """That of an activated environment, with the tests' data."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK", "SPARK"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK", "SPARK", "MAKE"))
+    }
     return {**clean, "PATH": path, "IMAGE_DATA_ROOT": str(DATA), **more}
 
 

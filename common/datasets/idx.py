@@ -125,5 +125,5 @@ class IdxReader:
 
     def read(self, items: Items) -> Read:
         """The images of these row numbers; none is ever skipped."""
-        pixels = _kept(self.path, self.lengths)[items][..., None]
+        pixels = np.asarray(_kept(self.path, self.lengths)[items])[..., None]
         return Read(reformat(pixels, self.form), np.arange(len(items)), [])

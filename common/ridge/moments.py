@@ -48,11 +48,6 @@ class Moments:
     cross: Floats
 
     @classmethod
-    def zero(cls, d: int, n_classes: int) -> Moments:
-        """The moments of no images."""
-        return cls(0, np.zeros(d), np.zeros(n_classes), np.zeros((d, d)), np.zeros((d, n_classes)))
-
-    @classmethod
     def of(cls, pixels: Pixels, labels: Labels, n_classes: int, rows: Indices | None = None) -> Moments:
         """The exact moments of images.
 

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from common.console import ridge_parser
 from tests.conftest import ROOT, environment, metrics_of, serial
@@ -95,28 +95,29 @@ def test_on_a_terminal_a_job_shows_its_phases(tmp_path: Path) -> None:
         assert phase in shown
 
 
-def test_ctrl_c_ends_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    images = tmp_path / "images"
-    for name in ("a", "b"):
-        (images / name).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    big = Image.fromarray(rng.integers(0, 256, (1500, 1500, 3), np.uint8))
-    big.save(images / "a" / "0.png", compress_level=1)
-    for i in range(200):
-        for name in ("a", "b"):
-            if i or name == "b":
-                (images / name / f"{i}.png").hardlink_to(images / "a" / "0.png")
-    flags = ["--data", f"folder:{images}", "--size", "8x8", "--out", "run"]
+def test_ctrl_c_ends_in_one_line_and_leaves_nothing(tmp_path: Path, folder_of_images: Path) -> None:
+    endless = folder_of_images / "beech" / "endless.png"
+    os.mkfifo(endless)  # whoever reads it waits
+    flags = ["--data", f"folder:{folder_of_images}", "--out", "run"]
+    before = sorted(tmp_path.rglob("*"))
     with subprocess.Popen(
         [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     ) as process:  # fmt: skip
-        time.sleep(4)
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(OSError):  # until the job has opened it
+                writer = os.open(endless, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, printed = process.communicate(timeout=30)
+    os.close(writer)
     assert process.returncode == 130
     assert printed == "serial.py: interrupted; nothing was written\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_limit_beyond_the_set_warns_and_takes_all(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def run_all(folder: Path, *flags: str, jobs: Sequence[str] = tuple(JOBS)) -> dic
     return first
 
 
-@pytest.mark.parametrize("flags", [[], ["--folds", "4", "--lambdas", "0:3:3"], ["--penalty", "mean", "--lambdas", "-6:2:5"]])
+@pytest.mark.parametrize(
+    "flags", [[], ["--folds", "4", "--lambdas", "0:3:3"], ["--penalty", "mean", "--lambdas", "-6:2:5"]]
+)
 def test_digits(spark: Any, tmp_path: Path, flags: list[str]) -> None:
     metrics = run_all(tmp_path, *flags)
     assert metrics["test_accuracy"] > 0.9

@@ -103,6 +103,25 @@ def test_one_corrupt_image_among_two_hundred_needs_no_flag(tmp_path: Path, folde
     assert metrics_of(tmp_path / "run")["images"]["skipped"] == 1
 
 
+def test_nothing_is_left_to_validate_with(tmp_path: Path, folder_of_images: Path) -> None:
+    for path in folder_of_images.rglob("*.png"):
+        if path.name != "00.png":
+            path.write_bytes(b"damaged")
+    flags = ["--data", f"folder:{folder_of_images}", "--max-corrupt", "1", "--folds", "10"]
+    assert_refused(tmp_path, *flags, message="no usable image is left")
+
+
+def test_class_names_of_any_kind_can_be_shown(tmp_path: Path, folder_of_images: Path) -> None:
+    for old, new in (("ash", "$\\frac{1}$ <b>"), ("beech", "樹木"), ("cedar", "a" * 60)):
+        (folder_of_images / old).rename(folder_of_images / new)
+    done = serial("--data", f"folder:{folder_of_images}", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert r"$\frac{1}$ &lt;b&gt;" in page
+    assert "樹木" in page
+
+
 @pytest.mark.spark
 def test_spark_submit_passes_the_exit_code_on(tmp_path: Path) -> None:
     done = command(
