@@ -112,9 +112,13 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nothing(tmp_path: Path, folder_of_im
                 break
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        time.sleep(0.5)  # until it waits in read(), which a signal interrupts, and not just before it
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=30)
-    os.close(writer)
+        try:
+            _, printed = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            os.close(writer)
     assert process.returncode == 130
     assert printed == "serial.py: interrupted; nothing was written\n"
     assert sorted(tmp_path.rglob("*")) == before
