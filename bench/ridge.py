@@ -174,7 +174,7 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
         [["bare float64 X.T @ X", f"{single['bare_product_s']:.2f}"],
          ["serial: moments, path of 10 λ, validation, refit", f"{single['serial_fit_s']:.2f}"],
          ["scikit-learn RidgeClassifierCV, the same 10 λ", f"{single['sklearn_s']:.2f}"],
-         ["MLlib LinearRegression, one label at one λ", f"{mllib:.2f}"],
+         [f"MLlib LinearRegression, {training.sum():,} images, one label at one λ", f"{mllib:.2f}"],
          [f"MLlib, {fits} such fits (multiplied, not measured)", f"{mllib * fits:.0f}"]],
     ))  # fmt: skip
     print()

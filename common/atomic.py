@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+READABLE = ("utf-8", "backslashreplace")
+"""How text for people is encoded: file names can hold bytes that are no text."""
+
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` when the block ends, and not at all when it raises."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             yield file

@@ -22,6 +22,11 @@ LOAD_ROWS = 256
 """Images to read at once: few enough to show progress, enough to make a call per block cheap."""
 
 
+def printable(name: str) -> str:
+    """A class name that any page and figure can show: control characters and stray bytes replaced."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+
+
 class Skipped(NamedTuple):
     """An image that could not be used, and why."""
 

@@ -21,6 +21,22 @@ from common.datasets import SPECS
 from common.errors import InputError
 from common.ridge.path import PENALTIES
 
+MAX_SIZE = 100_000
+"""Pixels of an image beyond which nobody wants their Gram matrix."""
+MAX_LAMBDA = 1e100
+"""Far beyond any use, and far from what overflows when it is multiplied."""
+MAX_GRID = 1_000
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and whose values may begin with a minus sign."""
@@ -43,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 def ridge_parser(description: str) -> Parser:
     """A parser with the flags of every ridge job."""
-    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=Help)
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
     data_root_flag(data)
@@ -125,16 +141,21 @@ def _share(text: str) -> float:
 
 
 def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None or not all(1 <= int(side) <= 10_000 for side in match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not HEIGHTxWIDTH in pixels, such as 40x60")
-    return int(match[1]), int(match[2])
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text)
+    height, width = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= height * width <= MAX_SIZE:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not HEIGHTxWIDTH of at most {MAX_SIZE:,} pixels, such as 40x60"
+        )
+    return height, width
 
 
 def _lambdas(text: str) -> tuple[float, ...]:
     try:
         if ":" in text:
             low, high, points = text.split(":")
+            if int(points) > MAX_GRID:
+                raise argparse.ArgumentTypeError(f"{text!r}: more than {MAX_GRID:,} λ")
             with np.errstate(over="ignore"):  # an infinite λ is refused below
                 grid = [float(value) for value in np.logspace(float(low), float(high), int(points))]
         else:
@@ -143,8 +164,8 @@ def _lambdas(text: str) -> tuple[float, ...]:
         grid = []
     if not grid:
         raise argparse.ArgumentTypeError(f"{text!r} is neither A:B:N nor a comma list of numbers")
-    if not all(math.isfinite(value) and value >= 0 for value in grid):
-        raise argparse.ArgumentTypeError(f"{text!r}: every λ must be a finite number from 0 up")
+    if not all(0 <= value <= MAX_LAMBDA for value in grid):  # which NaN is not
+        raise argparse.ArgumentTypeError(f"{text!r}: every λ must be a finite number from 0 up to {MAX_LAMBDA:g}")
     if len(set(grid)) < len(grid):
         raise argparse.ArgumentTypeError(f"{text!r} names a λ twice")
     return tuple(grid)
@@ -218,7 +239,7 @@ def run_job(main: Callable[[], int]) -> NoReturn:
         code = 2
     except KeyboardInterrupt:
         print(f"{Path(sys.argv[0]).name}: interrupted; nothing was written", file=sys.stderr)
-        code = 130
+        code = INTERRUPTED
     except Exception:
         traceback.print_exc()
         code = 1

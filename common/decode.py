@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from common.imageset import Pixels
@@ -114,20 +116,23 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _to_8_bits(deep: np.ndarray) -> Pixels:
+def _to_8_bits(deep: NDArray[Any]) -> Pixels:
     """Grey of more than 8 bits, (h, w) of any number type, to uint8: Pillow would clip it at 255.
 
     16-bit integers are scaled by their range. Floats have none: in [0, 1] they are intensities, beyond it
     they are taken as 8-bit values.
     """
-    values = deep.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UndecodableImageError("pixels that are NaN or infinite")
-    if deep.dtype.kind == "f":
-        values = values * 255 if values.max(initial=0) <= 1 else values
-    elif values.max(initial=0) > 255 or deep.dtype.itemsize == 2:
-        values = values / 257
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    values = deep
+    largest = values.max(initial=0)
+    if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            raise UndecodableImageError("pixels that are NaN or infinite")
+        values = np.clip(np.rint(values * 255 if largest <= 1 else values), 0, 255)
+    elif values.dtype.itemsize == 2 or largest > 255:
+        # v / 257, rounded, in integers: a file may be small and its pixels many
+        values = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
+    eight: Pixels = np.clip(values, 0, 255).astype(np.uint8)
+    return eight
 
 
 def _pixels(image: Image.Image, form: PixelFormat) -> Pixels:

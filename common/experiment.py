@@ -30,7 +30,7 @@ from common.report import write_report
 from common.ridge.model import RidgeModel
 from common.ridge.path import RidgePath, best_lambda
 from common.runs import RunFolder, write_json, write_skipped
-from common.splits import Folds, hold_out, k_folds, limit, validation_fold
+from common.splits import ALWAYS_TRAINING, Folds, hold_out, k_folds, limit, validation_fold
 
 MAX_MOMENTS_BYTES = 2 << 30
 """What all folds' moments may take: they travel between processes as one record, which engines cap at 2 GiB."""
@@ -84,8 +84,7 @@ class Experiment:
         console = Console(arguments.quiet)
         folder = RunFolder(arguments.out, f"{job}-{arguments.data.partition(':')[0]}")
         with console.phase("open"):
-            form = PixelFormat(arguments.size, arguments.grey, arguments.binarize)
-            train, test = open_dataset(arguments.data, arguments.data_root, form)
+            train, test = open_dataset(arguments.data, arguments.data_root, pixel_format(arguments))
             if test is None:
                 parts = hold_out(train.labels, arguments.test, arguments.seed, "test")
                 train, test = train.take(parts.rest), train.take(parts.held_out)
@@ -102,7 +101,10 @@ class Experiment:
                 folds = k_folds(train.labels, arguments.folds, arguments.seed)
             else:
                 folds = validation_fold(train.labels, arguments.validation, arguments.seed)
-        _check_memory(train, len(np.unique(folds)), len(arguments.lambdas))
+            unseen = len(train.class_names) - len(np.unique(train.labels))
+            if unseen:
+                console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
+        _check_memory(train, folds, len(arguments.lambdas))
         return cls(job, arguments, console, folder, train, folds, test)
 
     @property
@@ -128,20 +130,22 @@ class Experiment:
         """
         with self.console.bar(len(catalogue), "img") as advance:
             loaded = catalogue.load(advance)
-        self.note_skipped(loaded.skipped, len(catalogue))
+        self.note_skipped(loaded.skipped, catalogue)
         return loaded
 
-    def note_skipped(self, skipped: Sequence[Skipped], of: int) -> None:
-        """Count unusable images among `of`.
+    def note_skipped(self, skipped: Sequence[Skipped], catalogue: Catalogue) -> None:
+        """Count the unusable images of one of the catalogues.
 
         Raises:
             InputError: they are more than --max-corrupt allows; the message lists them.
         """
-        if len(skipped) > self.arguments.max_corrupt * of:
+        skipped = sorted(skipped)
+        if len(skipped) > self.arguments.max_corrupt * len(catalogue):
             listed = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:20])
             more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
             raise InputError(
-                f"{len(skipped)} of {of} images cannot be used, more than --max-corrupt "
+                f"{len(skipped)} of {len(catalogue)} {'test' if catalogue is self.test else 'training'} images "
+                "cannot be used, more than --max-corrupt "
                 f"{self.arguments.max_corrupt:g} allows; mend or remove them:{listed}{more}"
             )
         self.skipped += skipped
@@ -165,7 +169,7 @@ class Experiment:
             intercept=fitted.intercepts[0],
             class_names=self.train.class_names,
             shape=self.train.shape,
-            pixel_format=PixelFormat(self.arguments.size, self.arguments.grey, self.arguments.binarize),
+            pixel_format=pixel_format(self.arguments),
             lambda_=lambda_,
             penalty=self.penalty,
         )
@@ -248,29 +252,37 @@ class Experiment:
                 f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
             )
         say = self.console.say
-        say(f"{self.job} on {engine.name}: {n_train:,} images from {self.arguments.data}")
+        say(f"{self.job} on {engine.name}: {n_train:,} training and {len(tested.truth):,} test images from "
+            f"{self.arguments.data}")  # fmt: skip
         say(f"best λ {model.lambda_:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct")  # fmt: skip
         print(f"report: {report}")
         return report
 
 
-def _check_memory(train: Catalogue, n_groups: int, n_lambdas: int) -> None:
+def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
+    """What the flags ask every image to be turned into."""
+    return PixelFormat(arguments.size, arguments.grey, arguments.binarize)
+
+
+def _check_memory(train: Catalogue, folds: Folds, n_lambdas: int) -> None:
     """Refuse what could not end well: matrices that no driver holds.
 
     Raises:
         InputError: says how large they would be.
     """
     d, n_classes = train.n_features, len(train.class_names)
+    present = np.unique(folds)
+    n_groups, n_paths = len(present), int((present != ALWAYS_TRAINING).sum())
     moments = 8 * d * (d + n_classes) * n_groups
-    path = 8 * d * n_classes * n_lambdas
+    path = 8 * d * n_classes * n_lambdas * n_paths
     if max(moments, path) > MAX_MOMENTS_BYTES:
         height, width, channels = train.shape
         raise InputError(
-            f"images of {height}x{width}x{channels} have {d:,} features: the moments of {n_groups} folds would "
+            f"images of {height}x{width}x{channels} have {d:,} features: their moments would "
             f"take {moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
-            f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} allowed; use --size, --grey, fewer --folds "
-            "or --lambdas"
+            f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; use --size, --grey, "
+            "fewer --folds or --lambdas"
         )
 
 

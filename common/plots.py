@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": INK,
     "ytick.color": INK,
     "text.parse_math": False,  # class names are text, dollars and all
+    "svg.fonttype": "none",  # letters that matplotlib's font lacks are shown in the reader's
     "svg.hashsalt": "parallel-image-classification",  # the same figure gives the same bytes
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment
 
 from common import plots
-from common.atomic import write_atomically
+from common.atomic import READABLE, write_atomically
 from common.catalogue import Catalogue, Skipped
 from common.evaluation import Evaluation, worst_mistakes
 from common.imageset import Labels
@@ -70,7 +70,7 @@ def write_report(
         skipped=skipped[:MOST_SKIPPED],
     )
     with write_atomically(folder / "report.html") as file:
-        file.write(page.encode())
+        file.write(page.encode(*READABLE))
 
 
 def _classes_to_show(tested: Evaluation, n_classes: int) -> Labels:

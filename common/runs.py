@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.atomic import write_atomically
+from common.atomic import READABLE, write_atomically
 from common.catalogue import Skipped
 from common.errors import InputError
 
@@ -21,45 +23,65 @@ from common.errors import InputError
 class RunFolder:
     """A folder that appears under its name once everything in it is written.
 
+    Args:
+        out: its name, or None for a new one below runs/.
+        name: what a new one begins with.
+
     Raises:
         InputError: the folder exists and is not empty, or cannot be made.
     """
 
     def __init__(self, out: Path | None, name: str) -> None:
-        self.path = (out or _unused(Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")).absolute()
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"--out {self.path}: is a file, not a folder; name another")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            raise InputError(f"--out {self.path}: exists and is not empty; name another or remove it")
-        # Whether it can be written shows now and not after an hour of work.
-        ancestor = next(parent for parent in self.path.parents if parent.exists())
-        if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-            raise InputError(f"--out {self.path}: {ancestor} cannot be written to; name another")
-        self._staging = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        self._named = out is not None
+        started = time.strftime("%Y%m%d-%H%M%S")
+        # resolved, because an empty folder can be replaced by a rename and a link to one cannot
+        self.path = (out or Path("runs") / f"{name}-{started}").resolve()
+        try:
+            in_use = self._named and self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+            if in_use or os.path.ismount(self.path):
+                kind = "exists and is not an empty folder" if in_use else "is a mount point"
+                raise InputError(f"--out {self.path}: {kind}; name another, or one below it")
+            # Whether it can be written shows now and not after an hour of work.
+            os.rmdir(tempfile.mkdtemp(prefix=".run-", dir=next(p for p in self.path.parents if p.exists())))  # noqa: PTH106
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be made ({error.strerror}); name another") from error
 
     @contextmanager
     def written(self) -> Iterator[Path]:
         """A folder to write into; it becomes the run folder when the block ends, and goes when it raises."""
-        self._staging.mkdir(parents=True)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=self.path.parent))
         try:
-            yield self._staging
-            self._staging.rename(self.path)  # onto nothing, or onto an empty folder
+            yield staging
+            staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+            self._publish(staging)
         finally:
-            shutil.rmtree(self._staging, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _publish(self, staging: Path) -> None:
+        """Rename onto nothing or onto an empty folder; a new name that another run took gets a number."""
+        wanted, number = self.path, 2
+        while True:
+            try:
+                staging.rename(self.path)
+            except OSError as error:
+                if self._named or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self.path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+            else:
+                return
 
 
-def _unused(path: Path) -> Path:
-    """`path`, or with a number behind it when another run of the same second took it."""
-    candidate, number = path, 2
-    while candidate.exists():
-        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return candidate
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """JSON for people and programs, atomically; NaN is refused."""
     with write_atomically(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode(*READABLE) + b"\n")
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
@@ -67,4 +89,4 @@ def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([Skipped._fields, *skipped])
     with write_atomically(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(*READABLE))

@@ -2,7 +2,7 @@
 
 One order serves them all. Within each class the images are shuffled; then image j of a class of m gets the
 key (j + u) / m, with u uniform in [0, 1) drawn once a class, and all images are sorted by key. Any stretch of
-that order holds each class in its share, give or take one image, and single images of rare classes fall
+that order holds each class in its share, give or take two images, and single images of rare classes fall
 anywhere. So a limit is a prefix, a held-out fraction a suffix, and K folds are K stretches of even length.
 """
 

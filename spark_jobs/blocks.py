@@ -22,8 +22,8 @@ T = TypeVar("T")
 BLOCK_BYTES = 4 << 20
 """Pixels of one block: a few thousand small images, well below what an RDD record may hold."""
 
-PARTITION_BYTES = 32 << 20
-"""Pixels of one partition, where that makes more partitions than there are cores."""
+PARTITION_BYTES = 16 << 20
+"""Pixels of one partition, at most: enough for its sums to be worth a d×d matrix."""
 
 
 class Shard(NamedTuple):
@@ -72,12 +72,18 @@ def image_blocks(
     if folds is None:
         folds = np.full(len(catalogue), ALWAYS_TRAINING, np.int16)
     if partitions is None:
-        partitions = max(context.defaultParallelism, ceil(len(catalogue) * catalogue.n_features / PARTITION_BYTES))
+        # by size in the first place: a cluster that is just starting reports two cores, whatever it will have
+        cores = context.defaultParallelism
+        partitions = cores * ceil(len(catalogue) * catalogue.n_features / (cores * PARTITION_BYTES))
+    partitions = max(1, min(partitions, len(catalogue)))
     order = np.argsort(folds, kind="stable")  # so that most blocks are of one fold and few are cut in two
     rows = max(1, BLOCK_BYTES // catalogue.n_features)
+    # A hold-out is dealt out image by image, so that every partition has its share to validate. With K folds every
+    # image validates; there each partition gets a stretch of one fold or two, and sums up few matrices.
+    dealt = ALWAYS_TRAINING in folds
     shards = []
     for rank in range(partitions):
-        own = order[shard(len(order), rank, partitions)]
+        own = order[rank::partitions] if dealt else order[shard(len(order), rank, partitions)]
         shards.append(Shard(catalogue.reader, catalogue.items[own], catalogue.labels[own], folds[own], own))
     blocks = context.parallelize(shards, partitions).flatMap(lambda part: _read(part, rows))
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if keep else blocks
@@ -139,7 +145,7 @@ def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> Labels:
 
 
 def evaluate_blocks(blocks: RDD[Block], model: RidgeModel) -> tuple[Evaluation, list[Skipped]]:
-    """Score a model where the blocks are; only classes and margins come back."""
+    """Score a model where the blocks are; classes, margins and counts come back."""
     shared = blocks.context.broadcast(model)
     parts = blocks.map(
         lambda block: (evaluate(shared.value, block.pixels, block.labels, block.positions), block.skipped)

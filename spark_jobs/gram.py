@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
         with phase("moments"):
             moments, skipped = reduce_moments(images, experiment.n_classes)
-            experiment.note_skipped(skipped, len(experiment.train))
+            experiment.note_skipped(skipped, experiment.train)
             experiment.check_folds(moments)
         with phase("path"):
             paths = {
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("test"):
             test_images = image_blocks(context, experiment.test, None, arguments.partitions)
             tested, skipped = evaluate_blocks(test_images, model)
-            experiment.note_skipped(skipped, len(experiment.test))
+            experiment.note_skipped(skipped, experiment.test)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

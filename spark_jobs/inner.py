@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
         with phase("moments"):
             moments, skipped = reduce_moments(images, experiment.n_classes)
-            experiment.note_skipped(skipped, len(experiment.train))
+            experiment.note_skipped(skipped, experiment.train)
             experiment.check_folds(moments)
         training = training_moments(moments)
         with phase("spectrum"):
@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with phase("validation"):
                     correct[i] = count_correct(images, paths)[0]
                 advance(1)
+        for shared in spectra.values():
+            shared.destroy()
         lambda_ = experiment.best(correct)
         with phase("refit"):
             everything = total(moments)
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("test"):
             test_images = image_blocks(context, experiment.test, None, arguments.partitions)
             tested, skipped = evaluate_blocks(test_images, model)
-            experiment.note_skipped(skipped, len(experiment.test))
+            experiment.note_skipped(skipped, experiment.test)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

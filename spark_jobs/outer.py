@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("test"):
             model = experiment.model(fitted, lambda_)
             tested = evaluate(model, test.images.pixels, test.images.labels, test.kept)
+        shared.destroy()
         n_validation = int((folds != ALWAYS_TRAINING).sum())
         seconds = [outcome.seconds for outcome in outcomes]
         experiment.finish(engine(context), n_validation, correct, model, tested, lambda_seconds=seconds)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NoReturn
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from common.console import Console, Parser, positive_integer, run_job
+from common.console import INTERRUPTED, Console, Parser, positive_integer, run_job
 from common.experiment import Engine
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
@@ -33,7 +37,22 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
             if not stat.S_ISREG(os.fstat(stderr).st_mode):
                 os.dup2(stderr, 2)
             os.close(stderr)
-    run_job(main)
+
+    def guarded() -> int:
+        try:
+            return main()
+        except SparkError as error:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            return 1
+
+    try:
+        run_job(guarded)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            os._exit(
+                INTERRUPTED
+            )  # the JVM is going down as well; taking leave of it would only end in stack traces
+        raise
 
 
 def partitions_flag(parser: Parser) -> None:
@@ -56,11 +75,12 @@ def configuration(name: str, live: bool) -> SparkConf:
     if SUBMITTED in os.environ:
         # Without this SparkConf is empty, and what follows would override what spark-submit was told.
         SparkContext._ensure_initialized()
-    conf = SparkConf().setAppName(name).setIfMissing("spark.master", "local[*]")
+    conf = SparkConf().setIfMissing("spark.app.name", name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         conf.setIfMissing("spark.driver.host", "127.0.0.1").setIfMissing("spark.driver.bindAddress", "127.0.0.1")
-    conf.setIfMissing("spark.log.level", "ERROR")
+    # tree_reduce brings one record of moments to the driver; what it may hold is for --driver-memory to say
+    conf.setIfMissing("spark.driver.maxResultSize", "0")
     conf.setIfMissing("spark.ui.showConsoleProgress", str(live).lower())
     return conf
 
@@ -72,29 +92,42 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
     In a process that has a Spark session already, as benchmarks do, it is that session's, and stays.
 
     Raises:
-        TaskError: a task failed; says what the Python worker said, without the JVM's stack.
+        SparkError: what Spark had to say, without the stacks of the JVM and of its gateway.
+        KeyboardInterrupt: Ctrl-C, whichever of the two processes it reached first.
     """
     session = SparkSession.getActiveSession()
-    with console.phase("start Spark"):
-        context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
+    interrupted = threading.Event()
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        interrupted.set()
+        logging.disable()  # the gateway's complaints about a connection that is no longer wanted
+        raise KeyboardInterrupt
+
     try:
-        yield context
-    except Py4JJavaError as error:
-        raise TaskError(_worker_traceback(str(error.java_exception))) from None
-    finally:
+        with console.phase("start Spark"):
+            context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
         if session is None:
-            context.stop()
+            signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
+        yield context
+    except Py4JError as error:
+        if interrupted.is_set():
+            raise KeyboardInterrupt from None
+        raise SparkError(_said(error)) from None
+    if session is None:
+        context.stop()
 
 
-class TaskError(RuntimeError):
-    """A Spark task failed on a worker."""
+class SparkError(RuntimeError):
+    """Spark failed: the Python worker's traceback, or the JVM's own line."""
 
 
-def _worker_traceback(message: str) -> str:
-    """The Python worker's traceback out of a Java exception's text, or all of it if there is none."""
+def _said(error: Py4JError) -> str:
+    """What matters of an error that came through the gateway."""
+    message = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
     start = message.find("Traceback (most recent call last)")
-    end = message.find("\n\tat ", start)
-    return message[start:end].strip() if start >= 0 else message
+    if start < 0:
+        return message.splitlines()[0]
+    return f"a task failed on a worker\n{message[start : message.find(chr(10) + chr(9) + 'at ', start)].strip()}"
 
 
 def engine(context: SparkContext) -> Engine:

@@ -47,12 +47,15 @@ def open_dataset(spec: str, data_root: Path, form: PixelFormat) -> Dataset:
         InputError: there is no such source, or it is not what it should be.
     """
     kind, colon, path = spec.partition(":")
-    if kind in NAMED and not colon:
-        train, test = NAMED[kind](data_root, form)
-    elif kind in AT_PATH and path:
-        train, test = AT_PATH[kind](Path(path).expanduser().absolute(), form)
-    else:
-        raise InputError(f"--data {spec}: no such source; use one of {SPECS}")
+    try:
+        if kind in NAMED and not colon:
+            train, test = NAMED[kind](data_root, form)
+        elif kind in AT_PATH and path:
+            train, test = AT_PATH[kind](Path(path).expanduser().absolute(), form)
+        else:
+            raise InputError(f"--data {spec}: no such source; use one of {SPECS}")
+    except OSError as error:
+        raise InputError(f"--data {spec}: {error.filename}: {error.strerror}; make it readable") from error
     if len(train.class_names) < 2:
         raise InputError(f"--data {spec}: only one class, {train.class_names[0]!r}; a classifier needs two")
     return Dataset(train, test)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pooch
@@ -44,7 +45,10 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
     Raises:
         InputError: no mirror gave a file whose checksum is right.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); name another --data-root") from error
     for name, sha256 in files.items():
         target = folder / name
         if target.is_file() and pooch.file_hash(target) == sha256:
@@ -58,8 +62,10 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
             else:
                 break
         else:
+            with suppress(OSError):
+                folder.rmdir()  # if nothing is in it
             raise InputError(
-                f"{name} could not be downloaded from any of {len(mirrors)} mirrors ({failure}); "
+                f"{name} could not be downloaded from any of {len(mirrors)} mirrors ({type(failure).__name__}); "
                 "every job runs without it on the bundled set, --data digits"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from common.catalogue import Items, Read, Skipped
 from common.decode import PixelFormat, UndecodableImageError, decode
 from common.errors import InputError
 from common.imageset import Pixels
+
+MAX_BYTES = 256 << 20
+"""Size of a file above which it is skipped unread."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,14 @@ class FileReader:
 
 def _decode_file(path: Path, form: PixelFormat) -> Pixels:
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UndecodableImageError("not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise UndecodableImageError(f"{status.st_size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
         data = path.read_bytes()
     except OSError as error:
         raise UndecodableImageError(error.strerror or str(error)) from error
+    except ValueError as error:  # a name that no file can have
+        raise UndecodableImageError(str(error)) from error
     return decode(data, form)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from common.catalogue import Catalogue
+from common.catalogue import Catalogue, printable
 from common.datasets.files import FileReader
 from common.decode import SUFFIXES, PixelFormat
 from common.errors import InputError
@@ -26,11 +28,7 @@ def open_folder(root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
     names: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(classes):
-        found = sorted(
-            path.relative_to(root).as_posix()
-            for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-        )
+        found = sorted(path.relative_to(root).as_posix() for path in _images(folder))
         if not found:
             raise InputError(
                 f"folder:{root}: class {folder.name!r} holds no image ({', '.join(sorted(SUFFIXES))}); "
@@ -40,4 +38,18 @@ def open_folder(root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
         labels += [label] * len(found)
     reader = FileReader.of(root, names, form)
     items = np.array(names, dtype=object)
-    return Catalogue(reader, items, np.array(labels, np.int64), tuple(c.name for c in classes)), None
+    return Catalogue(reader, items, np.array(labels, np.int64), tuple(printable(c.name) for c in classes)), None
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Image files below `folder`, outside hidden folders; one that cannot be listed is an error, not empty."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(parent, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                yield path

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.catalogue import Catalogue
+from common.catalogue import Catalogue, printable
 from common.datasets.files import FileReader
 from common.decode import PixelFormat
 from common.errors import InputError
@@ -43,7 +43,7 @@ def open_herbarium(path: Path, form: PixelFormat) -> tuple[Catalogue, None]:
 
     present = sorted(set(category_of.values()), key=_numeric_first)
     dense = {category: label for label, category in enumerate(present)}
-    class_names = tuple(str(categories[category].get("name", category)) for category in present)
+    class_names = tuple(printable(str(categories[category].get("name", category))) for category in present)
     names = [_safe_name(metadata, images[image]) for image in category_of]
     labels = np.array([dense[category] for category in category_of.values()], np.int64)
     reader = FileReader.of(metadata.parent, names, form)
@@ -66,7 +66,7 @@ def _read(metadata: Path) -> dict[str, list[Record]]:
         text = data.decode("latin-1")  # some copies of the data set are
     try:
         tables = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{metadata}: not JSON ({error})") from error
     for key in ("annotations", "images", "categories"):
         rows = tables.get(key) if isinstance(tables, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -58,9 +59,11 @@ def read_header(path: Path, dimensions: int) -> tuple[int, ...]:
             held = sum(len(chunk) for chunk in _chunks(file))
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read to its end ({error}); download it again") from error
-    if held != int(np.prod(lengths)):
+    if 0 in lengths:
+        raise InputError(f"{path}: its header says {lengths}, which is no image at all; download it again")
+    if held != math.prod(lengths):
         raise InputError(
-            f"{path}: holds {held:,} bytes where its header says {int(np.prod(lengths)):,}; download it again"
+            f"{path}: holds {held:,} bytes where its header says {math.prod(lengths):,}; download it again"
         )
     return lengths
 
@@ -116,8 +119,8 @@ class IdxReader:
 
     @property
     def decodes(self) -> bool:
-        """The pixels are as the file has them."""
-        return False
+        """Only to resize or binarize; as they are, pixels are read from an array."""
+        return self.form != PixelFormat()
 
     def name(self, item: Any) -> str:
         """For example mnist/train/00042."""

@@ -23,7 +23,7 @@ def open_mnist(data_root: Path, form: PixelFormat) -> tuple[Catalogue, Catalogue
     """
     if not data_root.is_dir():
         raise InputError(
-            f"{data_root}: no such data root; `make data` downloads MNIST to data/, --data-root or "
+            f"{data_root.absolute()}: no such data root; `make data` downloads MNIST to data/, --data-root or "
             "$IMAGE_DATA_ROOT names another, --data digits needs none"
         )
     folder = (data_root / "mnist").absolute()

@@ -116,8 +116,8 @@ class Moments:
     def centred(self) -> tuple[Floats, Floats]:
         """Centred Gram matrix (d, d) and cross products (d, n_classes).
 
-        XᵀX − n μμᵀ, computed as (n XᵀX − Σx Σxᵀ) / n: numerator and sums are integers, so a pixel that never
-        changes comes out as exact zeros.
+        XᵀX − n μμᵀ, computed as (n XᵀX − Σx Σxᵀ) / n. For a pixel of constant value v both products are the same
+        number, n·v·Σx, rounded in the same way, so that it comes out as exact zeros.
         """
         gram = self.n * self.gram
         gram -= np.outer(self.sum_x, self.sum_x)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -56,11 +57,14 @@ class RidgePath:
 
     def scores(self, pixels: Pixels) -> Floats:
         """Scores, float64 (n, n_lambdas, n_classes), of uint8 (n, height, width, channels), all at once."""
+        scores: Floats = features(pixels).astype(np.float64) @ self._stacked
+        return scores.reshape(len(pixels), *self.intercepts.shape) + self.intercepts
+
+    @cached_property
+    def _stacked(self) -> Floats:
+        """The weights for intensities in 0 to 255, side by side: (d, n_lambdas · n_classes), for one product."""
         n_lambdas, d, n_classes = self.weights.shape
-        # one product for the whole path: (n, d) @ (d, n_lambdas · n_classes)
-        stacked = np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
-        scores: Floats = features(pixels).astype(np.float64) @ stacked
-        return scores.reshape(len(pixels), n_lambdas, n_classes) + self.intercepts
+        return np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
 
     def count_correct(self, pixels: Pixels, labels: Labels) -> Labels:
         """How many images each λ classifies correctly, int64 (n_lambdas,)."""
@@ -111,7 +115,7 @@ class Spectrum:
         """Rows of the pseudo-inverse (XᵀX + λI)⁻¹ itself, float64 (len(rows), d).
 
         Directions in which the images do not vary are left out. XᵀY has no part in them but for rounding errors,
-        which 1/λ would make large; `ridge_path` refines them away, and an inverse alone cannot.
+        which 1/λ would make large, and an inverse alone has no second step to correct them.
         """
         return (self.vectors[rows] * self._reciprocals(self.eigenvalues, weight)) @ self.vectors.T
 

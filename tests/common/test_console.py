@@ -5,8 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,9 @@ def test_the_grid_of_lambdas() -> None:
         (["--lambdas", "-3"], "finite number from 0 up"),
         (["--lambdas", "inf"], "finite"),
         (["--lambdas", "0:999:3"], "finite"),
+        (["--lambdas", "1e305"], "from 0 up to 1e+100"),
+        (["--lambdas", "0:1:100000000000"], "more than 1,000"),
+        (["--size", "10000x10000"], "at most 100,000 pixels"),
         (["--lambdas", "1,1"], "twice"),
         (["--lambdas", "1:2"], "neither A:B:N nor a comma list"),
         (["--lambdas", "1:2:0"], "neither"),
@@ -73,54 +75,52 @@ def test_in_a_pipe_a_job_is_silent_but_for_its_result(tmp_path: Path) -> None:
     assert quiet.stdout == f"report: {tmp_path}/run2/report.html\n"
 
 
-def test_on_a_terminal_a_job_shows_its_phases(tmp_path: Path) -> None:
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, ROOT / "spark_jobs" / "serial.py", "--out", "run"],
-        cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL, stderr=terminal,
-    ) as process:  # fmt: skip
+class OnATerminal:
+    """A job whose stderr is a terminal, as a person sees it."""
+
+    def __init__(self, *flags: str, cwd: Path) -> None:
+        self._controller, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
+            cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=terminal,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
+        )  # fmt: skip
         os.close(terminal)
-        shown = b""
-        while True:
+        self.shown = ""
+
+    def read_until(self, word: str | None) -> None:
+        """Read what is shown until `word` is, or until the job ends."""
+        while word is None or word not in self.shown:
             try:
-                chunk = os.read(controller, 4096)
+                chunk = os.read(self._controller, 4096)
             except OSError:  # the other end is closed
                 break
-            if not chunk:
-                break
-            shown += chunk
-    os.close(controller)
-    assert process.returncode == 0
-    for phase in (b"read", b"moments", b"path", b"report"):
-        assert phase in shown
+            self.shown += chunk.decode()
+        if word is None:
+            os.close(self._controller)
+            self.process.wait(timeout=30)
+
+
+def test_on_a_terminal_a_job_shows_its_phases(tmp_path: Path) -> None:
+    job = OnATerminal("--out", "run", cwd=tmp_path)
+    job.read_until(None)
+    assert job.process.returncode == 0
+    for phase in ("read", "moments", "path", "report"):
+        assert phase in job.shown
 
 
 def test_ctrl_c_ends_in_one_line_and_leaves_nothing(tmp_path: Path, folder_of_images: Path) -> None:
-    endless = folder_of_images / "beech" / "endless.png"
-    os.mkfifo(endless)  # whoever reads it waits
-    flags = ["--data", f"folder:{folder_of_images}", "--out", "run"]
+    for i in range(5000):
+        (folder_of_images / "ash" / f"more{i}.png").hardlink_to(folder_of_images / "ash" / "00.png")
     before = sorted(tmp_path.rglob("*"))
-    with subprocess.Popen(
-        [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
-    ) as process:  # fmt: skip
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError):  # until the job has opened it
-                writer = os.open(endless, os.O_WRONLY | os.O_NONBLOCK)
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.5)  # until it waits in read(), which a signal interrupts, and not just before it
-        process.send_signal(signal.SIGINT)
-        try:
-            _, printed = process.communicate(timeout=30)
-        finally:
-            process.kill()
-            os.close(writer)
-    assert process.returncode == 130
-    assert printed == "serial.py: interrupted; nothing was written\n"
+    # resizing all these takes a while
+    job = OnATerminal("--data", f"folder:{folder_of_images}", "--size", "20x20", "--out", "run", cwd=tmp_path)
+    job.read_until("img/s")
+    job.process.send_signal(signal.SIGINT)
+    job.read_until(None)
+    assert job.process.returncode == 130
+    assert job.shown.endswith("serial.py: interrupted; nothing was written\r\n")
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -107,7 +107,7 @@ def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
 
 def test_without_any_good_mirror_one_line_names_the_bundled_set(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a.gz .*2 mirrors.*--data digits"):
-        fetch(tmp_path, FILES, mirrors(server, "missing", "wrong"), progress=False)
+        fetch(tmp_path / "data", FILES, mirrors(server, "missing", "wrong"), progress=False)
     assert not list(tmp_path.iterdir())
 
 

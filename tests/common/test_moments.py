@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from common.datasets import open_dataset
 from common.decode import PixelFormat
 from common.imageset import Labels, Pixels
-from common.ridge.moments import BLOCK_ROWS, Moments, merge, moments_by_fold, total, training_moments
+from common.ridge.moments import BLOCK_ROWS, SHIFT, Moments, merge, moments_by_fold, total, training_moments
 
 RNG = np.random.default_rng(2)
 
@@ -48,6 +48,14 @@ def test_moments_are_exact_where_float32_is_filled_to_its_last_bit(value: int) -
     pixels[:, 0, 0] = 0
     pixels[::2, 0, 1] = 255
     labels = np.zeros(len(pixels), np.int64)
+    assert_identical(Moments.of(pixels, labels, 2), brute_force(pixels, labels, 2))
+
+
+def test_a_block_is_as_large_as_float32_allows_and_no_larger() -> None:
+    """Mostly 0 with some 1: products of 128·128 and 128·127, whose sums pass 2²⁴ at the first row too many."""
+    assert BLOCK_ROWS * SHIFT**2 <= 2**24
+    pixels = (RNG.random((6 * BLOCK_ROWS, 4, 4, 1)) < 0.3).astype(np.uint8)
+    labels = RNG.integers(0, 2, len(pixels))
     assert_identical(Moments.of(pixels, labels, 2), brute_force(pixels, labels, 2))
 
 

@@ -35,23 +35,52 @@ def test_a_run_folder_is_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="not an empty folder"):
         RunFolder(tmp_path, "x")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="not an empty folder"):
         RunFolder(tmp_path / "file", "x")
-    with pytest.raises(InputError, match="cannot be written to"):
+    with pytest.raises(InputError, match="cannot be made"):
         RunFolder(tmp_path / "file" / "run", "x")
 
 
 def test_runs_of_the_same_second_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    paths = set()
-    for _ in range(3):
-        folder = RunFolder(None, "job")
+    monkeypatch.setattr("time.strftime", lambda _: "now")
+    folders = [RunFolder(None, "job") for _ in range(3)]
+    for i, folder in enumerate(folders):
         with folder.written() as staging:
-            (staging / "file").write_text("")
-        paths.add(folder.path)
-    assert len(paths) == 3
+            (staging / "file").write_text(str(i))
+    assert [folder.path.name for folder in folders] == ["job-now", "job-now-2", "job-now-3"]
+    assert [(folder.path / "file").read_text() for folder in folders] == ["0", "1", "2"]
+
+
+def test_an_empty_folder_behind_a_link_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with RunFolder(tmp_path / "link", "x").written() as staging:
+        (staging / "file").write_text("")
+    assert (tmp_path / "link" / "file").exists()
+
+
+def test_what_could_not_be_written_in_the_end_is_refused_in_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="too long"):
+        RunFolder(tmp_path / ("n" * 256), "x")
+    with pytest.raises(InputError, match="cannot be made"):
+        RunFolder(Path("/proc/run"), "x")
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path) == tmp_path / "volume")
+    with pytest.raises(InputError, match="mount point"):
+        RunFolder(tmp_path / "volume", "x")
+    with RunFolder(tmp_path / ("n" * 255), "x").written() as staging:
+        (staging / "file").write_text("")
+
+
+def test_the_folder_is_for_whom_the_umask_says(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run", "x").written() as staging:
+        (staging / "file").write_text("")
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "run").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_the_run_folder_holds_what_it_should(tmp_path: Path) -> None:

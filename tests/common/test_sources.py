@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +105,17 @@ def _other_count(root: Path) -> None:
     write_idx(path, np.zeros(29, np.uint8))
 
 
+def _no_images(root: Path) -> None:
+    path = next((root / "mnist").glob("train-images*"))
+    write_idx(path, np.zeros((30, 0, 5), np.uint8))
+
+
+def _as_many_as_overflow(root: Path) -> None:
+    path = next((root / "mnist").glob("train-images*"))
+    data = bytes([0, 0, 8, 3]) + struct.pack(">3I", 1 << 31, 1 << 31, 4)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
 def _label_ten(root: Path) -> None:
     path = next((root / "mnist").glob("train-labels*"))
     write_idx(path, np.full(30, 10, np.uint8))
@@ -118,6 +131,8 @@ def _label_ten(root: Path) -> None:
         (_other_magic, "magic number 00000d03, not 00000803"),
         (_other_count, "30 images and .* 29 labels"),
         (_label_ten, "label 10"),
+        (_no_images, "no image at all"),
+        (_as_many_as_overflow, "0 bytes where its header says 18,446,744,073,709,551,616"),
     ],
 )
 def test_damaged_idx_files_are_refused(
@@ -136,6 +151,7 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
     (folder_of_images / "notes.txt").write_text("not a class")
     (folder_of_images / "ash" / "notes.txt").write_text("not an image")
     (folder_of_images / ".hidden").mkdir()
+    shutil.copytree(folder_of_images / "beech", folder_of_images / "ash" / ".thumbnails")
     (folder_of_images / "cedar" / "deeper").mkdir()
     (folder_of_images / "cedar" / "00.png").rename(folder_of_images / "cedar" / "deeper" / "00.PNG")
     train, test = open_dataset(f"folder:{folder_of_images}", Path(), FORM)
@@ -151,7 +167,7 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
 def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images: Path) -> None:
     (folder_of_images / "beech" / "03.png").write_bytes(b"not an image")
     (folder_of_images / "beech" / "04.png").unlink()
-    (folder_of_images / "beech" / "04.png").mkdir()
+    os.mkfifo(folder_of_images / "beech" / "04.png")
     Image.new("RGB", (5, 5)).save(folder_of_images / "cedar" / "07.png")
     train = open_dataset(f"folder:{folder_of_images}", Path(), FORM).train
     loaded = train.load()
@@ -160,6 +176,7 @@ def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images:
     reasons = {skipped.name: skipped.reason for skipped in loaded.skipped}
     assert "5x5 where the first image is 10x12" in reasons["cedar/07.png"]
     assert "--size" in reasons["cedar/07.png"]
+    assert reasons["beech/04.png"] == "not a regular file"
     assert np.array_equal(loaded.images.labels, train.labels[loaded.kept])
     assert train.name(int(loaded.kept[-1])) == "cedar/19.png"
 
@@ -188,6 +205,19 @@ def _fill(folder: Path, data: bytes | None = None) -> None:
     Image.new("RGB", (4, 4)).save(folder / "0.png")
     if data is not None:
         (folder / "0.png").write_bytes(data)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_refused(folder_of_images: Path) -> None:
+    (folder_of_images / "ash").chmod(0)
+    with pytest.raises(InputError, match=r"ash.*make it readable"):
+        open_dataset(f"folder:{folder_of_images}", Path(), FORM)
+
+
+def test_class_names_lose_what_no_page_can_show(folder_of_images: Path) -> None:
+    os.rename(os.fsencode(folder_of_images / "ash"), os.fsencode(folder_of_images) + b"/\xe9rable\x07")  # noqa: PTH104
+    names = open_dataset(f"folder:{folder_of_images}", Path(), FORM).train.class_names
+    assert sorted(names) == ["beech", "cedar", "\ufffdrable\ufffd"]
 
 
 @pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
@@ -258,13 +288,13 @@ def _change(table: str, **fields: object) -> Callable[[dict[str, list[dict[str, 
         (lambda tables: {**tables, "annotations": []}, "no annotations"),
         (lambda tables: {"images": tables["images"]}, "no list of records called 'annotations'"),
         (lambda tables: [1, 2], "no list of records"),
-        (lambda tables: {**tables, "images": [{"id": 1}]}, "not in `images`|without 'file_name'"),
+        (lambda tables: {**tables, "images": tables["images"][1:]}, "image 1000, which is not in `images`"),
+        (lambda tables: {**tables, "images": [{"id": i} for i in range(1000, 1008)]}, "without 'file_name'"),
     ],
 )
 def test_metadata_that_does_not_hold_together_is_refused(tmp_path: Path, change, message: str) -> None:
     tables = herbarium(tmp_path)
     write_metadata(tmp_path, change(tables))
-    # image 1007 belongs to the first annotation; move it to the first row, where changes are made
     with pytest.raises(InputError, match=message) as caught:
         open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
     assert "\n" not in str(caught.value)

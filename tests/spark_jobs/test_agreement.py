@@ -11,7 +11,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from common.console import ridge_parser
+from common.errors import InputError
 from common.experiment import Experiment
+from common.imageset import ImageSet
 from common.ridge.model import RidgeModel
 from common.ridge.moments import Moments, moments_by_fold, training_moments
 from common.ridge.path import Spectrum, ridge_fit, ridge_path
@@ -75,6 +77,31 @@ def test_a_folder_with_an_image_that_cannot_be_used(spark: Any, tmp_path: Path, 
     assert metrics["test_accuracy"] == 1.0
     for name in JOBS:
         assert "cedar/11.png" in (tmp_path / name / "skipped.csv").read_text()
+
+
+@pytest.mark.parametrize("job", ["outer", "inner", "gram"])
+def test_too_many_unusable_images_stop_every_engine(
+    spark: Any, tmp_path: Path, folder_of_images: Path, job: str
+) -> None:
+    (folder_of_images / "cedar" / "11.png").write_bytes(b"damaged")
+    flags = ["--data", f"folder:{folder_of_images}", "--quiet", "--out", str(tmp_path / "run")]
+    with pytest.raises(InputError, match=r"1 of .* images cannot be used"):
+        JOBS[job](flags)
+    for path in folder_of_images.rglob("1*.png"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="no usable image is left"):
+        JOBS[job]([*flags, "--max-corrupt", "1", "--folds", "30"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_partition_has_its_share_to_validate(spark: Any) -> None:
+    experiment = Experiment.open("test", ridge_parser("").parse_arguments(["--quiet"]))
+    blocks = image_blocks(spark, experiment.train, experiment.folds, 8)
+    validating = blocks.mapPartitions(lambda part: [sum((block.folds == 0).sum() for block in part)]).collect()
+    assert sum(validating) == (experiment.folds == 0).sum()
+    assert max(validating) - min(validating) <= 1
+    positions = np.concatenate(blocks.map(lambda block: block.positions).collect())
+    assert np.array_equal(np.sort(positions), np.arange(len(experiment.train)))
 
 
 def test_herbarium(spark: Any, tmp_path: Path) -> None:
@@ -184,8 +211,6 @@ def test_hand_photographs_of_zero_to_five_in_black_and_white(spark: Any, tmp_pat
 def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
     """Two broadcasts of different images in one session: each worker keeps the moments of the right one."""
     rng = np.random.default_rng(0)
-    from common.imageset import ImageSet
-
     for _ in range(2):
         images = ImageSet(rng.integers(0, 256, (50, 2, 2, 1), np.uint8), rng.integers(0, 2, 50), ("a", "b"))
         shared = spark.broadcast(Training(images, np.zeros(50, np.int16), "sum"))

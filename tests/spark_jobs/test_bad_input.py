@@ -69,7 +69,7 @@ def test_a_label_that_is_no_category_and_a_path_that_climbs_out(tmp_path: Path) 
 def test_an_output_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("kept")
-    assert_refused(tmp_path, message="exists and is not empty")
+    assert_refused(tmp_path, message="exists and is not an empty folder")
 
 
 def test_a_corrupt_image_is_skipped_counted_and_listed(tmp_path: Path, folder_of_images: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_corrupt_image_is_skipped_counted_and_listed(tmp_path: Path, folder_of
     refused = serial(*data, "--out", "run", cwd=tmp_path)
     assert refused.returncode == 2
     first, second = refused.stderr.splitlines()
-    assert "1 of 48 images cannot be used, more than --max-corrupt 0.01 allows" in first
+    assert "1 of 48 training images cannot be used, more than --max-corrupt 0.01 allows" in first
     assert second.startswith("  beech/03.png: ")
     assert not (tmp_path / "run").exists()
 
@@ -129,7 +129,6 @@ def test_spark_submit_passes_the_exit_code_on(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stdout == ""
-    assert [line for line in done.stderr.splitlines() if "gram.py" in line] == [
-        "gram.py: argument --lambdas: 'nan': every λ must be a finite number from 0 up; --help lists the flags"
-    ]
+    (line,) = [line for line in done.stderr.splitlines() if "incubator modules" not in line]
+    assert line.startswith("gram.py: argument --lambdas: 'nan': every λ must be a finite number from 0 up")
     assert not list(tmp_path.iterdir())
