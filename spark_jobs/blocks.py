@@ -22,7 +22,7 @@ T = TypeVar("T")
 BLOCK_BYTES = 4 << 20
 """Pixels of one block: a few thousand small images, well below what an RDD record may hold."""
 
-PARTITION_BYTES = 16 << 20
+PARTITION_BYTES = 24 << 20
 """Pixels of one partition, at most: enough for its sums to be worth a d×d matrix."""
 
 
