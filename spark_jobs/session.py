@@ -49,9 +49,7 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
         run_job(guarded)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            os._exit(
-                INTERRUPTED
-            )  # the JVM is going down as well; taking leave of it would only end in stack traces
+            os._exit(INTERRUPTED)  # the JVM is going down too: taking leave of it would end in stack traces
         raise
 
 
@@ -106,15 +104,21 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
     try:
         with console.phase("start Spark"):
             context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
-        if session is None:
-            signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
-        yield context
+        try:
+            if session is None:
+                signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
+            yield context
+        finally:
+            if session is None and not interrupted.is_set():
+                context.stop()
     except Py4JError as error:
         if interrupted.is_set():
             raise KeyboardInterrupt from None
         raise SparkError(_said(error)) from None
-    if session is None:
-        context.stop()
+
+
+JVM_STACK = "\n\tat "
+"""What each line of a Java stack begins with."""
 
 
 class SparkError(RuntimeError):
@@ -124,10 +128,10 @@ class SparkError(RuntimeError):
 def _said(error: Py4JError) -> str:
     """What matters of an error that came through the gateway."""
     message = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
-    start = message.find("Traceback (most recent call last)")
-    if start < 0:
+    _, traceback, rest = message.partition("Traceback (most recent call last)")
+    if not traceback:
         return message.splitlines()[0]
-    return f"a task failed on a worker\n{message[start : message.find(chr(10) + chr(9) + 'at ', start)].strip()}"
+    return f"a task failed on a worker\n{traceback}{rest.partition(JVM_STACK)[0].rstrip()}"
 
 
 def engine(context: SparkContext) -> Engine:

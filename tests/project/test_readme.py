@@ -39,7 +39,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.is_file():
             shutil.copy2(path, folder / path.name)
     (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for part in Path(sys.prefix).iterdir():
+        if part.name != ".ready":
+            (folder / ".venv" / part.name).symlink_to(part)
     (folder / ".venv" / ".ready").touch()  # newer than what it is made from: make sees nothing to set up
     return folder
 
