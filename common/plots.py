@@ -28,7 +28,6 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "xtick.color": INK,
     "ytick.color": INK,
-    "text.parse_math": False,  # class names are text, dollars and all
     "svg.fonttype": "none",  # letters that matplotlib's font lacks are shown in the reader's
     "svg.hashsalt": "parallel-image-classification",  # the same figure gives the same bytes
 }
@@ -80,8 +79,8 @@ def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
             axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=7.5,
                       color="white" if share[row, column] > 0.5 else INK)  # fmt: skip
         rotation = 0 if max(map(len, names)) <= 3 else 90
-        axes.set_xticks(range(n), names, rotation=rotation)
-        axes.set_yticks(range(n), names)
+        axes.set_xticks(range(n), names, rotation=rotation, parse_math=False)  # names may hold dollars
+        axes.set_yticks(range(n), names, parse_math=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted")

@@ -12,8 +12,9 @@ from common.console import ridge_parser
 from common.experiment import Experiment
 from common.ridge.moments import total, training_moments, validation_size
 from common.ridge.path import ridge_fit, ridge_path
-from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.blocks import count_correct
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
+from spark_jobs.stages import read_and_reduce, test_model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,16 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Fit a one-vs-all ridge classifier over a grid of λ, from moments reduced over the images."
     )
     partitions_flag(parser)
-    arguments = parser.parse_arguments(argv)
-    experiment = Experiment.open("gram", arguments)
+    experiment = Experiment.open("gram", parser.parse_arguments(argv))
     phase = experiment.console.phase
 
     with spark_context("gram", experiment.console) as context:
-        images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
-        with phase("moments"):
-            moments, skipped = reduce_moments(images, experiment.n_classes)
-            experiment.note_skipped(skipped, experiment.train)
-            experiment.check_folds(moments)
+        images, moments = read_and_reduce(context, experiment)
         with phase("path"):
             paths = {
                 fold: ridge_path(training, experiment.lambdas, experiment.penalty)
@@ -42,10 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda_ = experiment.best(correct)
         with phase("refit"):
             model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
-        with phase("test"):
-            test_images = image_blocks(context, experiment.test, None, arguments.partitions)
-            tested, skipped = evaluate_blocks(test_images, model)
-            experiment.note_skipped(skipped, experiment.test)
+        tested = test_model(context, experiment, model)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

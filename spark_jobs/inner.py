@@ -17,8 +17,9 @@ from common.experiment import Experiment
 from common.ridge.moments import Moments, total, training_moments, validation_size
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
 from common.splits import shard
-from spark_jobs.blocks import count_correct, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.blocks import count_correct
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
+from spark_jobs.stages import read_and_reduce, test_model
 
 
 def fit_by_rows(
@@ -47,16 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark."
     )
     partitions_flag(parser)
-    arguments = parser.parse_arguments(argv)
-    experiment = Experiment.open("inner", arguments)
+    experiment = Experiment.open("inner", parser.parse_arguments(argv))
     phase = experiment.console.phase
 
     with spark_context("inner", experiment.console) as context:
-        images = image_blocks(context, experiment.train, experiment.folds, arguments.partitions)
-        with phase("moments"):
-            moments, skipped = reduce_moments(images, experiment.n_classes)
-            experiment.note_skipped(skipped, experiment.train)
-            experiment.check_folds(moments)
+        images, moments = read_and_reduce(context, experiment)
         training = training_moments(moments)
         with phase("spectrum"):
             spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
@@ -79,10 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             spectrum = context.broadcast(Spectrum.of(*everything.centred()))
             fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
             model = experiment.model(fitted, lambda_)
-        with phase("test"):
-            test_images = image_blocks(context, experiment.test, None, arguments.partitions)
-            tested, skipped = evaluate_blocks(test_images, model)
-            experiment.note_skipped(skipped, experiment.test)
+        tested = test_model(context, experiment, model)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,13 @@ def test_the_report_needs_nothing_beside_it(run_folder: Path) -> None:
     assert "https://" not in page
     assert 'src="data:image/' in page
     assert len(page) < 1_000_000
+
+
+def test_axes_are_labelled_in_figures_and_not_in_markup(run_folder: Path) -> None:
+    for figure in (run_folder / "figures").glob("*.svg"):
+        texts = re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", figure.read_text())
+        assert texts
+        assert not [text for text in texts if "$" in text or "\\" in text], figure
 
 
 @pytest.mark.browser
