@@ -14,7 +14,7 @@ from common.ridge.moments import total, training_moments, validation_size
 from common.ridge.path import ridge_fit, ridge_path
 from spark_jobs.blocks import count_correct
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.stages import read_and_reduce, test_model
+from spark_jobs.stages import read_and_reduce, score_test_images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda_ = experiment.best(correct)
         with phase("refit"):
             model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
-        tested = test_model(context, experiment, model)
+        tested = score_test_images(context, experiment, model)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

@@ -19,7 +19,7 @@ from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercep
 from common.splits import shard
 from spark_jobs.blocks import count_correct
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.stages import read_and_reduce, test_model
+from spark_jobs.stages import read_and_reduce, score_test_images
 
 
 def fit_by_rows(
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             spectrum = context.broadcast(Spectrum.of(*everything.centred()))
             fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
             model = experiment.model(fitted, lambda_)
-        tested = test_model(context, experiment, model)
+        tested = score_test_images(context, experiment, model)
         experiment.finish(engine(context), validation_size(moments), correct, model, tested)
     return 0
 

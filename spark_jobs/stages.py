@@ -25,7 +25,7 @@ def read_and_reduce(context: SparkContext, experiment: Experiment) -> tuple[RDD[
     return images, moments
 
 
-def test_model(context: SparkContext, experiment: Experiment, model: RidgeModel) -> Evaluation:
+def score_test_images(context: SparkContext, experiment: Experiment, model: RidgeModel) -> Evaluation:
     """Score the test images on the executors.
 
     Raises:
