@@ -29,7 +29,7 @@ from sklearn.linear_model import RidgeClassifierCV
 from bench.harness import Claim, main, say, seconds, table
 from common.console import ridge_parser
 from common.experiment import Experiment
-from common.imageset import ImageSet
+from common.images import Block
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.session import configuration
 
@@ -62,10 +62,10 @@ def work(metrics: dict[str, Any]) -> float:
     return phases(metrics, set(metrics["seconds"]) - NOT_WORK)
 
 
-def against_sklearn(images: ImageSet, test: ImageSet, lambdas: Sequence[float]) -> dict[str, float]:
+def against_sklearn(images: Block, test: Block, lambdas: Sequence[float]) -> dict[str, float]:
     """Serial, the bare product and RidgeClassifierCV on the same images."""
     say("serial against the bare float64 product and RidgeClassifierCV")
-    x = images.pixels.reshape(len(images), -1).astype(np.float64)
+    x = images.pixels.reshape(len(images.labels), -1).astype(np.float64)
     pairs = []
     for _ in range(5):  # in turn, so that a slow spell of the machine falls on both
         bare = seconds(lambda: x.T @ x, 1)
@@ -74,7 +74,7 @@ def against_sklearn(images: ImageSet, test: ImageSet, lambdas: Sequence[float]) 
     x /= 255
     classifier = RidgeClassifierCV(alphas=lambdas)
     sklearn_s = seconds(lambda: classifier.fit(x, images.labels), 1)
-    accuracy = classifier.score(test.pixels.reshape(len(test), -1) / 255, test.labels)
+    accuracy = classifier.score(test.pixels.reshape(len(test.labels), -1) / 255, test.labels)
     return {
         "bare_product_s": statistics.median(bare for bare, _ in pairs),
         "serial_fit_s": statistics.median(fit for _, fit in pairs),
@@ -100,20 +100,20 @@ def engines() -> list[dict[str, Any]]:
     return rows
 
 
-def mllib_fit(session: SparkSession, images: ImageSet, lambda_: float) -> float:
+def mllib_fit(session: SparkSession, images: Block, lambda_: float) -> float:
     """Seconds of one LinearRegression(solver="normal"): one label, one λ, the data cached beforehand."""
     from pyspark.ml.linalg import Vectors
     from pyspark.ml.regression import LinearRegression
 
     say("MLlib: one label at one λ")
     targets = np.where(images.labels == 0, 1.0, -1.0)
-    rows = session.sparkContext.parallelize(range(len(images)), 8).mapPartitions(
-        _vectors(session, images.pixels.reshape(len(images), -1), targets)
+    rows = session.sparkContext.parallelize(range(len(images.labels)), 8).mapPartitions(
+        _vectors(session, images.pixels.reshape(len(images.labels), -1), targets)
     )
     frame = rows.map(lambda row: (row[0], Vectors.dense(row[1]))).toDF(["label", "features"]).cache()
     frame.count()
     # its loss is divided by 2n, ours is a sum; features are in [0, 1] and not standardised
-    regression = LinearRegression(solver="normal", regParam=lambda_ / len(images), standardization=False)
+    regression = LinearRegression(solver="normal", regParam=lambda_ / len(images.labels), standardization=False)
     started = time.perf_counter()
     regression.fit(frame)
     taken = time.perf_counter() - started
@@ -155,26 +155,27 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     """Everything, and what it shows."""
     arguments = ridge_parser("").parse_arguments([*DATA, "--quiet"])
     experiment = Experiment.open("bench", arguments)
-    images, test = experiment.load(experiment.train).images, experiment.load(experiment.test).images
-    single = against_sklearn(images, test, experiment.lambdas)
+    train, test = experiment.load(experiment.train), experiment.load(experiment.test)
+    single = against_sklearn(train, test, experiment.lambdas)
 
     # MLlib caches the images as doubles in the JVM, for which Spark's own default of 1 GiB is too little
     conf = configuration("bench", live=False).set("spark.driver.memory", "4g").set("spark.ui.enabled", "false")
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     rows = engines()
     cores = session.sparkContext.defaultParallelism
-    training = experiment.folds != 0
-    mllib = mllib_fit(session, ImageSet(images.pixels[training], images.labels[training], images.class_names), 1.0)
+    kept = train.folds != 0
+    training = train._replace(pixels=train.pixels[kept], labels=train.labels[kept])
+    mllib = mllib_fit(session, training, 1.0)
     session.stop()
     draw(rows, cores)
 
-    fits = len(experiment.lambdas) * len(images.class_names)
+    fits = len(experiment.lambdas) * experiment.n_classes
     print(table(
-        [f"one machine, {len(images):,} images", "seconds"],
+        [f"one machine, {len(train.labels):,} images", "seconds"],
         [["bare float64 X.T @ X", f"{single['bare_product_s']:.2f}"],
          ["serial: moments, path of 10 λ, validation, refit", f"{single['serial_fit_s']:.2f}"],
          ["scikit-learn RidgeClassifierCV, the same 10 λ", f"{single['sklearn_s']:.2f}"],
-         [f"MLlib LinearRegression, {training.sum():,} images, one label at one λ", f"{mllib:.2f}"],
+         [f"MLlib LinearRegression, {kept.sum():,} images, one label at one λ", f"{mllib:.2f}"],
          [f"MLlib, {fits} such fits (multiplied, not measured)", f"{mllib * fits:.0f}"]],
     ))  # fmt: skip
     print()

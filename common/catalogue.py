@@ -6,20 +6,13 @@ used, through the catalogue's reader, which is small and travels by pickle betwe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from common.imageset import ImageSet, Labels, Pixels
-
-Items = NDArray[Any]  # (n,) row numbers of a packed file, or file names
-Indices = NDArray[np.int64]
-
-LOAD_ROWS = 256
-"""Images to read at once: few enough to show progress, enough to make a call per block cheap."""
+from common.arrays import Indices, Items, Labels, Pixels
 
 
 def printable(name: str) -> str:
@@ -100,50 +93,17 @@ class Catalogue:
         height, width, channels = self.shape
         return height * width * channels
 
-    def take(self, indices: NDArray[Any]) -> Catalogue:
-        """The images at `indices` (integers or a mask), in that order."""
+    def take(self, indices: NDArray[Any] | slice) -> Catalogue:
+        """The images at `indices` (integers, a mask or a slice), in that order."""
         return replace(self, items=self.items[indices], labels=self.labels[indices])
 
-    def name(self, index: int) -> str:
-        """A stable name of the image at `index`."""
-        return self.reader.name(self.items[index])
+    def names(self) -> list[str]:
+        """A stable name of each image."""
+        return [self.reader.name(item) for item in self.items]
 
-    def blocks(self, rows: int) -> Iterator[tuple[slice, Read]]:
-        """Read everything, `rows` images at a time: (where in this catalogue, what was read)."""
-        for start in range(0, len(self), rows):
-            where = slice(start, min(start + rows, len(self)))
-            yield where, self.reader.read(self.items[where])
-
-    def load(self, advance: Callable[[int], object] = lambda _: None) -> Loaded:
-        """Read everything into memory, without holding the pixels twice.
-
-        Args:
-            advance: is told how many images have been read since it was last told.
-        """
-        # pixels.shape = (n, height, width, channels); trimmed at the end if images were skipped
-        pixels = np.empty((len(self), *self.shape), np.uint8)
-        kept: list[Indices] = []
-        skipped: list[Skipped] = []
-        filled = 0
-        for where, read in self.blocks(LOAD_ROWS):
-            pixels[filled : filled + len(read.pixels)] = read.pixels
-            filled += len(read.pixels)
-            kept.append(read.kept + where.start)
-            skipped += read.skipped
-            advance(where.stop - where.start)
-        indices = np.concatenate(kept) if kept else np.empty(0, np.int64)
-        return Loaded(ImageSet(pixels[:filled], self.labels[indices], self.class_names), indices, skipped)
-
-
-class Loaded(NamedTuple):
-    """A catalogue brought into memory.
-
-    Attributes:
-        images: the images that could be read.
-        kept: int64 (len(images),), their positions in the catalogue.
-        skipped: the others.
-    """
-
-    images: ImageSet
-    kept: Indices
-    skipped: list[Skipped]
+    def digest(self) -> str:
+        """Equal for the same images under the same labels, in whatever order."""
+        rows = sorted(
+            f"{self.class_names[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True)
+        )
+        return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()

@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.datasets import SPECS
+from common.decode import PixelFormat
 from common.errors import InputError
 from common.ridge.path import PENALTIES
 
@@ -64,11 +65,7 @@ def ridge_parser(description: str) -> Parser:
     data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
     data_root_flag(data)
     data.add_argument("--limit", metavar="N", type=positive_integer, help="so many training images, stratified")
-    data.add_argument("--size", metavar="HxW", type=_size, help="resize every image")
-    data.add_argument("--grey", action="store_true", help="one channel of luminance")
-    data.add_argument(
-        "--binarize", metavar="T", type=_fraction, help="grey, then white from this share of full intensity"
-    )
+    pixel_flags(data)
     data.add_argument(
         "--max-corrupt",
         metavar="F",
@@ -84,21 +81,40 @@ def ridge_parser(description: str) -> Parser:
     fit.add_argument("--penalty", choices=PENALTIES, default="sum", help="the squared error's sum or its mean")
     held_out = fit.add_mutually_exclusive_group()
     held_out.add_argument(
-        "--validation", metavar="F", type=_fraction, default=0.2, help="fraction held out to choose λ"
+        "--validation", metavar="F", type=fraction, default=0.2, help="fraction held out to choose λ"
     )
     held_out.add_argument("--folds", metavar="K", type=_folds, help="choose λ by K-fold cross-validation instead")
     fit.add_argument(
         "--test",
         metavar="F",
-        type=_fraction,
+        type=fraction,
         default=0.2,
         help="test fraction, where the source brings no test set",
     )
     fit.add_argument("--seed", metavar="S", type=_seed, default=0, help="of shuffles and splits")
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
-    out.add_argument("--quiet", action="store_true", help="print nothing but the report's path")
+    quiet_flag(out)
     return parser
+
+
+def pixel_flags(group: argparse._ActionsContainer) -> None:
+    """Add what images can be turned into; pixel_format() reads it."""
+    group.add_argument("--size", metavar="HxW", type=_size, help="resize every image")
+    group.add_argument("--grey", action="store_true", help="one channel of luminance")
+    group.add_argument(
+        "--binarize", metavar="T", type=fraction, help="grey, then white from this share of full intensity"
+    )
+
+
+def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
+    """What the flags ask every image to be turned into."""
+    return PixelFormat(arguments.size, arguments.grey, arguments.binarize)
+
+
+def quiet_flag(group: argparse._ActionsContainer) -> None:
+    """Add --quiet."""
+    group.add_argument("--quiet", action="store_true", help="print nothing but the report's path")
 
 
 def data_root_flag(group: argparse._ActionsContainer) -> None:
@@ -132,7 +148,8 @@ def _folds(text: str) -> int:
     return int(_number(text, int, lambda v: 2 <= v <= 1000, "a number of folds from 2 to 1000"))
 
 
-def _fraction(text: str) -> float:
+def fraction(text: str) -> float:
+    """The type of flags that hold something out."""
     return _number(text, float, lambda v: 0 < v < 1, "a fraction above 0 and below 1")
 
 

@@ -1,43 +1,72 @@
-"""Scoring a model on labelled images, in pieces that can be put together again."""
+"""Scoring a model on labelled images, block by block: what it found adds up, whatever the order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from common.catalogue import Indices
-from common.imageset import Labels, Pixels
-from common.metrics import ClassCounts, Floats
+from common.arrays import Pixels
+from common.images import Block
+from common.metrics import ClassCounts, Confusion
 from common.ridge.model import RidgeModel
 
+MOST_MISTAKES = 24
 
-class Evaluation(NamedTuple):
-    """What a model said of n labelled images.
+
+class Mistake(NamedTuple):
+    """An image that was taken for another class.
 
     Attributes:
-        positions: int64 (n,), the images' positions in their catalogue.
-        truth: int64 (n,).
-        predicted: int64 (n,), the class of the highest score.
-        margin: float64 (n,), the true class's score minus the highest of the others: negative for a mistake.
-        signs: per class, the one-vs-all decision "the score is positive".
+        margin: the true class's score minus the highest of the others, negative.
+        name: of the image.
+        truth: its class.
+        predicted: the class it was taken for.
+        pixels: uint8 (height, width, channels).
     """
 
-    positions: Indices
-    truth: Labels
-    predicted: Labels
-    margin: Floats
+    margin: float
+    name: str
+    truth: int
+    predicted: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model said of labelled images.
+
+    It is as small for any number of images as for a few thousand, and adds up over disjoint images.
+
+    Attributes:
+        confusion: true and predicted classes.
+        signs: per class, the one-vs-all decision "the score is positive".
+        mistakes: those whose true class lost by most, worst first, at most MOST_MISTAKES.
+    """
+
+    confusion: Confusion
     signs: ClassCounts
+    mistakes: list[Mistake]
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        return Evaluation(
+            self.confusion + other.confusion,
+            ClassCounts(*(a + b for a, b in zip(self.signs, other.signs, strict=True))),
+            heapq.nsmallest(MOST_MISTAKES, self.mistakes + other.mistakes, key=lambda mistake: mistake[:2]),
+        )
 
 
-def evaluate(model: RidgeModel, pixels: Pixels, truth: Labels, positions: Indices) -> Evaluation:
-    """Score uint8 (n, height, width, channels) whose classes are truth, int64 (n,)."""
-    n_classes = len(model.class_names)
-    predicted = np.empty(len(pixels), np.int64)
-    margin = np.empty(len(pixels))
+def evaluate(model: RidgeModel, images: Block) -> Evaluation:
+    """Score images that have names."""
+    if images.names is None:
+        raise ValueError("images without names")
+    n_classes, truth = len(model.class_names), images.labels
+    predicted = np.empty(len(truth), np.int64)
+    margin = np.empty(len(truth))
     correct, positive = np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64)
-    for block, scores in model.score_blocks(pixels):
+    for block, scores in model.score_blocks(images.pixels):
         rows, true_class = np.arange(len(scores)), truth[block]
         predicted[block] = scores.argmax(axis=1)
         true_scores = scores[rows, true_class]
@@ -45,22 +74,16 @@ def evaluate(model: RidgeModel, pixels: Pixels, truth: Labels, positions: Indice
         correct += np.bincount(true_class[true_scores > 0], minlength=n_classes)
         scores[rows, true_class] = -np.inf
         margin[block] = true_scores - scores.max(axis=1)
-    signs = ClassCounts(correct, positive, np.bincount(truth, minlength=n_classes))
-    return Evaluation(positions, truth, predicted, margin, signs)
-
-
-def concatenate(parts: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation of all images, in catalogue order, from evaluations of disjoint parts."""
-    order = np.argsort(np.concatenate([part.positions for part in parts]), kind="stable")
-    positions, truth, predicted, margin = (
-        np.concatenate([part[field] for part in parts])[order] for field in range(4)
+    wrong = np.flatnonzero(predicted != truth)
+    worst = wrong[np.argsort(margin[wrong], kind="stable")[:MOST_MISTAKES]]
+    return Evaluation(
+        Confusion.of(predicted, truth, n_classes),
+        ClassCounts(correct, positive, np.bincount(truth, minlength=n_classes)),
+        [
+            # copied, because a view would keep all pixels of the block
+            Mistake(
+                float(margin[i]), str(images.names[i]), int(truth[i]), int(predicted[i]), images.pixels[i].copy()
+            )
+            for i in worst
+        ],
     )
-    signs = ClassCounts(*(np.sum([part.signs[field] for part in parts], axis=0) for field in range(3)))
-    return Evaluation(positions, truth, predicted, margin, signs)
-
-
-def worst_mistakes(evaluation: Evaluation, most: int) -> Indices:
-    """Rows of the evaluation whose true class lost by most, worst first, at most `most`."""
-    rows: Indices = np.argsort(evaluation.margin, kind="stable")[:most]
-    wrong: Indices = rows[evaluation.predicted[rows] != evaluation.truth[rows]]
-    return wrong

@@ -14,23 +14,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from common.catalogue import Catalogue, Loaded, Skipped
-from common.console import Console
-from common.datasets import open_dataset
+from common.arrays import Labels
+from common.catalogue import Skipped
+from common.console import Console, pixel_format
+from common.datasets import open_dataset, open_table
 from common.decode import PixelFormat
 from common.errors import InputError
 from common.evaluation import Evaluation
-from common.imageset import Labels
-from common.metrics import ClassCounts, accuracy
+from common.images import Block, CatalogueImages, Images
 from common.report import write_report
 from common.ridge.model import RidgeModel
 from common.ridge.path import RidgePath, best_lambda
 from common.runs import RunFolder, write_json, write_skipped
-from common.splits import ALWAYS_TRAINING, Folds, hold_out, k_folds, limit, validation_fold
+from common.splits import ALWAYS_TRAINING, FoldRule, hold_out, limit
+
+if TYPE_CHECKING:
+    from common.table.table import Table
 
 MAX_MOMENTS_BYTES = 2 << 30
 """What all folds' moments may take: they travel between processes as one record, which engines cap at 2 GiB."""
@@ -59,9 +60,10 @@ class Experiment:
         arguments: its flags.
         console: progress and clock.
         folder: where the run folder will be.
-        train: training and validation images.
-        folds: int16 (len(train),), the fold each validates.
+        train: training and validation images, and which of them validate.
         test: test images.
+        form: what images are turned into.
+        quarantined: images that were unusable when their table was made.
         skipped: images that turned out unusable so far.
     """
 
@@ -69,9 +71,10 @@ class Experiment:
     arguments: argparse.Namespace
     console: Console
     folder: RunFolder
-    train: Catalogue
-    folds: Folds
-    test: Catalogue
+    train: Images
+    test: Images
+    form: PixelFormat
+    quarantined: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
     @classmethod
@@ -84,28 +87,23 @@ class Experiment:
         console = Console(arguments.quiet)
         folder = RunFolder(arguments.out, f"{job}-{arguments.data.partition(':')[0]}")
         with console.phase("open"):
-            train, test = open_dataset(arguments.data, arguments.data_root, pixel_format(arguments))
-            if test is None:
-                parts = hold_out(train.labels, arguments.test, arguments.seed, "test")
-                train, test = train.take(parts.rest), train.take(parts.held_out)
-            if arguments.limit is not None:
-                if arguments.limit > len(train):
-                    console.warn(
-                        f"--limit {arguments.limit} is more than the {len(train):,} training images; "
-                        "all of them are used"
-                    )
-                train = train.take(limit(train.labels, arguments.limit, arguments.seed))
-            if len(train) < max(2, arguments.folds or 0):
-                raise InputError(f"{len(train)} training images are too few to hold any out for validation")
-            if arguments.folds:
-                folds = k_folds(train.labels, arguments.folds, arguments.seed)
+            form, quarantined = pixel_format(arguments), 0
+            table = open_table(arguments.data)
+            if table is not None:
+                train, test = _split_table(table, arguments, form)
+                form, quarantined = table.pixel_format, table.quarantined
             else:
-                folds = validation_fold(train.labels, arguments.validation, arguments.seed)
-            unseen = len(train.class_names) - len(np.unique(train.labels))
+                train, test = _split_catalogue(arguments, form)
+            if arguments.limit is not None and arguments.limit > len(train):
+                console.warn(
+                    f"--limit {arguments.limit} is more than the {len(train):,} training images; "
+                    "all of them are used"
+                )
+            unseen = int((train.class_counts == 0).sum())
             if unseen:
                 console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
-        _check_memory(train, folds, len(arguments.lambdas))
-        return cls(job, arguments, console, folder, train, folds, test)
+        _check_memory(train, arguments.folds or 1, len(arguments.lambdas))
+        return cls(job, arguments, console, folder, train, test, form, quarantined)
 
     @property
     def lambdas(self) -> tuple[float, ...]:
@@ -122,29 +120,29 @@ class Experiment:
         """How many classes the source has."""
         return len(self.train.class_names)
 
-    def load(self, catalogue: Catalogue) -> Loaded:
-        """Bring one of the catalogues into this process, with a progress bar, and note what had to be skipped.
+    def load(self, images: Images, names: bool = False) -> Block:
+        """Bring one of the splits into this process, with a progress bar, and note what had to be skipped.
 
         Raises:
             InputError: too many images are unusable.
         """
-        with self.console.bar(len(catalogue), "img") as advance:
-            loaded = catalogue.load(advance)
-        self.note_skipped(loaded.skipped, catalogue)
+        with self.console.bar(len(images), "img") as advance:
+            loaded = images.load(advance, names)
+        self.note_skipped(loaded.skipped, images)
         return loaded
 
-    def note_skipped(self, skipped: Sequence[Skipped], catalogue: Catalogue) -> None:
-        """Count the unusable images of one of the catalogues.
+    def note_skipped(self, skipped: Sequence[Skipped], images: Images) -> None:
+        """Count the unusable images of one of the splits.
 
         Raises:
             InputError: they are more than --max-corrupt allows; the message lists them.
         """
         skipped = sorted(skipped)
-        if len(skipped) > self.arguments.max_corrupt * len(catalogue):
+        if len(skipped) > self.arguments.max_corrupt * len(images):
             listed = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:20])
             more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
             raise InputError(
-                f"{len(skipped)} of {len(catalogue)} {'test' if catalogue is self.test else 'training'} images "
+                f"{len(skipped)} of {len(images)} {'test' if images is self.test else 'training'} images "
                 "cannot be used, more than --max-corrupt "
                 f"{self.arguments.max_corrupt:g} allows; mend or remove them:{listed}{more}"
             )
@@ -159,7 +157,8 @@ class Experiment:
         Raises:
             InputError: a fold lost all of its images.
         """
-        if set(usable) != set(self.folds.tolist()):
+        k = self.arguments.folds
+        if set(usable) != (set(range(k)) if k else {0, ALWAYS_TRAINING}):
             raise InputError("no usable image is left in one of the folds; mend the images or use fewer --folds")
 
     def model(self, fitted: RidgePath, lambda_: float) -> RidgeModel:
@@ -169,7 +168,7 @@ class Experiment:
             intercept=fitted.intercepts[0],
             class_names=self.train.class_names,
             shape=self.train.shape,
-            pixel_format=pixel_format(self.arguments),
+            pixel_format=self.form,
             lambda_=lambda_,
             penalty=self.penalty,
         )
@@ -197,24 +196,25 @@ class Experiment:
             tested: the model's scores on the test images.
             more: what else metrics.json should hold.
         """
-        if not len(tested.truth):
+        confusion = tested.confusion
+        if not confusion.n:
             raise InputError("no usable test image is left; mend the images or use a larger --test")
-        n_skipped_test = len(self.test) - len(tested.truth)
-        n_train = len(self.train) - (len(self.skipped) - n_skipped_test)
-        by_class = ClassCounts.of(tested.predicted, tested.truth, self.n_classes)
+        n_train = len(self.train) - (len(self.skipped) - (len(self.test) - confusion.n))
+        by_class = confusion.by_class()
         record: dict[str, Any] = {
             "job": self.job,
             "engine": engine.name,
-            "command": _command(),
+            "command": command(),
             "data": self.arguments.data,
             "images": {
                 "train": n_train - n_validation if self.arguments.folds is None else n_train,
                 "validation": n_validation,
-                "test": len(tested.truth),
+                "test": confusion.n,
                 "skipped": len(self.skipped),
+                "quarantined": self.quarantined,
             },
             "shape": list(self.train.shape),
-            "pixel_format": str(model.pixel_format),
+            "pixel_format": str(self.form),
             "classes": list(self.train.class_names),
             "penalty": self.penalty,
             "folds": self.arguments.folds,
@@ -222,7 +222,7 @@ class Experiment:
             "validation_correct": [int(count) for count in correct],
             "validation_accuracy": [int(count) / max(n_validation, 1) for count in correct],
             "best_lambda": model.lambda_,
-            "test_accuracy": accuracy(tested.predicted, tested.truth),
+            "test_accuracy": confusion.accuracy(),
             "macro_f1": by_class.macro_f1(),
             "per_class": {
                 "precision": by_class.precision.tolist(),
@@ -243,7 +243,7 @@ class Experiment:
                 if self.skipped:
                     write_skipped(folder / "skipped.csv", self.skipped)
                 record["seconds"] = self.console.seconds | {"total": self.console.total_seconds()}
-                write_report(folder, record, model, self.test, tested, self.skipped)
+                write_report(folder, record, model, tested, self.skipped)
             record["seconds"] = self.console.seconds | {"total": self.console.total_seconds()}
             write_json(folder / "metrics.json", record)
         report = self.folder.path / "report.html"
@@ -252,7 +252,7 @@ class Experiment:
                 f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
             )
         say = self.console.say
-        say(f"{self.job} on {engine.name}: {n_train:,} training and {len(tested.truth):,} test images from "
+        say(f"{self.job} on {engine.name}: {n_train:,} training and {confusion.n:,} test images from "
             f"{self.arguments.data}")  # fmt: skip
         say(f"best λ {model.lambda_:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct")  # fmt: skip
@@ -260,21 +260,56 @@ class Experiment:
         return report
 
 
-def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
-    """What the flags ask every image to be turned into."""
-    return PixelFormat(arguments.size, arguments.grey, arguments.binarize)
+def _split_catalogue(arguments: argparse.Namespace, form: PixelFormat) -> tuple[Images, Images]:
+    """Seeded stratified splits of a source whose names and labels are all at hand.
+
+    Raises:
+        InputError: flags or data are wrong.
+    """
+    train, test = open_dataset(arguments.data, arguments.data_root, form)
+    if test is None:
+        parts = hold_out(train.labels, arguments.test, arguments.seed, "test")
+        train, test = train.take(parts.rest), train.take(parts.held_out)
+    if arguments.limit is not None:
+        train = train.take(limit(train.labels, arguments.limit, arguments.seed))
+    if len(train) < max(2, arguments.folds or 0):
+        raise InputError(f"{len(train)} training images are too few to hold any out for validation")
+    folds = FoldRule(arguments.folds, arguments.validation).of_labels(train.labels, arguments.seed)
+    return CatalogueImages(train, folds), CatalogueImages(test)
 
 
-def _check_memory(train: Catalogue, folds: Folds, n_lambdas: int) -> None:
+def _split_table(table: Table, arguments: argparse.Namespace, form: PixelFormat) -> tuple[Images, Images]:
+    """The splits that a table's names have for ever.
+
+    Raises:
+        InputError: it has other pixels than the flags ask for, or a split is empty.
+    """
+    # imported here, because workers that read other sources need no pyarrow
+    from common.table.images import TableImages
+
+    if form not in (PixelFormat(), table.pixel_format):
+        raise InputError(
+            f"--data {arguments.data}: its images are {table.pixel_format}, not {form}; "
+            "--size, --grey and --binarize are for ingest.py"
+        )
+    rule = FoldRule(arguments.folds, arguments.validation)
+    train, test = TableImages(table, rule, "train", arguments.limit), TableImages(table, rule, "test")
+    for name, images in (("training", train), ("test", test)):
+        if not len(images):
+            raise InputError(
+                f"--data {arguments.data}: it has no {name} images; ingest more, or with another --test"
+            )
+    return train, test
+
+
+def _check_memory(train: Images, n_paths: int, n_lambdas: int) -> None:
     """Refuse what could not end well: matrices that no driver holds.
 
     Raises:
         InputError: says how large they would be.
     """
     d, n_classes = train.n_features, len(train.class_names)
-    present = np.unique(folds)
-    n_groups, n_paths = len(present), int((present != ALWAYS_TRAINING).sum())
-    moments = 8 * d * (d + n_classes) * n_groups
+    moments = 8 * d * (d + n_classes) * max(2, n_paths)
     path = 8 * d * n_classes * n_lambdas * n_paths
     if max(moments, path) > MAX_MOMENTS_BYTES:
         height, width, channels = train.shape
@@ -286,7 +321,7 @@ def _check_memory(train: Catalogue, folds: Folds, n_lambdas: int) -> None:
         )
 
 
-def _command() -> str:
+def command() -> str:
     """The command line that made this run."""
     # spark-submit's launcher talks to the script through this gateway
     program = "spark-submit" if "PYSPARK_GATEWAY_PORT" in os.environ else "python"
@@ -296,7 +331,7 @@ def _command() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the result could depend on, as far as it is installed."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "pillow", "pyspark", "mpi4py"):
+    for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from common.imageset import Labels
-
-Floats = NDArray[np.float64]
-
-
-def accuracy(predicted: Labels, truth: Labels) -> float:
-    """The share of images whose class is predicted; predicted and truth are int64 (n,)."""
-    return float(np.mean(predicted == truth)) if len(truth) else 0.0
+from common.arrays import Floats, Labels
 
 
 class ClassCounts(NamedTuple):
@@ -29,12 +22,6 @@ class ClassCounts(NamedTuple):
     correct: Labels
     predicted: Labels
     true: Labels
-
-    @classmethod
-    def of(cls, predicted: Labels, truth: Labels, n_classes: int) -> ClassCounts:
-        """Count; needs memory for the classes, not for their square."""
-        hits = truth[predicted == truth]
-        return cls(*(np.bincount(a, minlength=n_classes) for a in (hits, predicted, truth)))
 
     @property
     def precision(self) -> Floats:
@@ -58,6 +45,76 @@ class ClassCounts(NamedTuple):
         return float(self.f1[seen].mean()) if seen.any() else 0.0
 
 
-def confusion_matrix(predicted: Labels, truth: Labels, n_classes: int) -> Labels:
-    """Counts, int64 (n_classes, n_classes): row is the true class, column the predicted one."""
-    return np.bincount(truth * n_classes + predicted, minlength=n_classes**2).reshape(n_classes, n_classes)
+@dataclass(frozen=True)
+class Confusion:
+    """How often each class was taken for each other: the matrix, sparse, so that many classes cost nothing.
+
+    It adds up over disjoint images.
+
+    Attributes:
+        n_classes: how many there are.
+        pairs: int64 (m,), true class · n_classes + predicted class, each pair that occurs, ascending.
+        counts: int64 (m,), how often.
+    """
+
+    n_classes: int
+    pairs: Labels
+    counts: Labels
+
+    @classmethod
+    def of(cls, predicted: Labels, truth: Labels, n_classes: int) -> Confusion:
+        """Count predicted and true classes, int64 (n,) each."""
+        return cls(n_classes, *np.unique(truth * n_classes + predicted, return_counts=True))
+
+    def __add__(self, other: Confusion) -> Confusion:
+        pairs, where = np.unique(np.concatenate([self.pairs, other.pairs]), return_inverse=True)
+        counts = np.zeros(len(pairs), np.int64)
+        np.add.at(counts, where, np.concatenate([self.counts, other.counts]))
+        return Confusion(self.n_classes, pairs, counts)
+
+    @property
+    def n(self) -> int:
+        """How many images were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def truth(self) -> Labels:
+        """The true class of each pair, int64 (m,)."""
+        return self.pairs // self.n_classes
+
+    @property
+    def predicted(self) -> Labels:
+        """The predicted class of each pair, int64 (m,)."""
+        return self.pairs % self.n_classes
+
+    @property
+    def n_correct(self) -> int:
+        """How many images' class was predicted."""
+        return int(self.counts[self.truth == self.predicted].sum())
+
+    def accuracy(self) -> float:
+        """The share of images whose class was predicted."""
+        return self.n_correct / self.n if self.n else 0.0
+
+    def by_class(self) -> ClassCounts:
+        """The same by class."""
+        hits = np.where(self.truth == self.predicted, self.counts, 0)
+        total = [(self.truth, hits), (self.predicted, self.counts), (self.truth, self.counts)]
+        # weights make bincount count in float64, which is exact below 2⁵³
+        return ClassCounts(*(np.bincount(c, w, self.n_classes).astype(np.int64) for c, w in total))
+
+    def most_confused(self, most: int) -> Labels:
+        """All classes, or where there are more than `most` those most often confused, int64, ascending."""
+        if self.n_classes <= most:
+            return np.arange(self.n_classes)
+        by_class = self.by_class()
+        mistaken = by_class.true + by_class.predicted - 2 * by_class.correct
+        return np.sort(np.argsort(-mistaken, kind="stable")[:most])
+
+    def matrix(self, classes: Labels) -> Labels:
+        """Counts among some classes (ascending), int64 (c, c): row is the true class, column the predicted one."""
+        among = np.isin(self.truth, classes) & np.isin(self.predicted, classes)
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        rows, columns = (np.searchsorted(classes, c[among]) for c in (self.truth, self.predicted))
+        matrix[rows, columns] = self.counts[among]
+        return matrix

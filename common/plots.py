@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.imageset import Labels, Pixels
-from common.metrics import Floats
+from common.arrays import Floats, Labels, Pixels
 
 INK, ACCENT, MUTED = "#1f2933", "#0b6e99", "#9aa5b1"
 

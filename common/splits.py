@@ -8,15 +8,15 @@ anywhere. So a limit is a prefix, a held-out fraction a suffix, and K folds are 
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.catalogue import Indices
-from common.imageset import Labels
-
-Folds = NDArray[np.int16]
+from common.arrays import Folds, Hashes, Indices, Labels
 
 ALWAYS_TRAINING = -1
 """The fold number of images that validate no model."""
@@ -80,3 +80,54 @@ def k_folds(labels: Labels, k: int, seed: int) -> Folds:
 def shard(n: int, rank: int, size: int) -> slice:
     """Part `rank` of `size` contiguous parts of n items, whose lengths differ by at most one."""
     return slice(n * rank // size, n * (rank + 1) // size)
+
+
+HASHES = 3
+"""Independent 32-bit hashes of a name: which split, which fold, in which order."""
+
+FOLD_BUCKETS = 5040
+"""Fine folds that a name can hash to: 7!, which divides by every K from 1 to 10, and by 12, 14, 15, 16 and 18."""
+
+
+def stable_hashes(names: Iterable[str]) -> Hashes:
+    """Hashes that a name has for ever and everywhere, uint32 (n, HASHES)."""
+    digests = b"".join(
+        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4 * HASHES).digest() for name in names
+    )
+    return np.frombuffer(digests, "<u4").astype(np.uint32).reshape(-1, HASHES)
+
+
+def hashed_test(hashes: Hashes, fraction: float) -> NDArray[np.bool_]:
+    """Which names a fraction of all names holds out for the test, bool (n,)."""
+    return hashes[:, 0] < fraction * 2.0**32
+
+
+def hashed_buckets(hashes: Hashes) -> Folds:
+    """The fine fold of each name, int16 (n,), from 0 to FOLD_BUCKETS − 1."""
+    return (hashes[:, 1].astype(np.int64) * FOLD_BUCKETS >> 32).astype(np.int16)
+
+
+@dataclass(frozen=True)
+class FoldRule:
+    """How images are held out for validation.
+
+    Attributes:
+        k: K-fold cross-validation, or None for one hold-out.
+        validation: the fraction of a hold-out, which K folds have no use for.
+    """
+
+    k: int | None
+    validation: float
+
+    def of_labels(self, labels: Labels, seed: int) -> Folds:
+        """Stratified folds of images whose labels are all at hand, int16 (n,)."""
+        return k_folds(labels, self.k, seed) if self.k else validation_fold(labels, self.validation, seed)
+
+    def of_buckets(self, buckets: Folds) -> Folds:
+        """Folds by the hash of each image's name alone, int16 (n,): a name never moves."""
+        if self.k:
+            return (buckets.astype(np.int64) * self.k // FOLD_BUCKETS).astype(np.int16)
+        return np.where(buckets < self.validation * FOLD_BUCKETS, np.int16(0), np.int16(ALWAYS_TRAINING))
+
+    def __str__(self) -> str:
+        return f"--folds {self.k}" if self.k else f"--validation {self.validation:g}"

@@ -3,110 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import reduce
 from math import ceil, isqrt
-from typing import NamedTuple, TypeVar
+from operator import add
+from typing import TypeVar
 
 import numpy as np
 from pyspark import RDD, SparkContext, StorageLevel
 
-from common.catalogue import Catalogue, Indices, Items, PixelReader, Skipped
-from common.evaluation import Evaluation, concatenate, evaluate
-from common.imageset import Labels, Pixels
+from common.arrays import Labels
+from common.catalogue import Skipped
+from common.evaluation import Evaluation, evaluate
+from common.images import Block, Images
 from common.ridge.model import RidgeModel
-from common.ridge.moments import FoldMoments, merge, moments_by_fold
+from common.ridge.moments import FoldMoments, FoldSums, merge
 from common.ridge.path import RidgePath
-from common.splits import ALWAYS_TRAINING, Folds, shard
 
 T = TypeVar("T")
 
-BLOCK_BYTES = 4 << 20
-"""Pixels of one block: a few thousand small images, well below what an RDD record may hold."""
-
 PARTITION_BYTES = 24 << 20
-"""Pixels of one partition, at most: enough for its sums to be worth a d×d matrix."""
+"""Pixels of one partition, at most ..."""
 
-
-class Shard(NamedTuple):
-    """What an executor needs to read its part of a catalogue: no pixels, no class names."""
-
-    reader: PixelReader
-    items: Items
-    labels: Labels
-    folds: Folds
-    positions: Indices
-
-
-class Block(NamedTuple):
-    """Some images.
-
-    Attributes:
-        pixels: uint8 (n, height, width, channels).
-        labels: int64 (n,).
-        folds: int16 (n,).
-        positions: int64 (n,), where in the catalogue.
-        skipped: images that belonged here and are unusable.
-    """
-
-    pixels: Pixels
-    labels: Labels
-    folds: Folds
-    positions: Indices
-    skipped: list[Skipped]
+MOMENTS_SHARE = 12
+"""... unless its d×d matrix of doubles, which must be sent on, would be more than one part in so many of them."""
 
 
 def image_blocks(
-    context: SparkContext, catalogue: Catalogue, folds: Folds | None, partitions: int | None
+    context: SparkContext, images: Images, partitions: int | None = None, names: bool = False
 ) -> RDD[Block]:
-    """The images of a catalogue as an RDD of blocks, read by the executors.
+    """Images as an RDD of blocks, read by the executors.
 
-    Executors keep blocks that are read more than once, if they had to decode them: the way into Spark's store and
-    back costs more than reading an array again.
+    Executors keep training blocks, which are read more than once, if they had to decode them: the way into Spark's
+    store and back costs more than reading an array again.
 
     Args:
         context: Spark.
-        catalogue: which images.
-        folds: int16 (len(catalogue),), or None for test images, which are read once.
+        images: which.
         partitions: how many; None for as many as there are cores, or more where partitions would be large.
+        names: whether blocks know their images' names, as test images do.
     """
-    keep = folds is not None and catalogue.reader.decodes
-    if folds is None:
-        folds = np.full(len(catalogue), ALWAYS_TRAINING, np.int16)
     if partitions is None:
         # by size in the first place: a cluster that is just starting reports two cores, whatever it will have
-        cores = context.defaultParallelism
-        partitions = cores * ceil(len(catalogue) * catalogue.n_features / (cores * PARTITION_BYTES))
-    partitions = max(1, min(partitions, len(catalogue)))
-    order = np.argsort(folds, kind="stable")  # so that most blocks are of one fold and few are cut in two
-    rows = max(1, BLOCK_BYTES // catalogue.n_features)
-    # A hold-out is dealt out image by image, so that every partition has its share to validate. With K folds every
-    # image validates; there each partition gets a stretch of one fold or two, and sums up few matrices.
-    dealt = ALWAYS_TRAINING in folds
-    shards = []
-    for rank in range(partitions):
-        own = order[rank::partitions] if dealt else order[shard(len(order), rank, partitions)]
-        shards.append(Shard(catalogue.reader, catalogue.items[own], catalogue.labels[own], folds[own], own))
-    blocks = context.parallelize(shards, partitions).flatMap(lambda part: _read(part, rows))
-    return blocks.persist(StorageLevel.MEMORY_AND_DISK) if keep else blocks
-
-
-def _read(part: Shard, rows: int) -> Iterator[Block]:
-    for start in range(0, len(part.items), rows):
-        where = slice(start, start + rows)
-        read = part.reader.read(part.items[where])
-        kept = read.kept + start
-        yield Block(read.pixels, part.labels[kept], part.folds[kept], part.positions[kept], read.skipped)
+        cores, d = context.defaultParallelism, images.n_features
+        size = max(PARTITION_BYTES, MOMENTS_SHARE * 8 * d * d)
+        partitions = cores * ceil(len(images) * d / (cores * size))
+    parts = images.parts(partitions)
+    blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: part.blocks(names))
+    return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
 
 
 def reduce_moments(blocks: RDD[Block], n_classes: int) -> tuple[FoldMoments, list[Skipped]]:
     """The moments of every fold and the images that had to be skipped, tree-reduced on the executors."""
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[FoldMoments, list[Skipped]]]:
-        moments: FoldMoments = {}
+        sums = FoldSums(n_classes)
         skipped: list[Skipped] = []
         for block in part:
-            moments = merge(moments, moments_by_fold(block.pixels, block.labels, block.folds, n_classes))
+            sums.add(block.pixels, block.labels, block.folds)
             skipped += block.skipped
-        yield moments, skipped
+        yield sums.result(), skipped
 
     return tree_reduce(blocks.mapPartitions(of_partition), lambda a, b: (merge(a[0], b[0]), a[1] + b[1]))
 
@@ -145,10 +100,13 @@ def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> Labels:
 
 
 def evaluate_blocks(blocks: RDD[Block], model: RidgeModel) -> tuple[Evaluation, list[Skipped]]:
-    """Score a model where the blocks are; classes, margins and counts come back."""
+    """Score a model where the blocks are; counts and the worst mistakes come back."""
     shared = blocks.context.broadcast(model)
-    parts = blocks.map(
-        lambda block: (evaluate(shared.value, block.pixels, block.labels, block.positions), block.skipped)
-    ).collect()
+
+    def of_partition(part: Iterable[Block]) -> Iterator[tuple[Evaluation, list[Skipped]]]:
+        evaluated, skipped = zip(*((evaluate(shared.value, block), block.skipped) for block in part), strict=True)
+        yield reduce(add, evaluated), [image for images in skipped for image in images]
+
+    parts = blocks.mapPartitions(of_partition).collect()
     shared.destroy()
-    return concatenate([part for part, _ in parts]), [image for _, skipped in parts for image in skipped]
+    return reduce(add, (part for part, _ in parts)), [image for _, skipped in parts for image in skipped]

@@ -28,12 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with phase("read"):
         train = experiment.load(experiment.train)
-        test = experiment.load(experiment.test)
-    folds = experiment.folds[train.kept]
-    experiment.check_folds(folds.tolist())
+        test = experiment.load(experiment.test, names=True)
+    experiment.check_folds(train.folds.tolist())
     with spark_context("outer", experiment.console) as context:
         with phase("broadcast"):
-            shared = context.broadcast(Training(train.images, folds, experiment.penalty))
+            shared = context.broadcast(Training(train, experiment.n_classes, experiment.penalty))
         with phase("lambdas"):
             outcomes = context.parallelize(lambdas, len(lambdas)).map(partial(try_lambda, shared)).collect()
         correct = np.array([outcome.correct for outcome in outcomes])
@@ -42,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             fitted = context.parallelize([lambda_], 1).map(partial(refit, shared)).first()
         with phase("test"):
             model = experiment.model(fitted, lambda_)
-            tested = evaluate(model, test.images.pixels, test.images.labels, test.kept)
+            tested = evaluate(model, test)
         shared.destroy()
-        n_validation = int((folds != ALWAYS_TRAINING).sum())
+        n_validation = int((train.folds != ALWAYS_TRAINING).sum())
         seconds = [outcome.seconds for outcome in outcomes]
         experiment.finish(engine(context), n_validation, correct, model, tested, lambda_seconds=seconds)
     return 0

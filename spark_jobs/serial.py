@@ -37,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with phase("read"):
         train = experiment.load(experiment.train)
-        test = experiment.load(experiment.test)
-    images, folds = train.images, experiment.folds[train.kept]
+        test = experiment.load(experiment.test, names=True)
     with phase("moments"):
-        moments = moments_by_fold(images.pixels, images.labels, folds, n_classes)
+        moments = moments_by_fold(train.pixels, train.labels, train.folds, n_classes)
     correct = np.zeros(len(experiment.lambdas), np.int64)
     experiment.check_folds(moments)
     training = training_moments(moments)
@@ -49,14 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             with phase("path"):
                 path = ridge_path(own, experiment.lambdas, experiment.penalty)
             with phase("validation"):
-                held_out = np.flatnonzero(folds == fold)
-                correct += path.count_correct(images.pixels[held_out], images.labels[held_out])
+                held_out = np.flatnonzero(train.folds == fold)
+                correct += path.count_correct(train.pixels[held_out], train.labels[held_out])
             advance(1)
     lambda_ = experiment.best(correct)
     with phase("refit"):
         model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
     with phase("test"):
-        tested = evaluate(model, test.images.pixels, test.images.labels, test.kept)
+        tested = evaluate(model, test)
     n_validation = validation_size(moments)
     experiment.finish(Engine("one process", 1, blas_threads()), n_validation, correct, model, tested)
     return 0

@@ -6,9 +6,10 @@ from pyspark import RDD, SparkContext
 
 from common.evaluation import Evaluation
 from common.experiment import Experiment
+from common.images import Block
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments
-from spark_jobs.blocks import Block, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.blocks import evaluate_blocks, image_blocks, reduce_moments
 
 
 def read_and_reduce(context: SparkContext, experiment: Experiment) -> tuple[RDD[Block], FoldMoments]:
@@ -17,7 +18,7 @@ def read_and_reduce(context: SparkContext, experiment: Experiment) -> tuple[RDD[
     Raises:
         InputError: too many images are unusable.
     """
-    images = image_blocks(context, experiment.train, experiment.folds, experiment.arguments.partitions)
+    images = image_blocks(context, experiment.train, experiment.arguments.partitions)
     with experiment.console.phase("moments"):
         moments, skipped = reduce_moments(images, experiment.n_classes)
         experiment.note_skipped(skipped, experiment.train)
@@ -32,7 +33,7 @@ def score_test_images(context: SparkContext, experiment: Experiment, model: Ridg
         InputError: too many images are unusable.
     """
     with experiment.console.phase("test"):
-        images = image_blocks(context, experiment.test, None, experiment.arguments.partitions)
+        images = image_blocks(context, experiment.test, experiment.arguments.partitions, names=True)
         tested, skipped = evaluate_blocks(images, model)
         experiment.note_skipped(skipped, experiment.test)
     return tested

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from pyspark import Broadcast
 
-from common.imageset import ImageSet
+from common.images import Block
 from common.ridge.moments import FoldMoments, moments_by_fold, total, training_moments
 from common.ridge.path import RidgePath, ridge_fit
-from common.splits import Folds
 
 
 @dataclass(frozen=True)
@@ -26,13 +25,13 @@ class Training:
 
     Attributes:
         images: training and validation images.
-        folds: int16 (len(images),), the fold that each validates.
+        n_classes: how many classes there are.
         penalty: "sum" or "mean".
         token: names this broadcast.
     """
 
-    images: ImageSet
-    folds: Folds
+    images: Block
+    n_classes: int
     penalty: str
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -53,9 +52,7 @@ def worker_moments(training: Training) -> FoldMoments:
     if training.token not in _moments:
         _moments.clear()
         images = training.images
-        _moments[training.token] = moments_by_fold(
-            images.pixels, images.labels, training.folds, len(images.class_names)
-        )
+        _moments[training.token] = moments_by_fold(images.pixels, images.labels, images.folds, training.n_classes)
     return _moments[training.token]
 
 
@@ -65,7 +62,7 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> Outcome:
     training = shared.value
     images, correct = training.images, 0
     for fold, others in training_moments(worker_moments(training)).items():
-        held_out = np.flatnonzero(training.folds == fold)
+        held_out = np.flatnonzero(images.folds == fold)
         path = ridge_fit(others, lambda_, training.penalty)
         correct += int(path.count_correct(images.pixels[held_out], images.labels[held_out])[0])
     return Outcome(correct, time.perf_counter() - started)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.catalogue import Catalogue
 from common.datasets import digits, folder, herbarium, mnist
 from common.decode import PixelFormat
 from common.errors import InputError
+
+if TYPE_CHECKING:
+    from common.table.table import Table
 
 
 class Dataset(NamedTuple):
@@ -32,14 +35,33 @@ AT_PATH: dict[str, Callable[[Path, PixelFormat], tuple[Catalogue, Catalogue | No
     "folder": folder.open_folder,
     "herbarium": herbarium.open_herbarium,
 }
-SPECS = ", ".join([*NAMED, *(f"{kind}:PATH" for kind in AT_PATH)])
+TABLE = "parquet"
+SPECS = ", ".join([*NAMED, *(f"{kind}:PATH" for kind in (*AT_PATH, TABLE))])
+
+
+def open_table(spec: str) -> Table | None:
+    """Open an image table, or None where the source is of another kind.
+
+    Raises:
+        InputError: there is no table, or it is not what it should be.
+    """
+    kind, _, place = spec.partition(":")
+    if kind != TABLE or not place:
+        return None
+    # imported here, because workers that read other sources need no pyarrow
+    from common.table.storage import Storage
+    from common.table.table import Table
+
+    table = Table.open(Storage.at(place))
+    _check_classes(spec, table.class_names)
+    return table
 
 
 def open_dataset(spec: str, data_root: Path, form: PixelFormat) -> Dataset:
-    """Open a data source.
+    """Open a data source that is no table.
 
     Args:
-        spec: one of SPECS.
+        spec: one of SPECS but parquet:PATH.
         data_root: the folder in which named sets live.
         form: what every image is turned into.
 
@@ -56,6 +78,10 @@ def open_dataset(spec: str, data_root: Path, form: PixelFormat) -> Dataset:
             raise InputError(f"--data {spec}: no such source; use one of {SPECS}")
     except OSError as error:
         raise InputError(f"--data {spec}: {error.filename}: {error.strerror}; make it readable") from error
-    if len(train.class_names) < 2:
-        raise InputError(f"--data {spec}: only one class, {train.class_names[0]!r}; a classifier needs two")
+    _check_classes(spec, train.class_names)
     return Dataset(train, test)
+
+
+def _check_classes(spec: str, class_names: tuple[str, ...]) -> None:
+    if len(class_names) < 2:
+        raise InputError(f"--data {spec}: only one class, {class_names[0]!r}; a classifier needs two")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from common.catalogue import Items, Read, Skipped
+from common.arrays import Items, Pixels
+from common.catalogue import Read, Skipped
 from common.decode import PixelFormat, UndecodableImageError, decode
 from common.errors import InputError
-from common.imageset import Pixels
 
 MAX_BYTES = 256 << 20
 """Size of a file above which it is skipped unread."""

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from common.catalogue import Items, Read
+from common.arrays import Items
+from common.catalogue import Read
 from common.decode import PixelFormat, reformat
 from common.errors import InputError
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from common.catalogue import Items, Read
+from common.arrays import Items, Pixels
+from common.catalogue import Read
 from common.decode import PixelFormat, reformat
-from common.imageset import Pixels
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from common.arrays import Floats, Labels, Pixels
 from common.atomic import write_atomically
 from common.decode import PixelFormat
 from common.errors import InputError
-from common.imageset import Labels, Pixels
-from common.metrics import Floats
 from common.ridge.path import RidgePath, score_rows
 
 FORMAT = "one-vs-all ridge, version 1"

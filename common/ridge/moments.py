@@ -8,14 +8,13 @@ the last bit, as long as n·255² < 2⁵³, which is 138 thousand million images
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from common.catalogue import Indices
-from common.imageset import Labels, Pixels
-from common.metrics import Floats
+from common.arrays import Floats, Folds, Indices, Labels, Pixels, Singles
 from common.ridge.features import features
-from common.splits import ALWAYS_TRAINING, Folds
+from common.splits import ALWAYS_TRAINING
 
 SHIFT = 128
 BLOCK_ROWS = 1024
@@ -48,52 +47,17 @@ class Moments:
     cross: Floats
 
     @classmethod
-    def of(cls, pixels: Pixels, labels: Labels, n_classes: int, rows: Indices | None = None) -> Moments:
-        """The exact moments of images.
-
-        With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
-
-            XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
-            (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
-
-        Args:
-            pixels: uint8 (n, height, width, channels).
-            labels: int64 (n,).
-            n_classes: how many classes there are, among these images or elsewhere.
-            rows: int64, the positions of the images that count; None for all. They are never copied at once.
-        """
+    def of(cls, pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
+        """The exact moments of images: pixels uint8 (n, h, w, c), labels int64 (n,)."""
         x = features(pixels)
-        d = x.shape[1]
-        n = len(x) if rows is None else len(rows)
-        # shifted_gram.shape = (d, d); class_sums.shape = (d, n_classes)
-        shifted_gram = np.zeros((d, d))
-        class_sums = np.zeros((d, n_classes))
-        class_counts = np.zeros(n_classes)
-        z_buffer = np.empty((min(n, BLOCK_ROWS), d), np.float32)
-        gram_buffer = np.empty((d, d), np.float32)
-        for start in range(0, n, BLOCK_ROWS):
-            block_rows = slice(start, start + BLOCK_ROWS) if rows is None else rows[start : start + BLOCK_ROWS]
-            block, block_labels = x[block_rows], labels[block_rows]
-            z = z_buffer[: len(block)]
-            # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
-            z[...] = (block ^ np.uint8(SHIFT)).view(np.int8)
-            # numpy hands a matrix times its own transpose to syrk, which does half the work
-            np.matmul(z.T, z, out=gram_buffer)
-            shifted_gram += gram_buffer
-            # only the classes in this block: the cost is bounded by the block, however many classes exist
-            present, column = np.unique(block_labels, return_inverse=True)
-            one_hot = np.zeros((len(block), len(present)), np.float32)
-            one_hot[np.arange(len(block)), column] = 1
-            class_sums[:, present] += z.T @ one_hot
-            class_counts[present] += one_hot.sum(axis=0)
+        sums = MomentsSum(x.shape[1], n_classes)
+        sums.add(x, labels)
+        return sums.result()
 
-        shift_x = SHIFT * class_sums.sum(axis=1)  # s Σz, for every image is of one class
-        shifted_gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
-        class_sums += SHIFT * class_counts
-        sum_x = class_sums.sum(axis=1)
-        cross = 2 * class_sums
-        cross -= sum_x[:, None]
-        return cls(n, sum_x, 2 * class_counts - n, shifted_gram, cross)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle half of the Gram matrix, which is symmetric: between processes it is what weighs."""
+        rows = np.concatenate([row[i:] for i, row in enumerate(self.gram)])
+        return _unpacked, (self.n, self.sum_x, self.sum_y, rows, self.cross)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -128,16 +92,132 @@ class Moments:
         return gram, cross
 
 
+def _unpacked(n: int, sum_x: Floats, sum_y: Floats, rows: Floats, cross: Floats) -> Moments:
+    """What __reduce__ packed."""
+    d = len(sum_x)
+    gram = np.empty((d, d))
+    start = 0
+    for i in range(d):
+        gram[i, i:] = rows[start : start + d - i]
+        gram[i:, i] = gram[i, i:]
+        start += d - i
+    return Moments(n, sum_x, sum_y, gram, cross)
+
+
+class MomentsSum:
+    """Moments in the making: blocks of images are added in place.
+
+    With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
+
+        XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
+        (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
+
+    Rows wait until there are BLOCK_ROWS of them, so that every product but the last is as large as it may be,
+    however small the blocks that come and however many folds share them.
+
+    Args:
+        d: features of an image.
+        n_classes: how many classes there are, among these images or elsewhere.
+        product: float32 (d, d), room for a product, which several sums may share.
+    """
+
+    def __init__(self, d: int, n_classes: int, product: Singles | None = None) -> None:
+        self._product = np.empty((d, d), np.float32) if product is None else product
+        self._n = 0
+        self._shifted_gram = np.zeros((d, d))
+        self._class_sums = np.zeros((n_classes, d))
+        self._class_counts = np.zeros(n_classes)
+        self._z = np.empty((BLOCK_ROWS, d), np.float32)
+        self._labels = np.empty(BLOCK_ROWS, np.int64)
+        self._waiting = 0
+
+    def add(self, x: Pixels, labels: Labels, rows: Indices | None = None) -> None:
+        """Add images.
+
+        Args:
+            x: uint8 (n, d).
+            labels: int64 (n,).
+            rows: int64, the positions of the images that count; None for all. They are never copied at once.
+        """
+        n, taken = len(x) if rows is None else len(rows), 0
+        while taken < n:
+            room = slice(taken, taken + BLOCK_ROWS - self._waiting)
+            chosen = room if rows is None else rows[room]
+            block = x[chosen]
+            where = slice(self._waiting, self._waiting + len(block))
+            # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
+            self._z[where] = (block ^ np.uint8(SHIFT)).view(np.int8)
+            self._labels[where] = labels[chosen]
+            self._waiting = where.stop
+            taken += len(block)
+            if self._waiting == BLOCK_ROWS:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Add the rows that wait."""
+        z, labels = self._z[: self._waiting], self._labels[: self._waiting]
+        # numpy hands a matrix times its own transpose to syrk, which does half the work
+        np.matmul(z.T, z, out=self._product)
+        self._shifted_gram += self._product
+        # only the classes among these rows: the cost is bounded by the rows, however many classes exist
+        present, column = np.unique(labels, return_inverse=True)
+        one_hot = np.zeros((len(present), len(z)), np.float32)
+        one_hot[column, np.arange(len(z))] = 1
+        self._class_sums[present] += one_hot @ z
+        self._class_counts[present] += one_hot.sum(axis=1)
+        self._n += self._waiting
+        self._waiting = 0
+
+    def result(self) -> Moments:
+        """The moments of everything that was added; the last thing to ask of this sum."""
+        self._flush()
+        gram, class_sums, n = self._shifted_gram, self._class_sums, self._n
+        shift_x = SHIFT * class_sums.sum(axis=0)  # s Σz, for every image is of one class
+        gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
+        class_sums += SHIFT * self._class_counts[:, None]
+        sum_x = class_sums.sum(axis=0)
+        class_sums *= 2
+        class_sums -= sum_x
+        return Moments(n, sum_x, 2 * self._class_counts - n, gram, np.ascontiguousarray(class_sums.T))
+
+
 FoldMoments = dict[int, Moments]
 """Moments by the fold that their images validate; splits.ALWAYS_TRAINING for those that validate none."""
 
 
+class FoldSums:
+    """A MomentsSum for each fold.
+
+    Args:
+        n_classes: how many classes there are.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self._n_classes = n_classes
+        self._sums: dict[int, MomentsSum] = {}
+        self._product: Singles | None = None
+
+    def add(self, pixels: Pixels, labels: Labels, folds: Folds) -> None:
+        """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
+        x = features(pixels)
+        d = x.shape[1]
+        if self._product is None:
+            self._product = np.empty((d, d), np.float32)
+        for fold in np.unique(folds):
+            if fold not in self._sums:
+                self._sums[int(fold)] = MomentsSum(d, self._n_classes, self._product)
+            self._sums[int(fold)].add(x, labels, np.flatnonzero(folds == fold))
+
+    def result(self) -> FoldMoments:
+        """The moments of everything that was added, fold by fold; the last thing to ask of these sums."""
+        return {fold: self._sums.pop(fold).result() for fold in sorted(self._sums)}
+
+
 def moments_by_fold(pixels: Pixels, labels: Labels, folds: Folds, n_classes: int) -> FoldMoments:
     """Moments fold by fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-    return {
-        int(fold): Moments.of(pixels, labels, n_classes, np.flatnonzero(folds == fold))
-        for fold in np.unique(folds)
-    }
+    sums = FoldSums(n_classes)
+    sums.add(pixels, labels, folds)
+    return sums.result()
 
 
 def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from common.imageset import Labels, Pixels
+from common.arrays import Labels, Pixels
 from common.ridge.moments import Moments
 from common.ridge.path import Spectrum, best_lambda, penalty_weight, ridge_fit, ridge_path, with_intercepts
 

@@ -13,22 +13,28 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from common.catalogue import Catalogue
 from common.datasets import open_dataset
 from common.decode import PixelFormat
 from common.errors import InputError
+from common.images import Block, CatalogueImages
 
 RNG = np.random.default_rng(6)
 FORM = PixelFormat()
 
 
+def load(catalogue: Catalogue) -> Block:
+    return CatalogueImages(catalogue).load()
+
+
 def test_digits_are_scikit_learns() -> None:
     train, test = open_dataset("digits", Path("nowhere"), FORM)
-    images = train.load().images
+    images = load(train)
     assert test is None
     assert images.pixels.shape == (1797, 8, 8, 1)
     assert np.array_equal(images.labels, load_digits().target)
     np.testing.assert_allclose(images.pixels[..., 0], load_digits().images * 255 / 16, atol=0.5)
-    assert open_dataset("digits", Path("nowhere"), PixelFormat((4, 5))).train.load().images.pixels.shape[1:] == (
+    assert load(open_dataset("digits", Path("nowhere"), PixelFormat((4, 5))).train).pixels.shape[1:] == (
         4,
         5,
         1,
@@ -60,12 +66,12 @@ def small_mnist(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, d
 def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str, np.ndarray]]) -> None:
     root, arrays = small_mnist
     train, test = open_dataset("mnist", root, FORM)
-    assert np.array_equal(train.load().images.pixels[..., 0], arrays["train-images-idx3-ubyte"])
+    assert np.array_equal(load(train).pixels[..., 0], arrays["train-images-idx3-ubyte"])
     assert test is not None
-    assert np.array_equal(test.load().images.labels, arrays["t10k-labels-idx1-ubyte"])
+    assert np.array_equal(load(test).labels, arrays["t10k-labels-idx1-ubyte"])
     some = train.take(np.array([7, 3, 3]))
-    assert np.array_equal(some.load().images.pixels[..., 0], arrays["train-images-idx3-ubyte"][[7, 3, 3]])
-    assert some.name(0) == "mnist/train/00007"
+    assert np.array_equal(load(some).pixels[..., 0], arrays["train-images-idx3-ubyte"][[7, 3, 3]])
+    assert some.names()[0] == "mnist/train/00007"
 
 
 @pytest.mark.mnist
@@ -73,7 +79,7 @@ def test_mnist_is_mnist(data_root: Path) -> None:
     train, test = open_dataset("mnist", data_root, FORM)
     assert test is not None
     assert (len(train), len(test), train.shape) == (60_000, 10_000, (28, 28, 1))
-    images = train.load().images
+    images = load(train)
     assert images.labels[:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     assert int(images.pixels.sum(dtype=np.int64)) == 1_567_298_545
 
@@ -159,9 +165,9 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
     assert train.class_names == ("ash", "beech", "cedar")
     assert train.shape == (10, 12, 3)
     assert np.bincount(train.labels).tolist() == [20, 20, 20]
-    images = train.load().images
+    images = load(train)
     for i in (0, 25, 59):
-        assert np.array_equal(images.pixels[i], np.asarray(Image.open(folder_of_images / train.name(i))))
+        assert np.array_equal(images.pixels[i], np.asarray(Image.open(folder_of_images / train.names()[i])))
 
 
 def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images: Path) -> None:
@@ -170,15 +176,17 @@ def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images:
     os.mkfifo(folder_of_images / "beech" / "04.png")
     Image.new("RGB", (5, 5)).save(folder_of_images / "cedar" / "07.png")
     train = open_dataset(f"folder:{folder_of_images}", Path(), FORM).train
-    loaded = train.load()
-    assert len(loaded.images) == 57
+    loaded = CatalogueImages(train).load(names=True)
+    assert len(loaded.labels) == len(loaded.pixels) == 57
     assert {skipped.name for skipped in loaded.skipped} == {"beech/03.png", "beech/04.png", "cedar/07.png"}
     reasons = {skipped.name: skipped.reason for skipped in loaded.skipped}
     assert "5x5 where the first image is 10x12" in reasons["cedar/07.png"]
     assert "--size" in reasons["cedar/07.png"]
     assert reasons["beech/04.png"] == "not a regular file"
-    assert np.array_equal(loaded.images.labels, train.labels[loaded.kept])
-    assert train.name(int(loaded.kept[-1])) == "cedar/19.png"
+    assert loaded.names is not None
+    label_of = dict(zip(train.names(), train.labels.tolist(), strict=True))
+    assert loaded.labels.tolist() == [label_of[str(name)] for name in loaded.names]
+    assert loaded.names[-1] == "cedar/19.png"
 
 
 @pytest.mark.parametrize(
@@ -258,11 +266,11 @@ def test_herbarium_joins_on_the_image_and_maps_labels_densely(tmp_path: Path, en
     train, test = open_dataset(f"herbarium:{tmp_path}", Path(), FORM)
     assert test is None
     assert train.class_names == ("Séneçon", "Abies")
-    label_of = {train.name(i): int(train.labels[i]) for i in range(len(train))}
+    label_of = {train.names()[i]: int(train.labels[i]) for i in range(len(train))}
     assert label_of["images/001/07/7.jpg"] == 0  # image 1007 is annotated first, with category 7
     assert label_of["images/000/00/0.jpg"] == 1
     assert sorted(label_of.values()) == [0] * 5 + [1] * 3
-    assert len(train.load().images) == 8
+    assert len(load(train).labels) == 8
     assert len(open_dataset(f"herbarium:{tmp_path}/train/metadata.json", Path(), FORM).train) == 8
 
 

@@ -11,13 +11,13 @@ def test_the_zip_holds_what_executors_import_and_nothing_else(tmp_path: Path) ->
     archive = project_zip(tmp_path / "a" / "project.zip")
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
-        assert opened.read("common/imageset.py") == (ROOT / "common" / "imageset.py").read_bytes()
-    assert {"common/__init__.py", "common/report.html.j2", "spark_jobs/blocks.py"} <= set(names)
+        assert opened.read("common/arrays.py") == (ROOT / "common" / "arrays.py").read_bytes()
+    assert {"common/__init__.py", "common/templates/base.html.j2", "spark_jobs/blocks.py"} <= set(names)
     assert all(name.startswith(("common/", "spark_jobs/")) for name in names)
     assert not any("__pycache__" in name for name in names)
 
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     first = project_zip(tmp_path / "1.zip").read_bytes()
-    (ROOT / "common" / "imageset.py").touch()
+    (ROOT / "common" / "arrays.py").touch()
     assert project_zip(tmp_path / "2.zip").read_bytes() == first

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 from common.console import ridge_parser
 from common.errors import InputError
 from common.experiment import Experiment
-from common.imageset import ImageSet
+from common.images import Block
 from common.ridge.model import RidgeModel
 from common.ridge.moments import Moments, moments_by_fold, training_moments
 from common.ridge.path import Spectrum, ridge_fit, ridge_path
@@ -65,7 +65,7 @@ def test_digits(spark: Any, tmp_path: Path, flags: list[str]) -> None:
 def test_a_limit_a_seed_and_a_size(spark: Any, tmp_path: Path) -> None:
     flags = ["--limit", "500", "--seed", "9", "--size", "6x7", "--binarize", "0.4", "--lambdas", "0,1"]
     metrics = run_all(tmp_path, *flags)
-    assert metrics["images"] == {"train": 400, "validation": 100, "test": 359, "skipped": 0}
+    assert metrics["images"] == {"train": 400, "validation": 100, "test": 359, "skipped": 0, "quarantined": 0}
     assert metrics["shape"] == [6, 7, 1]
 
 
@@ -96,12 +96,13 @@ def test_too_many_unusable_images_stop_every_engine(
 
 def test_every_partition_has_its_share_to_validate(spark: Any) -> None:
     experiment = Experiment.open("test", ridge_parser("").parse_arguments(["--quiet"]))
-    blocks = image_blocks(spark, experiment.train, experiment.folds, 8)
+    blocks = image_blocks(spark, experiment.train, 8)
     validating = blocks.mapPartitions(lambda part: [sum((block.folds == 0).sum() for block in part)]).collect()
-    assert sum(validating) == (experiment.folds == 0).sum()
+    assert sum(validating) == (experiment.load(experiment.train).folds == 0).sum()
     assert max(validating) - min(validating) <= 1
-    positions = np.concatenate(blocks.map(lambda block: block.positions).collect())
-    assert np.array_equal(np.sort(positions), np.arange(len(experiment.train)))
+    names = image_blocks(spark, experiment.train, 8, names=True).flatMap(lambda block: block.names or []).collect()
+    assert sorted(names) == sorted(experiment.load(experiment.train, names=True).names or [])
+    assert len(set(names)) == len(experiment.train)
 
 
 def test_herbarium(spark: Any, tmp_path: Path) -> None:
@@ -128,14 +129,16 @@ def test_the_tree_reduction_adds_everything_once(spark: Any, partitions: int) ->
 def test_mnist(spark: Any, tmp_path: Path, data_root: Path) -> None:
     metrics = run_all(tmp_path, "--data", "mnist", "--data-root", str(data_root))
     assert 0.855 <= metrics["test_accuracy"] <= 0.870
-    assert metrics["images"] == {"train": 48_000, "validation": 12_000, "test": 10_000, "skipped": 0}
+    assert metrics["images"] == {
+        "train": 48_000, "validation": 12_000, "test": 10_000, "skipped": 0, "quarantined": 0,
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def mnist(data_root: Path) -> tuple[Experiment, Training]:
     flags = ["--data", "mnist", "--data-root", str(data_root), "--quiet"]
     experiment = Experiment.open("test", ridge_parser("").parse_arguments(flags))
-    return experiment, Training(experiment.load(experiment.train).images, experiment.folds, "sum")
+    return experiment, Training(experiment.load(experiment.train), 10, "sum")
 
 
 @pytest.mark.mnist
@@ -144,12 +147,12 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
 ) -> None:
     experiment, training = mnist
     images = training.images
-    expected = moments_by_fold(images.pixels, images.labels, training.folds, 10)  # as serial does
+    expected = moments_by_fold(images.pixels, images.labels, images.folds, 10)  # as serial does
     shared = spark.broadcast(training)
     in_worker = spark.parallelize([0], 1).map(lambda _: worker_moments(shared.value)).first()  # as outer does
     reduced = [in_worker]
     for partitions in (1, 3, 8):  # as inner and gram do
-        blocks = image_blocks(spark, experiment.train, experiment.folds, partitions)
+        blocks = image_blocks(spark, experiment.train, partitions)
         assert blocks.getNumPartitions() == partitions
         moments, skipped = reduce_moments(blocks, 10)
         blocks.unpersist()
@@ -164,12 +167,13 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
 @pytest.mark.mnist
 def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tuple[Experiment, Training]) -> None:
     experiment, training = mnist
-    own = training_moments(moments_by_fold(training.images.pixels, training.images.labels, training.folds, 10))[0]
+    images = training.images
+    own = training_moments(moments_by_fold(images.pixels, images.labels, images.folds, 10))[0]
     path = ridge_path(own, experiment.lambdas)  # serial, gram
     spectrum = spark.broadcast(Spectrum.of(*own.centred()))
-    kept = training.folds != 0
-    x = training.images.pixels[kept].reshape(own.n, -1) / 255
-    y = np.where(training.images.labels[kept][:, None] == np.arange(10), 1.0, -1.0)
+    kept = images.folds != 0
+    x = images.pixels[kept].reshape(own.n, -1) / 255
+    y = np.where(images.labels[kept][:, None] == np.arange(10), 1.0, -1.0)
     for i, lambda_ in enumerate(experiment.lambdas):
         truth = Ridge(alpha=lambda_, solver="cholesky").fit(x, y)
         by_rows = inner.fit_by_rows(spark, own, spectrum, lambda_, "sum")
@@ -212,8 +216,9 @@ def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
     """Two broadcasts of different images in one session: each worker keeps the moments of the right one."""
     rng = np.random.default_rng(0)
     for _ in range(2):
-        images = ImageSet(rng.integers(0, 256, (50, 2, 2, 1), np.uint8), rng.integers(0, 2, 50), ("a", "b"))
-        shared = spark.broadcast(Training(images, np.zeros(50, np.int16), "sum"))
+        pixels = rng.integers(0, 256, (50, 2, 2, 1), np.uint8)
+        images = Block(pixels, rng.integers(0, 2, 50), np.zeros(50, np.int16), None, [])
+        shared = spark.broadcast(Training(images, 2, "sum"))
         found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_moments(s.value)[0]).collect()
         for moments in found:
             assert_identical(moments, Moments.of(images.pixels, images.labels, 2))

@@ -1,0 +1,222 @@
+"""Images into a table: what the table does not hold yet is decoded on the executors and added."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark import RDD, SparkContext
+
+from common.arrays import Keys, Pixels
+from common.catalogue import Catalogue, Skipped
+from common.errors import InputError
+from common.images import Block, CataloguePart
+from common.splits import ALWAYS_TRAINING, stable_hashes
+from common.table.storage import PARTIAL, Storage
+from common.table.table import MANIFEST, QUARANTINE_FOLDER, REPORT, SPLITS, Table
+from common.table.writing import (
+    IMAGES,
+    MOST_SAMPLES,
+    Content,
+    Settings,
+    Written,
+    name_keys,
+    plain_names,
+    read_content,
+    write_files,
+)
+
+PART_BYTES = 96 << 20
+"""Pixels of one file, at most."""
+
+OURS = re.compile(rf"{IMAGES}/((train|test)-[0-9a-f]{{32}}\.parquet|[0-9a-f]{{32}}\{PARTIAL})")
+"""Files that an ingest may remove."""
+
+PART_DECODED = 8192
+"""Images of one file where they have to be decoded, at most: what a killed ingest may lose on each core."""
+
+
+@dataclass
+class Ingest:
+    """A table in the making.
+
+    Attributes:
+        storage: where it is.
+        settings: how its files are made.
+        before: the table as it was, if there was one.
+        known: files that are there: the table's own, and those that an ingest wrote which did not come to its end.
+    """
+
+    storage: Storage
+    settings: Settings
+    before: Table | None
+    known: list[Content]
+
+    @classmethod
+    def open(cls, storage: Storage, settings: Settings, before: Table | None) -> Ingest:
+        """Find out what is there, and remove what an ingest that was killed left half written."""
+        own = {file.file for file in before.files} if before else set()
+        known = []
+        for file in filter(OURS.fullmatch, storage.names(IMAGES)):
+            content = read_content(storage, file, None if file in own else settings)
+            if content:
+                known.append(content)
+            else:
+                storage.delete(file)
+        return cls(storage, settings, before, known)
+
+    @staticmethod
+    def check_destination(storage: Storage) -> None:
+        """Refuse a folder that holds anything but a table.
+
+        Raises:
+            InputError: it does, or it cannot be written.
+        """
+        try:
+            foreign = storage.entries() - {IMAGES, QUARANTINE_FOLDER, MANIFEST, REPORT}
+            if foreign:
+                raise InputError(f"{storage}: holds {min(foreign)!r}, which is of no table; name another DEST")
+            storage.write(f"{IMAGES}/{uuid.uuid4().hex}{PARTIAL}", b"")  # shows now and not after an hour of work
+        except OSError as error:
+            raise InputError(
+                f"{storage}: cannot be written ({error.strerror or error}); name another DEST"
+            ) from error
+
+    @cached_property
+    def done(self) -> Keys:
+        """Keys of the names that need not be read again, sorted."""
+        return np.sort(np.concatenate([np.empty(0, np.uint64), *(content.hashes for content in self.known)]))
+
+    def parts(self, catalogue: Catalogue, cores: int) -> list[CataloguePart]:
+        """What is new of a catalogue whose class names are the table's, dealt out by the hashes of the names.
+
+        Each part is a sample of all images, whatever order the source has them in.
+        """
+        names = plain_names(catalogue.names())
+        new = np.flatnonzero(~np.isin(name_keys(names), self.done))
+        new = new[np.argsort(stable_hashes([names[i] for i in new])[:, 2], kind="stable")]
+        rows = min(PART_BYTES // catalogue.n_features, PART_DECODED if catalogue.reader.decodes else PART_BYTES)
+        count = min(len(new), max(cores, ceil(len(new) / max(1, rows))))
+        return [
+            CataloguePart(
+                catalogue.reader,
+                catalogue.items[own],
+                catalogue.labels[own],
+                np.full(len(own), ALWAYS_TRAINING, np.int16),
+            )
+            for own in (np.array_split(new, count) if count else [])
+        ]
+
+    def write_catalogue(self, context: SparkContext, catalogue: Catalogue, split: str | None) -> list[Written]:
+        """Decode what is new of a catalogue on the executors and write it, a file or two a part."""
+        parts = self.parts(catalogue, context.defaultParallelism)
+        if not parts:
+            return []
+        blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: part.blocks(names=True))
+        return self.write(blocks, split)
+
+    def write(self, blocks: RDD[Block], split: str | None) -> list[Written]:
+        """Write blocks on the executors, a file or two a partition."""
+        storage, settings = self.storage, self.settings
+        return blocks.mapPartitions(lambda part: [write_files(storage, settings, part, split)]).collect()
+
+    def commit(self, written: Sequence[Written], skipped: Sequence[Skipped], source: str) -> Ingested:
+        """Make what was written visible, all at once.
+
+        Args:
+            written: what the executors wrote.
+            skipped: images that could not be used and that no executor saw.
+            source: what it was made from.
+
+        Raises:
+            InputError: there is no image, or somebody else changed the table meanwhile.
+        """
+        files = {content.file.file: content.file for content in self.known}
+        counts = {split: np.zeros(len(self.settings.class_names), np.int64) for split in SPLITS}
+        for content in self.known:
+            counts[content.file.split] += np.bincount(content.labels, minlength=len(self.settings.class_names))
+        samples: dict[int, Pixels] = {}
+        bad = {image.name: image.reason for image in skipped}
+        added = 0
+        for part in written:
+            files |= {file.file: file for file in part.files}
+            added += sum(file.rows for file in part.files)
+            for split, own in part.class_counts.items():
+                for label, n in own.items():
+                    counts[split][label] += n
+            bad |= {image.name: image.reason for image in part.skipped}
+            samples = part.samples | samples
+        if not files:
+            first = next((f" ({name}: {reason})" for name, reason in bad.items()), "")
+            raise InputError(f"{source}: no image in it can be used{first}")
+        quarantine = [*self._quarantined_before(source), *(Bad(name, bad[name], source) for name in sorted(bad))]
+        current = Table.open(self.storage).files if Table.exists(self.storage) else None
+        if current != (self.before.files if self.before else None):
+            raise InputError(f"{self.storage}: another ingest changed the table meanwhile; run this one again")
+        table = Table(
+            storage=self.storage,
+            shape=self.settings.shape,
+            pixel_format=self.settings.pixel_format,
+            class_names=self.settings.class_names,
+            test_fraction=self.settings.test_fraction,
+            files=tuple(files[name] for name in sorted(files)),
+            class_counts=counts,
+            quarantine=self._write_quarantine(quarantine) if quarantine else None,
+            quarantined=len(quarantine),
+            sources=tuple(dict.fromkeys([*(self.before.sources if self.before else ()), source])),
+        )
+        table.save()
+        shown = {label: samples[label] for label in sorted(samples)[:MOST_SAMPLES]}
+        return Ingested(table, added, [Skipped(bad.name, bad.reason) for bad in quarantine], shown)
+
+    def _quarantined_before(self, source: str) -> list[Bad]:
+        """What other sources could not give: this one's unusable images were all tried again."""
+        if self.before is None or self.before.quarantine is None:
+            return []
+        try:
+            rows = pq.read_table(self.storage.open(self.before.quarantine)).to_pylist()
+        except (OSError, pa.ArrowException):
+            return []  # a list of what is not there is not worth an ingest
+        return [Bad(**row) for row in rows if row["source"] != source]
+
+    def _write_quarantine(self, bad: Sequence[Bad]) -> str:
+        columns = {field: [getattr(row, field) for row in bad] for field in Bad._fields}
+        with self.storage.writing(QUARANTINE_FOLDER) as file:
+            pq.write_table(pa.table(columns, schema=QUARANTINE), file.stream)
+            file.name = f"{QUARANTINE_FOLDER}/{uuid.uuid4().hex}.parquet"
+        return file.name
+
+
+class Bad(NamedTuple):
+    """An image in the quarantine, why it is there, and the source that named it."""
+
+    name: str
+    reason: str
+    source: str
+
+
+QUARANTINE = pa.schema([(field, pa.string()) for field in Bad._fields])
+
+
+class Ingested(NamedTuple):
+    """What came of it.
+
+    Attributes:
+        table: as it is now.
+        added: how many images are new.
+        quarantined: all that could not be used.
+        samples: an image of each of a few classes, uint8 (height, width, channels), by label.
+    """
+
+    table: Table
+    added: int
+    quarantined: list[Skipped]
+    samples: dict[int, Pixels]
