@@ -180,6 +180,7 @@ class Experiment:
     def finish(
         self,
         engine: Engine,
+        n_fitted: int,
         n_validation: int,
         correct: Labels,
         model: RidgeModel,
@@ -190,7 +191,8 @@ class Experiment:
 
         Args:
             engine: what it ran on.
-            n_validation: how many validation images were scored.
+            n_fitted: how many images the model was fitted to.
+            n_validation: how many of them were scored to choose λ.
             correct: int (n_lambdas,), how many of them each λ classified correctly.
             model: refitted at the best λ on training and validation images.
             tested: the model's scores on the test images.
@@ -199,7 +201,6 @@ class Experiment:
         confusion = tested.confusion
         if not confusion.n:
             raise InputError("no usable test image is left; mend the images or use a larger --test")
-        n_train = len(self.train) - (len(self.skipped) - (len(self.test) - confusion.n))
         by_class = confusion.by_class()
         record: dict[str, Any] = {
             "job": self.job,
@@ -207,7 +208,7 @@ class Experiment:
             "command": command(),
             "data": self.arguments.data,
             "images": {
-                "train": n_train - n_validation if self.arguments.folds is None else n_train,
+                "train": n_fitted - n_validation if self.arguments.folds is None else n_fitted,
                 "validation": n_validation,
                 "test": confusion.n,
                 "skipped": len(self.skipped),
@@ -252,7 +253,7 @@ class Experiment:
                 f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
             )
         say = self.console.say
-        say(f"{self.job} on {engine.name}: {n_train:,} training and {confusion.n:,} test images from "
+        say(f"{self.job} on {engine.name}: {n_fitted:,} training and {confusion.n:,} test images from "
             f"{self.arguments.data}")  # fmt: skip
         say(f"best λ {model.lambda_:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct")  # fmt: skip

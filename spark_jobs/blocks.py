@@ -14,17 +14,18 @@ from pyspark import RDD, SparkContext, StorageLevel
 from common.arrays import Labels
 from common.catalogue import Skipped
 from common.evaluation import Evaluation, evaluate
-from common.images import Block, Images
+from common.images import Block, Images, Part
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, merge
 from common.ridge.path import RidgePath
+from spark_jobs.process import settle
 
 T = TypeVar("T")
 
 PARTITION_BYTES = 24 << 20
 """Pixels of one partition, at most ..."""
 
-MOMENTS_SHARE = 12
+MOMENTS_SHARE = 48
 """... unless its d×d matrix of doubles, which must be sent on, would be more than one part in so many of them."""
 
 
@@ -48,8 +49,14 @@ def image_blocks(
         size = max(PARTITION_BYTES, MOMENTS_SHARE * 8 * d * d)
         partitions = cores * ceil(len(images) * d / (cores * size))
     parts = images.parts(partitions)
-    blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: part.blocks(names))
+    blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: read(part, names))
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
+
+
+def read(part: Part, names: bool) -> Iterator[Block]:
+    """The blocks of a part, in a worker process."""
+    settle()
+    return part.blocks(names)
 
 
 def reduce_moments(blocks: RDD[Block], n_classes: int) -> tuple[FoldMoments, list[Skipped]]:
@@ -82,21 +89,26 @@ def tree_reduce(partials: RDD[T], add: Callable[[T, T], T]) -> T:
     return partials.first()
 
 
-def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> Labels:
-    """How many images each λ classifies correctly, each scored by its own fold's path; int64 (n_lambdas,)."""
+def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> tuple[int, Labels]:
+    """Score each image that validates by its own fold's path.
+
+    Returns:
+        how many images were scored, and how many of them each λ classifies correctly, int64 (n_lambdas,).
+    """
     shared = blocks.context.broadcast(paths)
 
-    def of_partition(part: Iterable[Block]) -> Iterator[Labels]:
-        correct = np.zeros(len(next(iter(shared.value.values())).weights), np.int64)
+    def of_partition(part: Iterable[Block]) -> Iterator[tuple[int, Labels]]:
+        scored, correct = 0, np.zeros(len(next(iter(shared.value.values())).weights), np.int64)
         for block in part:
             for fold, path in shared.value.items():
                 rows = np.flatnonzero(block.folds == fold)
+                scored += len(rows)
                 correct += path.count_correct(block.pixels[rows], block.labels[rows])
-        yield correct
+        yield scored, correct
 
-    counts: Labels = np.sum(blocks.mapPartitions(of_partition).collect(), axis=0)
+    counts = blocks.mapPartitions(of_partition).collect()
     shared.destroy()
-    return counts
+    return sum(scored for scored, _ in counts), np.sum([correct for _, correct in counts], axis=0)
 
 
 def evaluate_blocks(blocks: RDD[Block], model: RidgeModel) -> tuple[Evaluation, list[Skipped]]:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.console import ridge_parser
+from common.errors import InputError
 from common.experiment import Experiment
-from common.ridge.moments import total, training_moments, validation_size
+from common.ridge.moments import total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from spark_jobs.blocks import count_correct
+from spark_jobs.known import Known, moments_flags
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
 from spark_jobs.stages import read_and_reduce, score_test_images
 
@@ -23,23 +25,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Fit a one-vs-all ridge classifier over a grid of λ, from moments reduced over the images."
     )
     partitions_flag(parser)
+    moments_flags(parser)
     experiment = Experiment.open("gram", parser.parse_arguments(argv))
+    known = Known.open(experiment)
     phase = experiment.console.phase
 
     with spark_context("gram", experiment.console) as context:
-        images, moments = read_and_reduce(context, experiment)
+        images, moments = read_and_reduce(context, experiment, known)
         with phase("path"):
             paths = {
                 fold: ridge_path(training, experiment.lambdas, experiment.penalty)
                 for fold, training in training_moments(moments).items()
             }
         with phase("validation"):
-            correct = count_correct(images, paths)
+            n_scored, correct = count_correct(images, paths)
+        if not n_scored and len(experiment.lambdas) > 1:
+            raise InputError("no image that --data holds validates; give one λ, or more images")
         lambda_ = experiment.best(correct)
+        everything = total(moments)
         with phase("refit"):
-            model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
+            model = experiment.model(ridge_fit(everything, lambda_, experiment.penalty), lambda_)
         tested = score_test_images(context, experiment, model)
-        experiment.finish(engine(context), validation_size(moments), correct, model, tested)
+        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested)
     return 0
 
 

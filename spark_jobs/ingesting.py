@@ -33,8 +33,9 @@ from common.table.writing import (
     read_content,
     write_files,
 )
+from spark_jobs.blocks import read
 
-PART_BYTES = 96 << 20
+PART_BYTES = 40 << 20
 """Pixels of one file, at most."""
 
 OURS = re.compile(rf"{IMAGES}/((train|test)-[0-9a-f]{{32}}\.parquet|[0-9a-f]{{32}}\{PARTIAL})")
@@ -120,7 +121,7 @@ class Ingest:
         parts = self.parts(catalogue, context.defaultParallelism)
         if not parts:
             return []
-        blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: part.blocks(names=True))
+        blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: read(part, names=True))
         return self.write(blocks, split)
 
     def write(self, blocks: RDD[Block], split: str | None) -> list[Written]:

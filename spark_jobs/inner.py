@@ -14,7 +14,7 @@ from pyspark import Broadcast, SparkContext
 
 from common.console import ridge_parser
 from common.experiment import Experiment
-from common.ridge.moments import Moments, total, training_moments, validation_size
+from common.ridge.moments import Moments, total, training_moments
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
 from common.splits import shard
 from spark_jobs.blocks import count_correct
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         for fold, own in training.items()
                     }
                 with phase("validation"):
-                    correct[i] = count_correct(images, paths)[0]
+                    n_scored, (correct[i],) = count_correct(images, paths)
                 advance(1)
         for shared in spectra.values():
             shared.destroy()
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
             model = experiment.model(fitted, lambda_)
         tested = score_test_images(context, experiment, model)
-        experiment.finish(engine(context), validation_size(moments), correct, model, tested)
+        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested)
     return 0
 
 

@@ -43,9 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             model = experiment.model(fitted, lambda_)
             tested = evaluate(model, test)
         shared.destroy()
-        n_validation = int((train.folds != ALWAYS_TRAINING).sum())
+        n_scored = int((train.folds != ALWAYS_TRAINING).sum())
         seconds = [outcome.seconds for outcome in outcomes]
-        experiment.finish(engine(context), n_validation, correct, model, tested, lambda_seconds=seconds)
+        experiment.finish(
+            engine(context), len(train.labels), n_scored, correct, model, tested, lambda_seconds=seconds
+        )
     return 0
 
 

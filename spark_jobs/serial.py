@@ -13,8 +13,9 @@ import numpy as np
 from common.console import positive_integer, ridge_parser, run_job
 from common.evaluation import evaluate
 from common.experiment import Engine, Experiment
-from common.ridge.moments import moments_by_fold, total, training_moments, validation_size
+from common.ridge.moments import moments_by_fold, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
+from common.splits import ALWAYS_TRAINING
 from common.threads import blas_threads, limit_blas
 
 
@@ -56,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
     with phase("test"):
         tested = evaluate(model, test)
-    n_validation = validation_size(moments)
-    experiment.finish(Engine("one process", 1, blas_threads()), n_validation, correct, model, tested)
+    n_scored = int((train.folds != ALWAYS_TRAINING).sum())
+    engine = Engine("one process", 1, blas_threads())
+    experiment.finish(engine, len(train.labels), n_scored, correct, model, tested)
     return 0
 
 

@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,9 @@ from common.experiment import Engine
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by spark-submit: the port at which the script finds its JVM."""
+
+FIRST_ARRIVAL_S, ARRIVAL_S = 30, 1
+"""How long to wait for a first executor, and after each for another."""
 
 
 def run_spark_job(main: Callable[[], int]) -> NoReturn:
@@ -104,6 +108,8 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
     try:
         with console.phase("start Spark"):
             context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
+            if session is None:
+                _wait_for_executors(context)
         try:
             if session is None:
                 signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
@@ -119,6 +125,22 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
 
 JVM_STACK = "\n\tat "
 """What each line of a Java stack begins with."""
+
+
+def _wait_for_executors(context: SparkContext) -> None:
+    """Wait until no more executors arrive: how many there are decides in how many parts work is dealt out.
+
+    Where resources are scarce none may come for long: then Spark says so itself as soon as there are tasks.
+    """
+    if context.master.startswith("local"):
+        return
+    status = context._jsc.sc().getExecutorMemoryStatus
+    started = changed = time.monotonic()
+    known = 1  # the driver is one of them
+    while time.monotonic() < (changed + ARRIVAL_S if known > 1 else started + FIRST_ARRIVAL_S):
+        time.sleep(0.05)
+        if status().size() != known:
+            known, changed = status().size(), time.monotonic()
 
 
 class SparkError(RuntimeError):

@@ -10,18 +10,32 @@ from common.images import Block
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments
 from spark_jobs.blocks import evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.known import Known
 
 
-def read_and_reduce(context: SparkContext, experiment: Experiment) -> tuple[RDD[Block], FoldMoments]:
+def read_and_reduce(
+    context: SparkContext, experiment: Experiment, known: Known | None = None
+) -> tuple[RDD[Block], FoldMoments]:
     """Training and validation images as an RDD of blocks, and the moments of every fold.
 
+    Args:
+        context: Spark.
+        experiment: whose images.
+        known: moments of images that need not be summed again.
+
     Raises:
-        InputError: too many images are unusable.
+        InputError: too many images are unusable, or the known moments do not fit.
     """
     images = image_blocks(context, experiment.train, experiment.arguments.partitions)
+    new, summed = experiment.train, images
+    if known is not None and known.identities & new.identities:
+        new = new.without(known.identities)
+        summed = image_blocks(context, new, experiment.arguments.partitions)
     with experiment.console.phase("moments"):
-        moments, skipped = reduce_moments(images, experiment.n_classes)
+        moments, skipped = reduce_moments(summed, experiment.n_classes) if len(new) else ({}, [])
         experiment.note_skipped(skipped, experiment.train)
+        if known is not None:
+            moments = known.joined(moments, experiment)
         experiment.check_folds(moments)
     return images, moments
 

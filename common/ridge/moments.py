@@ -56,8 +56,7 @@ class Moments:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle half of the Gram matrix, which is symmetric: between processes it is what weighs."""
-        rows = np.concatenate([row[i:] for i, row in enumerate(self.gram)])
-        return _unpacked, (self.n, self.sum_x, self.sum_y, rows, self.cross)
+        return _unpacked, (self.n, self.sum_x, self.sum_y, pack(self.gram), self.cross)
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -92,16 +91,25 @@ class Moments:
         return gram, cross
 
 
-def _unpacked(n: int, sum_x: Floats, sum_y: Floats, rows: Floats, cross: Floats) -> Moments:
-    """What __reduce__ packed."""
-    d = len(sum_x)
+def pack(gram: Floats) -> Floats:
+    """The upper half of a symmetric matrix (d, d), row by row: (d(d + 1)/2,)."""
+    return np.concatenate([row[i:] for i, row in enumerate(gram)])
+
+
+def unpack(packed: Floats, d: int) -> Floats:
+    """What pack() took apart."""
     gram = np.empty((d, d))
     start = 0
     for i in range(d):
-        gram[i, i:] = rows[start : start + d - i]
+        gram[i, i:] = packed[start : start + d - i]
         gram[i:, i] = gram[i, i:]
         start += d - i
-    return Moments(n, sum_x, sum_y, gram, cross)
+    return gram
+
+
+def _unpacked(n: int, sum_x: Floats, sum_y: Floats, packed: Floats, cross: Floats) -> Moments:
+    """What __reduce__ packed."""
+    return Moments(n, sum_x, sum_y, unpack(packed, len(sum_x)), cross)
 
 
 class MomentsSum:
@@ -238,8 +246,3 @@ def training_moments(moments: FoldMoments) -> FoldMoments:
     """For each fold that validates: the moments of all other images, by subtraction."""
     everything = total(moments)
     return {fold: everything - own for fold, own in sorted(moments.items()) if fold != ALWAYS_TRAINING}
-
-
-def validation_size(moments: FoldMoments) -> int:
-    """How many images validate a model."""
-    return sum(own.n for fold, own in moments.items() if fold != ALWAYS_TRAINING)

@@ -57,7 +57,7 @@ class TableImages(Images):
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
         self.class_counts: Labels = np.sum(counted, axis=0)
         own = [file for file in table.files if split in (None, file.split)]
-        total = len(self)
+        total = int(self.class_counts.sum())
         self._limit = total if limit is None else min(limit, total)
         self._pieces: list[Piece] = []
         before = 0

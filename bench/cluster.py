@@ -1,0 +1,86 @@
+"""A real standalone Spark cluster on this machine: a master and workers, each a process of its own, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pyspark
+
+STARTED_S = 60
+
+
+@contextmanager
+def standalone_cluster(
+    folder: Path,
+    workers: int = 2,
+    cores: int = 1,
+    memory: str = "2g",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Start a cluster, and stop it when the block ends.
+
+    Args:
+        folder: for logs and the workers' files.
+        workers: how many.
+        cores: of each worker.
+        memory: of each worker, for executors.
+        environment: of all processes; this one's if None.
+
+    Yields:
+        the master's address.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "conf").mkdir()  # empty: whatever this machine's Spark is configured for stays out
+    clean = {**(environment or os.environ), "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"}
+    spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
+    with ExitStack() as stack:
+
+        def start(name: str, *words: str) -> Path:
+            log = folder / f"{name}.log"
+            with log.open("w") as stderr:
+                process = subprocess.Popen(
+                    [spark_class, *words], cwd=folder, env=clean, stdout=subprocess.DEVNULL, stderr=stderr
+                )
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return log
+
+        log = start(
+            "master", "org.apache.spark.deploy.master.Master",
+            *["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"],
+        )  # fmt: skip
+        master = _wait_for(log, r"Starting Spark master at (spark://\S+)")
+        page = _wait_for(log, r"MasterWebUI.* at (http://\S+)")
+        for i in range(workers):
+            start(
+                f"worker{i}", "org.apache.spark.deploy.worker.Worker",
+                *f"--host 127.0.0.1 --cores {cores} --memory {memory} --webui-port 0".split(),
+                *["--work-dir", f"{folder}/work{i}"], master,
+            )  # fmt: skip
+        deadline = time.monotonic() + STARTED_S
+        while True:
+            with urllib.request.urlopen(f"{page}/json/") as answer:  # noqa: S310
+                if json.load(answer)["aliveworkers"] == workers:
+                    break
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the workers did not register: see {folder}/*.log")
+            time.sleep(0.2)
+        yield master
+
+
+def _wait_for(log: Path, pattern: str) -> str:
+    deadline = time.monotonic() + STARTED_S
+    while time.monotonic() < deadline:
+        found = re.search(pattern, log.read_text())
+        if found:
+            return found[1]
+        time.sleep(0.1)
+    raise TimeoutError(log.read_text())
