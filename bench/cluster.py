@@ -1,4 +1,4 @@
-"""A real standalone Spark cluster on this machine: a master and workers, each a process of its own, on loopback."""
+"""A real standalone Spark cluster on this machine: master and workers, each a process of its own, on loopback."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """`spark-submit bench/images.py DEST --images 2000000`: any number of images, made from MNIST on the executors.
 
-Image i is MNIST's training image i mod 60,000, from the second round on turned by up to 15° and shifted by up to 2
-pixels; how far, its number alone decides. They go into an image table as training images, beside MNIST's own test set.
+Image i is MNIST's training image i mod 60,000, from the second round on turned by up to 15° and shifted by up
+to 2 pixels; how far, its number alone decides. They go into an image table as training images, beside MNIST's own
+test set.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 from pyspark import SparkContext
 
-from common.arrays import Floats, Items
+from common.arrays import Floats, Items, Keys
 from common.catalogue import Catalogue, PixelReader, Read
 from common.console import Console, Parser, data_root_flag, positive_integer
 from common.datasets import open_dataset
@@ -78,24 +79,25 @@ class AugmentingReader:
 
 def uniform(items: Items) -> Floats:
     """Three numbers in [0, 1) for each item, float64 (n, 3): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    z = (items.astype(np.uint64)[:, None] * np.uint64(3) + np.arange(1, 4, dtype=np.uint64)) * np.uint64(
-        0x9E3779B97F4A7C15
-    )
+    step = np.uint64(0x9E3779B97F4A7C15)
+    z: Keys = (items.astype(np.uint64)[:, None] * np.uint64(3) + np.arange(1, 4, dtype=np.uint64)) * step
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) / 2.0**64
+    mixed: Keys = z ^ (z >> np.uint64(31))
+    return mixed / 2.0**64
 
 
 def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any) -> Table:
     """A table of n training images and MNIST's test images."""
     train, test = open_dataset("mnist", data_root, PixelFormat())
-    assert test is not None
     ingest = Ingest.open(storage, Settings(train.shape, PixelFormat(), train.class_names, 0.2), None)
     numbers = np.arange(n)
     augmented = Catalogue(
         AugmentingReader(train.reader, len(train)), numbers, train.labels[numbers % len(train)], train.class_names
     )
-    written = ingest.write_catalogue(context, augmented, "train") + ingest.write_catalogue(context, test, "test")
+    written = ingest.write_catalogue(context, augmented, "train")
+    if test is not None:
+        written += ingest.write_catalogue(context, test, "test")
     return ingest.commit(written, [], f"{n} images made from MNIST").table
 
 

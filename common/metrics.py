@@ -64,7 +64,12 @@ class Confusion:
     @classmethod
     def of(cls, predicted: Labels, truth: Labels, n_classes: int) -> Confusion:
         """Count predicted and true classes, int64 (n,) each."""
-        return cls(n_classes, *np.unique(truth * n_classes + predicted, return_counts=True))
+        codes = truth * n_classes + predicted
+        if n_classes**2 > len(codes):
+            return cls(n_classes, *np.unique(codes, return_counts=True))
+        counts = np.bincount(codes, minlength=n_classes**2)  # the same without sorting
+        pairs = np.flatnonzero(counts)
+        return cls(n_classes, pairs, counts[pairs])
 
     def __add__(self, other: Confusion) -> Confusion:
         pairs, where = np.unique(np.concatenate([self.pairs, other.pairs]), return_inverse=True)

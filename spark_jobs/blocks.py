@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from math import ceil, isqrt
 from operator import add
@@ -43,18 +43,26 @@ def image_blocks(
         partitions: how many; None for as many as there are cores, or more where partitions would be large.
         names: whether blocks know their images' names, as test images do.
     """
-    if partitions is None:
-        # by size in the first place: a cluster that is just starting reports two cores, whatever it will have
-        cores, d = context.defaultParallelism, images.n_features
-        size = max(PARTITION_BYTES, MOMENTS_SHARE * 8 * d * d)
-        partitions = cores * ceil(len(images) * d / (cores * size))
-    parts = images.parts(partitions)
-    blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: read(part, names))
+    blocks = read_parts(context, image_parts(context, images, partitions), names)
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
 
 
-def read(part: Part, names: bool) -> Iterator[Block]:
-    """The blocks of a part, in a worker process."""
+def image_parts(context: SparkContext, images: Images, partitions: int | None) -> Sequence[Part]:
+    """Images dealt out for the executors; see image_blocks."""
+    if partitions is None:
+        # by size in the first place: a cluster that is just starting may have more cores in a moment
+        cores, d = context.defaultParallelism, images.n_features
+        size = max(PARTITION_BYTES, MOMENTS_SHARE * 8 * d * d)
+        partitions = cores * ceil(len(images) * d / (cores * size))
+    return images.parts(partitions)
+
+
+def read_parts(context: SparkContext, parts: Sequence[Part], names: bool) -> RDD[Block]:
+    """The blocks of parts, each part read where a partition is."""
+    return context.parallelize(parts, max(1, len(parts))).flatMap(lambda part: _read(part, names))
+
+
+def _read(part: Part, names: bool) -> Iterator[Block]:
     settle()
     return part.blocks(names)
 

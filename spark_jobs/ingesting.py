@@ -33,7 +33,7 @@ from common.table.writing import (
     read_content,
     write_files,
 )
-from spark_jobs.blocks import read
+from spark_jobs.blocks import read_parts
 
 PART_BYTES = 40 << 20
 """Pixels of one file, at most."""
@@ -121,8 +121,7 @@ class Ingest:
         parts = self.parts(catalogue, context.defaultParallelism)
         if not parts:
             return []
-        blocks = context.parallelize(parts, len(parts)).flatMap(lambda part: read(part, names=True))
-        return self.write(blocks, split)
+        return self.write(read_parts(context, parts, names=True), split)
 
     def write(self, blocks: RDD[Block], split: str | None) -> list[Written]:
         """Write blocks on the executors, a file or two a partition."""

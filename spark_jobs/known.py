@@ -19,7 +19,7 @@ def moments_flags(parser: Parser) -> None:
     group = parser.add_argument_group("moments")
     group.add_argument(
         "--add-moments", metavar="FILE", type=Path, action="append", default=[],
-        help="images already summed: their moments count, and those of them that --data holds are not summed again",
+        help="images summed before: their moments count, and those of them that --data holds are not read for it",
     )  # fmt: skip
     group.add_argument(
         "--subtract-moments", metavar="FILE", type=Path, action="append", default=[],

@@ -132,7 +132,7 @@ def _wait_for_executors(context: SparkContext) -> None:
 
     Where resources are scarce none may come for long: then Spark says so itself as soon as there are tasks.
     """
-    if context.master.startswith("local"):
+    if str(context.master).startswith("local"):
         return
     status = context._jsc.sc().getExecutorMemoryStatus
     started = changed = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -41,24 +42,25 @@ class RidgeModel:
     lambda_: float
     penalty: str
 
+    @cached_property
+    def path(self) -> RidgePath:
+        """The same as a path of length one."""
+        return RidgePath(self.weights[None], self.intercept[None])
+
     def score_blocks(self, pixels: Pixels) -> Iterator[tuple[slice, Floats]]:
         """One score a class for uint8 (n, height, width, channels), a block at a time.
 
         Yields:
             the images' positions, and their scores, float64 (rows, n_classes).
         """
-        path = RidgePath(self.weights[None], self.intercept[None])
         rows = score_rows(len(self.class_names))
         for start in range(0, len(pixels), rows):
             block = slice(start, min(start + rows, len(pixels)))
-            yield block, path.scores(pixels[block])[:, 0]
+            yield block, self.path.scores(pixels[block])[:, 0]
 
     def predict(self, pixels: Pixels) -> Labels:
         """The class of the highest score, int64 (n,)."""
-        predicted = np.empty(len(pixels), np.int64)
-        for block, scores in self.score_blocks(pixels):
-            predicted[block] = scores.argmax(axis=1)
-        return predicted
+        return self.path.best_classes(pixels)[0][:, 0]
 
     def save(self, folder: Path) -> None:
         """Write model.npz (the arrays) and model.json (the rest) into `folder`."""

@@ -13,13 +13,15 @@ takes it out, and b = ȳ − μᵀw brings it back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
-from common.arrays import Floats, Labels, Pixels, Singles
+from common.arrays import Floats, Indices, Labels, Pixels, Singles
 from common.ridge.features import features
 from common.ridge.moments import Moments
 
@@ -29,6 +31,9 @@ INTENSITY = 255.0
 PENALTIES = ("sum", "mean")
 
 EPSILON = float(np.finfo(np.float64).eps)
+
+PRODUCT_ROWS = 512
+"""Images of one product with the weights: their float32 features stay in a core's own cache."""
 
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
@@ -69,56 +74,106 @@ class RidgePath:
         return np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
 
     def count_correct(self, pixels: Pixels, labels: Labels) -> Labels:
-        """How many images each λ classifies correctly, int64 (n_lambdas,).
-
-        Scores are computed in float32, at half the cost, and again in float64 for those images where float32's
-        rounding errors could decide: the counts are those of float64. The sum of b and d products with weights
-        rounded to float32 is off by at most γ (‖x‖ ‖w‖ + |b|), γ = (d + 3) u / (1 − (d + 3) u), u = 2⁻²⁴, in
-        whatever order it is summed (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1,
-        and Cauchy and Schwarz).
-        """
-        n_lambdas, d, n_classes = self.weights.shape
-        weights, norms, intercepts = self._singles
-        gamma = (d + 3) * UNIT / (1 - (d + 3) * UNIT)
-        rows = score_rows(n_lambdas * n_classes)
-        correct = np.zeros(n_lambdas, np.int64)
-        for start in range(0, len(pixels), rows):
-            block, truth = pixels[start : start + rows], labels[start : start + rows]
-            x = features(block).astype(np.float32)
-            every = np.arange(len(x))
-            # classes come first and images last, which makes the maximum over classes a vector operation
-            scores = (weights @ x.T).reshape(n_classes, n_lambdas, len(x))
-            scores += self.intercepts.T.astype(np.float32)[:, :, None]
-            true_score = scores[truth, :, every]  # (rows, n_lambdas)
+        """How many images each λ classifies correctly, int64 (n_lambdas,), as float64 scores have it."""
+        correct = np.zeros(len(self.intercepts), np.int64)
+        for block, scores in self._single_scores(pixels):
+            truth, every = labels[block], np.arange(scores.shape[2])
+            true_score = scores[truth, :, every].T  # (n_lambdas, rows)
             scores[truth, :, every] = -np.inf
-            margin = true_score - scores.max(axis=0).T
-            length = np.sqrt(np.einsum("nd,nd->n", x, x))
-            # twice, for the true score and its rival; the length is rounded too, hence a little more
-            doubt = 2.01 * gamma * (length[:, None] * norms + intercepts)
+            margin = true_score - scores.max(axis=0)
             right = margin > 0
-            doubtful = np.flatnonzero((np.abs(margin) <= doubt).any(axis=1))
-            right[doubtful] = self.scores(block[doubtful]).argmax(axis=2) == truth[doubtful, None]
-            correct += right.sum(axis=0)
+            rows = self._doubtful(pixels[block], margin)
+            right[:, rows] = (self.scores(pixels[block][rows]).argmax(axis=2) == truth[rows, None]).T
+            correct += right.sum(axis=1)
         return correct
 
-    @cached_property
-    def _singles(self) -> tuple[Singles, Floats, Floats]:
-        """For intensities in 0 to 255 and in float32, and how large they are.
+    def best_classes(self, pixels: Pixels) -> tuple[Labels, Floats]:
+        """The class of the highest float64 score at each λ, int64 (n, n_lambdas), and how sure it is.
 
-        Returns:
-            weights: float32 (n_classes · n_lambdas, d).
-            norms: float64 (n_lambdas,), the largest Euclidean norm of a class's weights.
-            intercepts: float64 (n_lambdas,), the largest absolute intercept.
+        How sure: its score minus the next, float64 (n, n_lambdas), to the precision of float32.
         """
+        classes = np.empty((len(pixels), len(self.intercepts)), np.int64)
+        margins = np.empty(classes.shape)
+        for block, scores in self._single_scores(pixels):
+            best = scores.argmax(axis=0)[None]
+            margin = np.take_along_axis(scores, best, axis=0)[0]
+            np.put_along_axis(scores, best, -np.inf, axis=0)
+            margin -= scores.max(axis=0)
+            classes[block], margins[block] = best[0].T, margin.T
+            rows = self._doubtful(pixels[block], margin)
+            classes[block][rows] = self.scores(pixels[block][rows]).argmax(axis=2)
+        return classes, margins
+
+    def _single_scores(self, pixels: Pixels) -> Iterator[tuple[slice, Singles]]:
+        """Scores in float32, which cost half of what float64 does.
+
+        Yields:
+            which images, and their scores (n_classes, n_lambdas, rows): images last, so that vectors compare them.
+        """
+        x = features(pixels)
+        n_lambdas, n_classes = self.intercepts.shape
+        rows = score_rows(self.intercepts.size)
+        intercepts = self.intercepts.T.astype(np.float32)[:, :, None]
+        buffer = np.empty((PRODUCT_ROWS, x.shape[1]), np.float32)  # a new one each time would cost page faults
+        for start in range(0, len(x), rows):
+            block = slice(start, min(start + rows, len(x)))
+            scores = np.empty((n_classes * n_lambdas, block.stop - start), np.float32)
+            for first in range(start, block.stop, PRODUCT_ROWS):
+                own = x[first : min(first + PRODUCT_ROWS, block.stop)]
+                single = buffer[: len(own)]
+                single[...] = own
+                scores[:, first - start : first - start + len(own)] = (single @ self._singles.weights).T
+            by_class = scores.reshape(n_classes, n_lambdas, -1)
+            by_class += intercepts
+            yield block, by_class
+
+    def _doubtful(self, pixels: Pixels, margin: Singles) -> Indices:
+        """Of which images two float32 scores are so close, (n_lambdas, n), that rounding may have swapped them.
+
+        The sum of b and d products with weights rounded to float32 is off by at most γ (‖x‖ ‖w‖ + |b|), where
+        γ = (d + 3) u / (1 − (d + 3) u), u = 2⁻²⁴, in whatever order it is summed (Higham, Accuracy and Stability
+        of Numerical Algorithms, 2nd ed., section 3.1, and Cauchy and Schwarz). As no ‖x‖ exceeds 255 √d, most
+        images are told to be safe without it.
+        """
+        x = features(pixels)
+        d = x.shape[1]
+        gamma = (d + 3) * UNIT / (1 - (d + 3) * UNIT)
+
+        def doubt(lengths: Singles | float) -> Floats:
+            # twice, for a score and its rival; a length is rounded too, hence a little more
+            bound: Floats = self._singles.norms[:, None] * lengths + self._singles.intercepts[:, None]
+            return 2.01 * gamma * bound
+
+        rows = np.flatnonzero((np.abs(margin) <= doubt(INTENSITY * math.sqrt(d))).any(axis=0))
+        lengths = np.linalg.norm(x[rows].astype(np.float32), axis=1)
+        return rows[(np.abs(margin[:, rows]) <= doubt(lengths)).any(axis=0)]
+
+    @cached_property
+    def _singles(self) -> _Singles:
+        """The weights for intensities in 0 to 255 in float32, and how large they are."""
         by_class = np.ascontiguousarray(self.weights.transpose(2, 0, 1)) / INTENSITY  # (n_classes, n_lambdas, d)
+        weights = np.ascontiguousarray(by_class.reshape(-1, by_class.shape[2]).T, np.float32)
         norms = np.sqrt(np.square(by_class).sum(axis=2).max(axis=0))
-        weights = by_class.reshape(-1, by_class.shape[2]).astype(np.float32)
-        return weights, norms, np.abs(self.intercepts).max(axis=1)
+        return _Singles(weights, norms, np.abs(self.intercepts).max(axis=1))
+
+
+class _Singles(NamedTuple):
+    """Weights in float32.
+
+    Attributes:
+        weights: float32 (d, n_classes · n_lambdas).
+        norms: float64 (n_lambdas,), the largest Euclidean norm of a class's weights.
+        intercepts: float64 (n_lambdas,), the largest absolute intercept.
+    """
+
+    weights: Singles
+    norms: Floats
+    intercepts: Floats
 
 
 def score_rows(columns: int) -> int:
     """How many images to score at once when each has this many scores."""
-    return min(1024, max(1, SCORE_BYTES // (8 * columns)))
+    return min(2048, max(1, SCORE_BYTES // (8 * columns)))
 
 
 @dataclass(frozen=True)

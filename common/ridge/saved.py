@@ -1,7 +1,7 @@
 """Moments in a file: what is known of images that need not be read again.
 
-Sums of sums are exact, so that old and new images together are fitted as if all were read at once, to the last bit,
-and images whose own moments are subtracted leave no trace.
+Sums of sums are exact, so that old and new images together are fitted as if all were read at once, to the last
+bit, and images whose own moments are subtracted leave no trace.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class SavedMoments:
             differs = next((f"{a!r} and {b!r}" for a, b in zip(mine, theirs, strict=False) if a != b), "")
             raise InputError(
                 f"{path}: moments of {len(mine)} classes, and this run has {len(theirs)} "
-                f"({differs or 'the first of them the same'}); `ingest.py --classes` gives a table the classes of another"
+                f"({differs or 'the first of them the same'}); `ingest.py --classes` takes those of another table"
             )
 
 

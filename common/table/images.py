@@ -151,7 +151,7 @@ class TablePart:
                 ) from error
 
     def _block(self, file: str, read: pa.Table) -> Block:
-        pixels = read.column("pixels").combine_chunks()
+        pixels = _whole(read.column("pixels"))
         d = int(np.prod(self.shape))
         labels = read.column("label").to_numpy().astype(np.int64)
         if pixels.type != pa.binary(d) or pixels.null_count or not _all_below(labels, self.n_classes):
@@ -160,9 +160,14 @@ class TablePart:
             pixel_view(pixels).reshape(-1, *self.shape),
             labels,
             self.rule.of_buckets(read.column("fold").to_numpy()),
-            read.column("name").combine_chunks() if "name" in read.column_names else None,
+            _whole(read.column("name")) if "name" in read.column_names else None,
             [],
         )
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column of a row group in one piece, as it is stored; combine_chunks would copy it all the same."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _all_below(labels: Labels, n_classes: int) -> bool:

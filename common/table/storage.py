@@ -83,6 +83,11 @@ class Storage:
         filesystem, root = _filesystem(self.place)
         filesystem.delete_file(f"{root}/{name}")
 
+    def delete_folder(self, folder: str) -> None:
+        """Remove a folder and everything in it."""
+        filesystem, root = _filesystem(self.place)
+        filesystem.delete_dir(f"{root}/{folder}")
+
     def entries(self) -> set[str]:
         """Names of files and folders that lie directly in it; none where there is nothing."""
         filesystem, root = _filesystem(self.place)

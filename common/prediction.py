@@ -1,0 +1,234 @@
+"""Predictions for images without end: rows to write, and a summary that stays small."""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from common.arrays import Floats, Labels, Pixels
+from common.atomic import READABLE
+from common.catalogue import Skipped
+from common.images import Block
+from common.metrics import Confusion
+from common.pages import MOST_SKIPPED
+from common.ridge.model import RidgeModel
+from common.table.storage import Storage
+
+MOST_UNSURE = 24
+PREDICTIONS = "predictions"
+
+GROUP_ROWS = 1 << 16
+"""Rows of a row group of predictions."""
+
+
+class Unsure(NamedTuple):
+    """An image whose two best classes were close.
+
+    Attributes:
+        margin: the best score minus the next.
+        name: of the image.
+        predicted: the class of the best.
+        pixels: uint8 (height, width, channels).
+    """
+
+    margin: float
+    name: str
+    predicted: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was predicted for some images; it adds up over disjoint ones.
+
+    Attributes:
+        predicted: int64 (n_classes,), how often each class.
+        n_unusable: images that could not be scored.
+        unusable: a few of them.
+        unsure: those whose two best classes were closest.
+        confusion: of the images whose class is known.
+    """
+
+    predicted: Labels
+    n_unusable: int
+    unusable: list[Skipped]
+    unsure: list[Unsure]
+    confusion: Confusion
+
+    @classmethod
+    def nothing(cls, n_classes: int) -> Summary:
+        """That of no image."""
+        none = np.empty(0, np.int64)
+        return cls(np.zeros(n_classes, np.int64), 0, [], [], Confusion(n_classes, none, none))
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(
+            self.predicted + other.predicted,
+            self.n_unusable + other.n_unusable,
+            (self.unusable + other.unusable)[:MOST_SKIPPED],
+            heapq.nsmallest(MOST_UNSURE, self.unsure + other.unsure, key=lambda image: image[:2]),
+            self.confusion + other.confusion,
+        )
+
+    @property
+    def n(self) -> int:
+        """How many rows there are, one an image."""
+        return int(self.predicted.sum()) + self.n_unusable
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a row says.
+
+    Attributes:
+        top: how many classes, best first.
+        scores: whether with their scores.
+    """
+
+    top: int = 1
+    scores: bool = False
+
+    def schema(self) -> pa.Schema:
+        """name, predicted, score, predicted_2, score_2, ..., error."""
+        fields = [pa.field("name", pa.string())]
+        for rank in range(1, self.top + 1):
+            suffix = "" if rank == 1 else f"_{rank}"
+            fields.append(pa.field(f"predicted{suffix}", pa.dictionary(pa.int32(), pa.string())))
+            if self.scores:
+                fields.append(pa.field(f"score{suffix}", pa.float64()))
+        return pa.schema([*fields, pa.field("error", pa.string())])
+
+
+def write_predictions(
+    storage: Storage, part: int, model: RidgeModel, form: Form, blocks: Iterable[Block], known: Labels
+) -> Summary:
+    """Score images and write a Parquet file of predictions, a block at a time.
+
+    Args:
+        storage: where.
+        part: its number.
+        model: scores.
+        form: what a row says.
+        blocks: images with their names.
+        known: int64 (n_labels,), the model's class for each label of the images, -1 where it has none; a label
+            below 0 is of an image whose class is not known.
+    """
+    summary = Summary.nothing(len(model.class_names))
+    schema = form.schema()
+    names = pa.array([name.encode(*READABLE).decode() for name in model.class_names])
+    with storage.writing(PREDICTIONS) as file:
+        file.name = f"{PREDICTIONS}/part-{part:05d}.parquet"
+        with pq.ParquetWriter(
+            file.stream, schema, compression="lz4", use_dictionary=_repeating(schema), write_statistics=False
+        ) as writer:
+            waiting: list[pa.Table] = []
+            for block in blocks:
+                top, scores, margins = _best(model, block.pixels, form)
+                columns: list[Any] = [_texts(block.names or ())]
+                for rank in range(form.top):
+                    columns.append(pa.DictionaryArray.from_arrays(pa.array(top[:, rank].astype(np.int32)), names))
+                    if scores is not None:
+                        columns.append(pa.array(scores[:, rank]))
+                waiting.append(pa.table([*columns, pa.nulls(len(top), pa.string())], schema=schema))
+                if block.skipped:
+                    waiting.append(_errors(block.skipped, schema))
+                if sum(map(len, waiting)) >= GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+                summary += _summary(block, top[:, 0], margins, known, len(model.class_names))
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
+    return summary
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """Columns worth a dictionary: names are all different, scores nearly so."""
+    return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
+
+
+def _best(model: RidgeModel, pixels: Pixels, form: Form) -> tuple[Labels, Floats | None, Floats]:
+    """The best classes (n, top), their scores or None, and how far the best is ahead of the next (n,)."""
+    if form.top == 1 and not form.scores:
+        classes, margins = model.path.best_classes(pixels)
+        return classes, None, margins[:, 0]
+    n_classes = len(model.class_names)
+    top = np.empty((len(pixels), form.top), np.int64)
+    best = np.empty(top.shape)
+    margins = np.empty(len(pixels))
+    for rows, scores in model.score_blocks(pixels):
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : max(2, form.top)]
+        found = np.take_along_axis(scores, order, axis=1)
+        top[rows], best[rows] = order[:, : form.top], found[:, : form.top]
+        margins[rows] = found[:, 0] - found[:, min(1, n_classes - 1)]
+    return top, best if form.scores else None, margins
+
+
+def _texts(names: Sequence[object]) -> pa.Array:
+    if isinstance(names, pa.Array):
+        return names
+    return pa.array([str(name).encode(*READABLE).decode() for name in names], pa.string())
+
+
+def _errors(skipped: Sequence[Skipped], schema: pa.Schema) -> pa.Table:
+    n = len(skipped)
+    told = {
+        "name": _texts([image.name for image in skipped]),
+        "error": _texts([image.reason for image in skipped]),
+    }
+    return pa.table([told.get(field.name, pa.nulls(n, field.type)) for field in schema], schema=schema)
+
+
+def _summary(block: Block, predicted: Labels, margins: Floats, known: Labels, n_classes: int) -> Summary:
+    labelled = np.flatnonzero(block.labels >= 0)
+    truth = known[block.labels[labelled]] if len(known) else np.empty(0, np.int64)
+    labelled, truth = labelled[truth >= 0], truth[truth >= 0]
+    few = min(MOST_UNSURE, len(margins))
+    closest = np.argpartition(margins, few - 1)[:few] if few else ()
+    names = block.names or ()
+    return Summary(
+        np.bincount(predicted, minlength=n_classes),
+        len(block.skipped),
+        block.skipped[:MOST_SKIPPED],
+        [Unsure(float(margins[i]), str(names[i]), int(predicted[i]), block.pixels[i].copy()) for i in closest],
+        Confusion.of(predicted[labelled], truth, n_classes),
+    )
+
+
+def predictions_csv(storage: Storage, n_unusable: int) -> str:
+    """One CSV file of all parts, in their order, in their place: Id, Predicted, and what else there is.
+
+    There is a column Error only where there are errors, so that without any the file is what contests ask for.
+
+    Returns:
+        its name in the storage.
+    """
+    with storage.writing("") as file:
+        file.name = f"{PREDICTIONS}.csv"
+        text = io.TextIOWrapper(file.stream, "utf-8", newline="")
+        writer = csv.writer(text)
+        title = True
+        for part in storage.names(PREDICTIONS):
+            with pq.ParquetFile(storage.open(part)) as opened:
+                for batch in opened.iter_batches():
+                    plain = batch if n_unusable else batch.drop_columns("error")
+                    if title:
+                        writer.writerow(map(_title, plain.schema.names))
+                        title = False
+                    writer.writerows(zip(*(column.to_pylist() for column in plain.columns), strict=True))
+        text.flush()
+        text.detach()
+    storage.delete_folder(PREDICTIONS)
+    return file.name
+
+
+def _title(column: str) -> str:
+    """Id for name, Predicted2 for predicted_2."""
+    return "Id" if column == "name" else column.replace("_", "").capitalize()

@@ -1,0 +1,139 @@
+"""A fitted model's predictions for any number of images: one row each, scored where they are read.
+
+An image that cannot be used is a row too, with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from pyspark import RDD, SparkContext
+
+from common.arrays import Labels
+from common.console import Console, Parser, data_root_flag, positive_integer, quiet_flag
+from common.datasets import SPECS, open_dataset, open_table
+from common.errors import InputError
+from common.images import Block, CatalogueImages, Images
+from common.prediction import PREDICTIONS, Form, predictions_csv, write_predictions
+from common.prediction_report import write_report
+from common.ridge.model import RidgeModel
+from common.runs import RunFolder
+from common.splits import FoldRule
+from common.table.images import TableImages
+from common.table.storage import Storage
+from common.table.table import SPLITS, Table
+from spark_jobs.blocks import image_parts, read_parts
+from spark_jobs.globs import Glob, is_glob
+from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
+
+NOT_HELD_OUT = FoldRule(None, 0)
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags."""
+    parser = Parser(description="Predict the classes of images with a model that a ridge job has fitted.")
+    parser.add_argument("--model", metavar="RUN", type=Path, required=True, help="the run folder of a ridge job")
+    parser.add_argument(
+        "--data", metavar="SPEC", required=True, help=f"{SPECS}, or a glob such as 's3://bucket/new/*.jpg'"
+    )
+    data_root_flag(parser)
+    parser.add_argument("--split", choices=("all", *SPLITS), default="all", help="of sources that have splits")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", metavar="DEST", type=Path, help="the run folder (default: a new one below runs/)")
+    out.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of the predictions")
+    out.add_argument("--top", metavar="K", type=positive_integer, default=1, help="so many classes, best first")
+    out.add_argument("--scores", action="store_true", help="the score of each predicted class")
+    partitions_flag(parser)
+    quiet_flag(out)
+    return parser.parse_arguments(argv)
+
+
+class Found(NamedTuple):
+    """Images to predict, with names; and the model's class for each of their labels, -1 where it has none."""
+
+    blocks: RDD[Block]
+    known: Labels
+
+
+def find(context: SparkContext, arguments: argparse.Namespace, model: RidgeModel) -> Found:
+    """The images that --data names.
+
+    Raises:
+        InputError: there are none, or they are of another shape than the model's.
+    """
+    if is_glob(arguments.data):
+        glob = Glob.open(context, arguments.data)
+        blocks = glob.blocks(model.pixel_format, model.shape, model.class_names, np.empty(0, np.uint64))
+        return Found(blocks, np.arange(len(model.class_names)))
+    table = open_table(arguments.data)
+    if table is not None:
+        images: list[Images] = [_of_table(table, arguments, model)]
+    else:
+        splits = zip(SPLITS, open_dataset(arguments.data, arguments.data_root, model.pixel_format), strict=True)
+        images = [CatalogueImages(part) for name, part in splits if part and arguments.split in ("all", name)]
+    if not images or not sum(map(len, images)):
+        raise InputError(f"--data {arguments.data}: has no {arguments.split} images; use --split all")
+    if images[0].shape != model.shape:
+        shapes = f"images of {_shape(images[0].shape)}, and the model is for {_shape(model.shape)}"
+        raise InputError(f"--data {arguments.data}: {shapes}")
+    position = {name: label for label, name in enumerate(model.class_names)}
+    known = np.array([position.get(name, -1) for name in images[0].class_names], np.int64)
+    parts = [part for split in images for part in image_parts(context, split, arguments.partitions)]
+    return Found(read_parts(context, parts, names=True), known)
+
+
+def _of_table(table: Table, arguments: argparse.Namespace, model: RidgeModel) -> TableImages:
+    if table.shape == model.shape and table.pixel_format != model.pixel_format:
+        forms = f"its images are {table.pixel_format}, and the model's were {model.pixel_format}"
+        raise InputError(f"--data {arguments.data}: {forms}")
+    return TableImages(table, NOT_HELD_OUT, None if arguments.split == "all" else arguments.split)
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, score and write on the executors, write the run folder."""
+    arguments = parse(argv)
+    console = Console(arguments.quiet)
+    model = RidgeModel.load(arguments.model)
+    form = Form(min(arguments.top, len(model.class_names)), arguments.scores)
+    folder = RunFolder(arguments.out, "predict")
+    with spark_context("predict", console) as context, folder.written() as staging:
+        with console.phase("list"):
+            blocks, known = find(context, arguments, model)
+        storage, shared = Storage.at(str(staging)), context.broadcast((model, form, known))
+        with console.phase("predict"):
+            summary = reduce(
+                add,
+                blocks.mapPartitionsWithIndex(
+                    lambda part, own: [write_predictions(storage, part, *shared.value[:2], own, shared.value[2])]
+                ).collect(),
+            )
+        if not storage.names(PREDICTIONS):
+            raise InputError(
+                f"--out {folder.path}: what workers wrote does not arrive here; name a folder that all see"
+            )
+        if arguments.format == "csv":
+            with console.phase("csv"):
+                predictions_csv(storage, summary.n_unusable)
+        write_report(staging, summary, model, arguments, engine(context), console)
+    what = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
+    console.say(f"{folder.path / what}: {summary.n:,} rows, {summary.n_unusable:,} of them errors")
+    if summary.confusion.n:
+        console.say(
+            f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images whose class is known are right"
+        )
+    print(f"report: {folder.path / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_spark_job(main)
