@@ -79,12 +79,10 @@ class AugmentingReader:
 
 def uniform(items: Items) -> Floats:
     """Three numbers in [0, 1) for each item, float64 (n, 3): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    step = np.uint64(0x9E3779B97F4A7C15)
-    z: Keys = (items.astype(np.uint64)[:, None] * np.uint64(3) + np.arange(1, 4, dtype=np.uint64)) * step
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed: Keys = z ^ (z >> np.uint64(31))
-    return mixed / 2.0**64
+    z: Keys = (3 * items[:, None] + np.arange(1, 4)).astype(np.uint64)
+    for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        z = (z ^ z >> np.uint64(shift) if shift else z) * np.uint64(factor)
+    return z / 2.0**64
 
 
 def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any) -> Table:

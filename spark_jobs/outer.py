@@ -1,7 +1,7 @@
 """The ridge classifier with the grid dealt out: an RDD of λ, and the images broadcast once.
 
-Each worker process unpickles the images (uint8) and builds their moments once, keeps them, and then solves one
-λ a task and scores it on the held-out images (see worker.py). Fast while one worker can hold all images; gram.py
+Each worker process unpickles the images (uint8) and builds their moments once, keeps them, and then solves λ by λ
+its share of the grid and scores each on the held-out images (see worker.py). Fast while one worker can hold all images; gram.py
 has no such limit.
 """
 
@@ -21,8 +21,8 @@ from spark_jobs.worker import Training, refit, try_lambda
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, broadcast, fit every λ in a task of its own, write the run folder."""
-    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, each λ in a Spark task of its own.")
+    """Parse, load, broadcast, fit the λ where they are, write the run folder."""
+    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, the λ spread over Spark's workers.")
     experiment = Experiment.open("outer", parser.parse_arguments(argv))
     phase, lambdas = experiment.console.phase, experiment.lambdas
 
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("broadcast"):
             shared = context.broadcast(Training(train, experiment.n_classes, experiment.penalty))
         with phase("lambdas"):
-            outcomes = context.parallelize(lambdas, len(lambdas)).map(partial(try_lambda, shared)).collect()
+            # a task costs more than to solve a small system, and all λ cost the same: as many tasks as cores
+            tasks = min(len(lambdas), context.defaultParallelism)
+            outcomes = context.parallelize(lambdas, tasks).map(partial(try_lambda, shared)).collect()
         correct = np.array([outcome.correct for outcome in outcomes])
         lambda_ = experiment.best(correct)
         with phase("refit"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import stat
 import sys
@@ -19,6 +20,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from common.console import INTERRUPTED, Console, Parser, positive_integer, run_job
+from common.errors import InputError
 from common.experiment import Engine
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
@@ -95,6 +97,7 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
 
     Raises:
         SparkError: what Spark had to say, without the stacks of the JVM and of its gateway.
+        InputError: a task raised it.
         KeyboardInterrupt: Ctrl-C, whichever of the two processes it reached first.
     """
     session = SparkSession.getActiveSession()
@@ -120,11 +123,16 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
     except Py4JError as error:
         if interrupted.is_set():
             raise KeyboardInterrupt from None
-        raise SparkError(_said(error)) from None
+        said = _said(error)
+        mistake = re.search(INPUT_ERROR, said)
+        raise InputError(mistake[1]) if mistake else SparkError(said) from None
 
 
 JVM_STACK = "\n\tat "
 """What each line of a Java stack begins with."""
+
+INPUT_ERROR = rf"(?m)^{InputError.__module__}\.{InputError.__qualname__}: (.+)"
+"""How the traceback of a task ends that found the user's input wrong."""
 
 
 def _wait_for_executors(context: SparkContext) -> None:

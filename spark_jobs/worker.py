@@ -17,6 +17,7 @@ from pyspark import Broadcast
 from common.images import Block
 from common.ridge.moments import FoldMoments, moments_by_fold, total, training_moments
 from common.ridge.path import RidgePath, ridge_fit
+from spark_jobs.process import settle
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def worker_moments(training: Training) -> FoldMoments:
 
 def try_lambda(shared: Broadcast[Training], lambda_: float) -> Outcome:
     """Fit one λ without each fold in turn, and score it on that fold."""
+    settle()
     started = time.perf_counter()
     training = shared.value
     images, correct = training.images, 0

@@ -141,8 +141,10 @@ class RidgePath:
 
         def doubt(lengths: Singles | float) -> Floats:
             # twice, for a score and its rival; a length is rounded too, hence a little more
-            bound: Floats = self._singles.norms[:, None] * lengths + self._singles.intercepts[:, None]
-            return 2.01 * gamma * bound
+            bound: Floats = (
+                2.01 * gamma * (self._singles.norms[:, None] * lengths + self._singles.intercepts[:, None])
+            )
+            return bound
 
         rows = np.flatnonzero((np.abs(margin) <= doubt(INTENSITY * math.sqrt(d))).any(axis=0))
         lengths = np.linalg.norm(x[rows].astype(np.float32), axis=1)

@@ -1,0 +1,81 @@
+"""`python -m bench.strategy`: how good the choice of `ridge.py --strategy auto` is.
+
+For each case outer, inner and gram are measured in a warm Spark session, and predicted by the cost model whose
+constants are measured beside them. What counts is how much slower the chosen job is than the fastest.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from bench.harness import Claim, main, say, table
+from bench.ridge import Job, run, work
+from common.console import ridge_parser
+from common.experiment import Experiment
+from spark_jobs import gram, inner, outer
+from spark_jobs.session import configuration
+from spark_jobs.strategy import Costs, Work, choose
+
+REPEATS = 3
+MOST_INNER_S = 30.0
+"""Where inner is predicted to take longer than this it is not measured: nobody waits for what is known to lose."""
+
+JOBS: dict[str, Job] = {"gram": gram.main, "outer": outer.main, "inner": inner.main}
+CASES: list[tuple[str, list[str]]] = [
+    ("digits", ["--data", "digits"]),
+    ("digits, 10 folds, 50 λ", ["--data", "digits", "--folds", "10", "--lambdas=-3:5:50"]),
+    ("MNIST, 2,000 images", ["--data", "mnist", "--limit", "2000"]),
+    ("MNIST, 20,000 images", ["--data", "mnist", "--limit", "20000"]),
+    ("MNIST", ["--data", "mnist"]),
+    ("MNIST, 5 folds", ["--data", "mnist", "--folds", "5"]),
+    ("MNIST at 14×14, 40 λ", ["--data", "mnist", "--size", "14x14", "--lambdas=-5:5:40"]),
+]
+
+
+def measure_case(session: SparkSession, flags: list[str]) -> dict[str, Any]:
+    """Predicted and measured seconds of each job."""
+    arguments = ridge_parser("").parse_arguments([*flags, "--quiet"])
+    experiment = Experiment.open("bench", arguments)
+    context = session.sparkContext
+    choice = choose(Work.of(context, experiment), Costs.measure(context, experiment))
+    measured = {}
+    for name, job in JOBS.items():
+        if choice.seconds[name] > MOST_INNER_S:
+            continue
+        times = [work(run(job, *flags)) for _ in range(REPEATS + 1)]
+        measured[name] = statistics.median(times[1:])
+    best = min(measured.values())
+    chosen = measured[choice.strategy]
+    return {"chosen": choice.strategy, "predicted": choice.seconds, "measured": measured, "regret": chosen / best}
+
+
+def measure() -> tuple[dict[str, Any], list[Claim]]:
+    """Everything, and what it shows."""
+    session = SparkSession.builder.config(conf=configuration("bench", live=False)).getOrCreate()
+    rows: dict[str, dict[str, Any]] = {}
+    for name, flags in CASES:
+        say(name)
+        rows[name] = measure_case(session, flags)
+    session.stop()
+    cells = []
+    for name, row in rows.items():
+        predicted, measured = row["predicted"], row["measured"]
+        seconds = [f"{predicted[job]:.2f} / {measured.get(job, float('nan')):.2f}" for job in JOBS]
+        cells.append([name, *seconds, row["chosen"], f"{row['regret']:.2f}"])
+    print(table(
+        ["case", *(f"{job}: predicted / measured s" for job in JOBS), "auto", "auto / best"],
+        cells,
+    ))  # fmt: skip
+    claims = [
+        Claim.at_most(
+            "the chosen job / the fastest, worst case", max(row["regret"] for row in rows.values()), 1.25
+        ),
+    ]
+    return rows, claims
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", measure))
