@@ -11,13 +11,9 @@ Times of jobs are those of their own run folders, without opening the data, star
 
 from __future__ import annotations
 
-import io
-import json
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +23,7 @@ from pyspark.sql import SparkSession
 from sklearn.linear_model import RidgeClassifierCV
 
 from bench.harness import Claim, main, say, seconds, table
+from bench.jobs import Job, phases, run, work
 from common.console import ridge_parser
 from common.experiment import Experiment
 from common.images import Block
@@ -37,29 +34,12 @@ DATA = ("--data", "mnist")
 SIZES = (1_000, 11_000, 21_000, 60_000)
 REPEATS = 3
 FIGURE = Path(__file__).parent / "results" / "spark_speedup.png"
-NOT_WORK = {"open", "start Spark", "report", "total"}
 FIT = {"moments", "path", "validation", "refit"}
 
-Job = Callable[[Sequence[str]], int]
 
-
-def run(job: Job, *flags: str) -> dict[str, Any]:
+def run_mnist(job: Job, *flags: str) -> dict[str, Any]:
     """One run of a job on MNIST in this process: its metrics."""
-    with tempfile.TemporaryDirectory() as folder:
-        with redirect_stdout(io.StringIO()):
-            job([*DATA, "--quiet", "--out", f"{folder}/run", *flags])
-        metrics: dict[str, Any] = json.loads(Path(folder, "run", "metrics.json").read_text())
-        return metrics
-
-
-def phases(metrics: dict[str, Any], names: set[str]) -> float:
-    """Seconds in the named phases together."""
-    return float(sum(value for name, value in metrics["seconds"].items() if name in names))
-
-
-def work(metrics: dict[str, Any]) -> float:
-    """Seconds in everything that depends on the engine."""
-    return phases(metrics, set(metrics["seconds"]) - NOT_WORK)
+    return run(job, *DATA, *flags)
 
 
 def against_sklearn(images: Block, test: Block, lambdas: Sequence[float]) -> dict[str, float]:
@@ -69,7 +49,7 @@ def against_sklearn(images: Block, test: Block, lambdas: Sequence[float]) -> dic
     pairs = []
     for _ in range(5):  # in turn, so that a slow spell of the machine falls on both
         bare = seconds(lambda: x.T @ x, 1)
-        metrics = run(serial.main)
+        metrics = run_mnist(serial.main)
         pairs.append((bare, phases(metrics, FIT)))
     x /= 255
     classifier = RidgeClassifierCV(alphas=lambdas)
@@ -89,13 +69,13 @@ def engines() -> list[dict[str, Any]]:
     """Every job at every size, the median of REPEATS; Spark is warm."""
     jobs: dict[str, Job] = {"serial": serial.main, "outer": outer.main, "inner": inner.main, "gram": gram.main}
     for job in jobs.values():
-        run(job, "--limit", str(SIZES[0]))
+        run_mnist(job, "--limit", str(SIZES[0]))
     rows = []
     for size in SIZES:
         row: dict[str, Any] = {"images": size}
         for name, job in jobs.items():
             say(f"{name} at {size:,} images")
-            row[name] = statistics.median(work(run(job, "--limit", str(size))) for _ in range(REPEATS))
+            row[name] = statistics.median(work(run_mnist(job, "--limit", str(size))) for _ in range(REPEATS))
         rows.append(row)
     return rows
 

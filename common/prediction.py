@@ -213,7 +213,7 @@ def predictions_csv(storage: Storage, n_unusable: int) -> str:
     with storage.writing("") as file:
         file.name = f"{PREDICTIONS}.csv"
         text = io.TextIOWrapper(file.stream, "utf-8", newline="")
-        writer = csv.writer(text)
+        writer = csv.writer(text, lineterminator="\n")
         title = True
         for part in storage.names(PREDICTIONS):
             with pq.ParquetFile(storage.open(part)) as opened:

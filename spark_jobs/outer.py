@@ -1,8 +1,8 @@
 """The ridge classifier with the grid dealt out: an RDD of λ, and the images broadcast once.
 
 Each worker process unpickles the images (uint8) and builds their moments once, keeps them, and then solves λ by λ
-its share of the grid and scores each on the held-out images (see worker.py). Fast while one worker can hold all images; gram.py
-has no such limit.
+its share of the grid and scores each on the held-out images (see worker.py). Fast while one worker can hold all
+images; gram.py has no such limit.
 """
 
 from __future__ import annotations

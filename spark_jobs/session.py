@@ -112,7 +112,7 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
         with console.phase("start Spark"):
             context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
             if session is None:
-                _wait_for_executors(context)
+                wait_for_executors(context)
         try:
             if session is None:
                 signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
@@ -135,7 +135,7 @@ INPUT_ERROR = rf"(?m)^{InputError.__module__}\.{InputError.__qualname__}: (.+)"
 """How the traceback of a task ends that found the user's input wrong."""
 
 
-def _wait_for_executors(context: SparkContext) -> None:
+def wait_for_executors(context: SparkContext) -> None:
     """Wait until no more executors arrive: how many there are decides in how many parts work is dealt out.
 
     Where resources are scarce none may come for long: then Spark says so itself as soon as there are tasks.

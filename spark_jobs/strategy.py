@@ -275,7 +275,7 @@ def reasons(choice: Choice, work: Work, costs: Costs) -> Iterator[str]:
         f"outer does it in each of {costs.cores} workers, gram once over all"
     )
     if work.n * work.d > MOST_BROADCAST:
-        yield f"  outer would send {work.n * work.d / 2**30:.1f} GiB to each worker, {MOST_BROADCAST >> 30} at most"
+        yield f"  outer would send {work.n * work.d / 2**30:.1f} GiB to each worker: too much"
     yield (
         f"  a stage takes {1000 * costs.stage:.0f} ms to schedule, "
         f"a factorisation for all λ {costs.decompose:.2g} s, a solve for one {costs.solve:.2g} s"

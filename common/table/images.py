@@ -99,10 +99,12 @@ def _identity(file: TableFile) -> str:
 def _pieces(file: TableFile, rows: int) -> list[Piece]:
     """`rows` images of a file, from as few row groups as hold them, at even distances."""
     groups, wanted = ceil(file.rows / file.group_rows), ceil(rows / file.group_rows)
+    # the last row group may be short, and is only taken where all are
+    chosen = np.linspace(0, groups - 2, wanted).round().astype(int) if wanted < groups else np.arange(groups)
     pieces = []
-    for group in np.linspace(0, groups - 1, wanted).round().astype(int) if wanted < groups else range(groups):
-        there = min(file.group_rows, file.rows - int(group) * file.group_rows, rows)
-        pieces.append(Piece(file.file, int(group), there))
+    for group in chosen.tolist():
+        there = min(file.group_rows, file.rows - group * file.group_rows, rows)
+        pieces.append(Piece(file.file, group, there))
         rows -= there
     return pieces
 

@@ -6,7 +6,15 @@ from sklearn.linear_model import Ridge
 
 from common.arrays import Labels, Pixels
 from common.ridge.moments import Moments
-from common.ridge.path import Spectrum, best_lambda, penalty_weight, ridge_fit, ridge_path, with_intercepts
+from common.ridge.path import (
+    RidgePath,
+    Spectrum,
+    best_lambda,
+    penalty_weight,
+    ridge_fit,
+    ridge_path,
+    with_intercepts,
+)
 
 RNG = np.random.default_rng(3)
 LAMBDAS = [float(v) for v in np.logspace(-5, 5, 10)]
@@ -92,6 +100,41 @@ def test_scores_and_counts_are_those_of_the_definition() -> None:
     np.testing.assert_allclose(path.scores(pixels), scores, atol=1e-9)
     expected = (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
     assert path.count_correct(pixels, labels).tolist() == expected.tolist()
+
+
+def adversarial(n: int = 3000) -> tuple[RidgePath, Pixels]:
+    """Weights whose classes tie but for the last digits of float64: float32 tells none of them apart."""
+    weights = np.repeat(RNG.normal(size=(3, 40, 1)), 4, axis=2) * np.array([1e-3, 1.0, 300.0])[:, None, None]
+    weights[:, :, 1] *= 1 + 1e-9
+    weights[:, :, 2] *= 1 - 1e-10
+    intercepts = np.repeat(RNG.normal(size=(3, 1)), 4, axis=1)
+    intercepts[:, 3] += 1e-7
+    return RidgePath(weights, intercepts), RNG.integers(0, 256, (n, 8, 5, 1), np.uint8)
+
+
+def test_classes_and_counts_are_those_of_float64_however_close_the_scores() -> None:
+    path, pixels = adversarial()
+    scores = path.scores(pixels)
+    single = scores.astype(np.float32).argmax(axis=2)
+    best = scores.argmax(axis=2)
+    assert (single != best).mean() > 0.3  # float32 alone would be wrong
+    classes, _ = path.best_classes(pixels)
+    assert np.array_equal(classes, best)
+    labels = RNG.integers(0, 4, len(pixels))
+    assert path.count_correct(pixels, labels).tolist() == (best == labels[:, None]).sum(axis=0).tolist()
+
+
+def test_how_sure_a_class_is() -> None:
+    pixels, labels = images(500)
+    path = ridge_path(Moments.of(pixels, labels, 4), LAMBDAS)
+    ranked = np.sort(path.scores(pixels), axis=2)
+    np.testing.assert_allclose(path.best_classes(pixels)[1], ranked[:, :, -1] - ranked[:, :, -2], atol=1e-3)
+
+
+def test_no_image_has_no_class() -> None:
+    path, pixels = adversarial(0)
+    assert path.best_classes(pixels)[0].shape == (0, 3)
+    assert path.count_correct(pixels, np.empty(0, np.int64)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

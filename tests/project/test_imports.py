@@ -55,9 +55,10 @@ def test_nobody_imports_a_job() -> None:
         if is_job(path)
     }
     assert {"spark_jobs.serial", "spark_jobs.outer", "spark_jobs.inner", "spark_jobs.gram"} <= jobs
+    chooser = ROOT / "spark_jobs" / "ridge.py"  # runs whichever job is fastest
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
-            assert not imports(path) & jobs, path
+            assert path == chooser or not imports(path) & jobs, path
 
 
 def test_workers_need_neither_scikit_learn_nor_matplotlib() -> None:
@@ -80,4 +81,14 @@ def test_workers_need_neither_scikit_learn_nor_matplotlib() -> None:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 reached.add(node.module.split(".")[0])
     assert {"numpy", "common.datasets.digits", "common.datasets.idx", "common.datasets.files"} <= reached
-    assert not reached & {"sklearn", "matplotlib", "jinja2", "scipy", "requests", "pooch", "tqdm", "threadpoolctl"}
+    assert not reached & {
+        "sklearn",
+        "matplotlib",
+        "jinja2",
+        "scipy",
+        "requests",
+        "pooch",
+        "tqdm",
+        "threadpoolctl",
+        "pyarrow",
+    }

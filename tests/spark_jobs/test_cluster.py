@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import pyspark
 import pytest
 
+from bench.cluster import standalone_cluster
 from emr.package import project_zip
 from tests.conftest import ROOT, command, environment, metrics_of, serial
 
@@ -65,50 +62,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One master and two workers of one core and 1 GiB each, as processes of their own on loopback."""
     folder = tmp_path_factory.mktemp("cluster")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
-    spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
-    (folder / "conf").mkdir()
-    env = environment(SPARK_CONF_DIR=str(folder / "conf"), SPARK_LOCAL_IP="127.0.0.1")
-    with ExitStack() as stack:
-
-        def start(name: str, *words: str) -> Path:
-            log = folder / f"{name}.log"
-            process = subprocess.Popen(
-                [spark_class, *words], cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=log.open("w")
-            )
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            return log
-
-        log = start(
-            "master",
-            "org.apache.spark.deploy.master.Master",
-            *["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"],
-        )
-        master = wait_for(log, r"Starting Spark master at (spark://\S+)")
-        page = wait_for(log, r"MasterWebUI.* at (http://\S+)")
-        for i in range(2):
-            worker = "org.apache.spark.deploy.worker.Worker"
-            size = f"--host 127.0.0.1 --cores 1 --memory 1g --webui-port 0 --work-dir {folder}/work{i}".split()
-            start(f"worker{i}", worker, *size, master)
-        deadline = time.monotonic() + 60
-        while True:
-            with urllib.request.urlopen(f"{page}/json/") as answer:  # noqa: S310
-                workers = json.load(answer)["aliveworkers"]
-            if workers == 2:
-                break
-            assert time.monotonic() < deadline, "the workers did not register"
-            time.sleep(0.2)
+    with standalone_cluster(folder / "cluster", memory="1g", environment=environment()) as master:
         yield Cluster(master, folder / "bare" / "bin" / "python")
-
-
-def wait_for(log: Path, pattern: str) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = re.search(pattern, log.read_text())
-        if found:
-            return found[1]
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 @pytest.mark.mnist

@@ -1,0 +1,166 @@
+"""`python -m bench.scale`: millions of images on a standalone cluster of two executors of one core.
+
+1. Two million images made from MNIST are ingested, and fitted by gram at five sizes: is time linear in their
+   number, is the driver's memory the same for all, and how close do executors come to a bare float32 product?
+2. The same moments by the table's own reader, by Spark's mapInArrow and by an RDD of records.
+3. 5-fold cross-validation against a single fit.
+4. predict against bare numpy scoring.
+
+The driver has 1 GiB and each executor 2 GiB. Everything but the bare products, of one thread each, is done by warm
+executors; the driver's memory is that of a fresh driver each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from threadpoolctl import threadpool_limits
+
+from bench.cluster import standalone_cluster
+from bench.harness import Claim, main, say, table
+from common.arrays import Floats
+from common.ridge.model import RidgeModel
+
+SIZES = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
+SMALL = 500_000
+BARE_ROWS = 8192
+FIGURE = Path(__file__).parent / "results" / "scale.png"
+SUBMIT = ("--driver-memory", "1g", "--executor-memory", "2g")
+BENCH = Path(__file__).parent
+
+
+def submit(master: str, *words: str) -> str:
+    """The last line that a script printed."""
+    done = subprocess.run(
+        ["spark-submit", "--master", master, *SUBMIT, *words],
+        stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"{words[0]} failed:\n{done.stdout[-4000:]}")  # spark-submit prints both streams there
+    return done.stdout.splitlines()[-1]
+
+
+def bare_product_rate(seconds: float = 2.0) -> float:
+    """Images a second of a float32 XᵀX with 784 features on one thread, which numpy hands to syrk."""
+    x = np.random.default_rng(0).integers(-128, 128, (BARE_ROWS, 784)).astype(np.float32)
+    with threadpool_limits(1, user_api="blas"):
+        x.T @ x
+        started, n = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            x.T @ x
+            n += BARE_ROWS
+        return n / (time.perf_counter() - started)
+
+
+def bare_scoring_rate(model: RidgeModel, seconds: float = 2.0) -> float:
+    """Images a second of scores and their best class in numpy on one thread, from uint8 in memory, in blocks."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64 * 1024, 784), np.uint8)
+    weights: Floats = model.weights / 255
+    with threadpool_limits(1, user_api="blas"):
+        started, n = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
+            for start in range(0, len(pixels), 1024):
+                (pixels[start : start + 1024].astype(np.float64) @ weights + model.intercept).argmax(axis=1)
+            n += len(pixels)
+        return n / (time.perf_counter() - started)
+
+
+def draw(fits: dict[int, float], bare: float, cores: int) -> None:
+    """Time over the number of images."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=120)
+    axes = figure.subplots()
+    x = list(fits)
+    axes.plot(x, list(fits.values()), "o-", color="#0b6e99", label=f"gram, {cores} executors of one core")
+    axes.plot(
+        x, [n / bare / cores for n in x], "--", color="#9aa5b1", label="the bare float32 XᵀX of as many threads"
+    )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(x, [f"{n / 1e6:g} M" for n in x])
+    axes.minorticks_off()
+    axes.set_xlabel("images of 28×28")
+    axes.set_ylabel("seconds")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    FIGURE.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(FIGURE, bbox_inches="tight")
+
+
+def measure_on(master: str, folder: Path) -> dict[str, Any]:
+    """Everything that needs the cluster."""
+    big, small, model = (str(folder / name) for name in ("big", "small", "model"))
+    for place, n in ((big, SIZES[-1]), (small, SMALL)):
+        say(f"making {n:,} images on the executors")
+        say(submit(master, str(BENCH / "images.py"), place, "--images", str(n)))
+    say("a fresh driver for each size")
+    driver = str(BENCH / "scale_driver.py")
+    cold = {n: json.loads(submit(master, driver, big, small, "-", str(n))) for n in SIZES}
+    gram = str(BENCH.parent / "spark_jobs" / "gram.py")
+    submit(master, gram, "--data", f"parquet:{small}", "--out", model, "--quiet")
+    say("warm executors")
+    bare, scoring = [bare_product_rate()], [bare_scoring_rate(RidgeModel.load(Path(model)))]
+    warm = json.loads(submit(master, driver, big, small, model, *map(str, SIZES)))
+    bare.append(bare_product_rate())
+    scoring.append(bare_scoring_rate(RidgeModel.load(Path(model))))
+    return {"cold": cold, "bare": bare, "bare_scoring": scoring, **warm}
+
+
+def measure() -> tuple[dict[str, Any], list[Claim]]:
+    """Everything, and what it shows."""
+    with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
+        folder = Path(temporary)
+        environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
+        with standalone_cluster(folder / "cluster", environment=environment) as master:
+            found = measure_on(master, folder)
+    cores = found["cores"]
+    bare, scoring = statistics.mean(found["bare"]), statistics.mean(found["bare_scoring"])
+    fits = {n: found["fits"][str(n)]["work"] for n in SIZES}
+    memory = {n: sum(found["cold"][n]["peaks"].values()) for n in SIZES}
+    draw(fits, bare, cores)
+    print(table(
+        ["images", "fit, s", "images/s a core", "of bare", "driver's peak, MiB", "fit in a fresh driver, s"],
+        [[f"{n:,}", f"{seconds:.2f}", f"{n / seconds / cores:,.0f}", f"{n / seconds / cores / bare:.0%}",
+          f"{memory[n] / 2**20:.0f}", f"{_work(found['cold'][n]['seconds']):.2f}"] for n, seconds in fits.items()],
+    ))  # fmt: skip
+    paths = {name: statistics.median(times) for name, times in found["paths"].items()}
+    print()
+    print(table(
+        [f"moments of {SMALL:,} images", "seconds", "images/s a core"],
+        [[name, f"{seconds:.2f}", f"{SMALL / seconds / cores:,.0f}"] for name, seconds in paths.items()],
+    ))  # fmt: skip
+    predicted = statistics.median(n / seconds / cores for n, seconds in found["predictions"])
+    doubling = fits[SIZES[-1]] / fits[SIZES[-2]]
+    spread = max(memory.values()) / min(memory.values()) - 1
+    claims = [
+        Claim.at_most(f"time at {SIZES[-1]:,} / time at {SIZES[-2]:,}, off from 2", abs(doubling / 2 - 1), 0.15),
+        Claim.at_most("driver's peak memory, largest over smallest, less 1", spread, 0.10),
+        Claim.at_least("fit, images/s a core / bare product of a thread", fits_rate(fits, cores) / bare, 0.5),
+        Claim.at_least("moments: the table's reader / an RDD of records", paths["records"] / paths["table"], 3),
+        Claim.at_most("5 folds / a single fit", found["five_folds"], 1.3),
+        Claim.at_least(f"predict at {SMALL:,}, images/s a core / bare scoring", predicted / scoring, 0.6),
+    ]
+    return {**found, "predicted_per_core": predicted}, claims
+
+
+def _work(seconds: dict[str, float]) -> float:
+    return sum(value for name, value in seconds.items() if name not in ("open", "start Spark", "report", "total"))
+
+
+def fits_rate(fits: dict[int, float], cores: int) -> float:
+    """Images a second and core at the largest size: moments, all λ, validation, refit and test together."""
+    largest = max(fits)
+    return largest / fits[largest] / cores
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", measure))

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.arrays import Folds, Labels, Pixels
+from common.decode import PixelFormat
+from common.errors import InputError
+from common.ridge.moments import FoldMoments, moments_by_fold
+from common.ridge.saved import Basis, SavedMoments, combined
+from common.splits import FoldRule
+from tests.common.test_moments import assert_identical
+
+RNG = np.random.default_rng(9)
+BASIS = Basis((5, 4, 1), PixelFormat((5, 4), grey=True), ("ash", "beech", "żółw"), FoldRule(None, 0.2))
+
+
+def images(n: int) -> tuple[Pixels, Labels, Folds]:
+    return (
+        RNG.integers(0, 256, (n, 5, 4, 1), np.uint8),
+        RNG.integers(0, 3, n),
+        RNG.integers(-1, 1, n).astype(np.int16),
+    )
+
+
+def moments(n: int) -> FoldMoments:
+    return moments_by_fold(*images(n), 3)
+
+
+def assert_same(a: FoldMoments, b: FoldMoments) -> None:
+    assert sorted(a) == sorted(b)
+    for fold in a:
+        assert_identical(a[fold], b[fold])
+
+
+def test_saved_moments_load_to_the_last_bit(tmp_path: Path) -> None:
+    saved = SavedMoments(BASIS, moments(500), frozenset({"a", "b"}))
+    saved.save(tmp_path / "m.npz")
+    again = SavedMoments.load(tmp_path / "m.npz")
+    assert again.basis == BASIS
+    assert again.identities == {"a", "b"}
+    assert_same(again.moments, saved.moments)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
+
+
+def test_old_and_new_are_all_at_once_and_less_the_new_they_are_the_old(tmp_path: Path) -> None:
+    pixels, labels, folds = images(900)
+    whole = moments_by_fold(pixels, labels, folds, 3)
+    old = moments_by_fold(pixels[:600], labels[:600], folds[:600], 3)
+    new = moments_by_fold(pixels[600:], labels[600:], folds[600:], 3)
+    added = SavedMoments(BASIS, old, frozenset())
+    assert_same(combined(new, [added], []), whole)
+    assert_same(
+        combined({}, [SavedMoments(BASIS, whole, frozenset())], [(Path("n"), replace(added, moments=new))]), old
+    )
+
+
+def test_what_was_never_added_cannot_be_subtracted() -> None:
+    few, many = moments(50), moments(500)
+    with pytest.raises(InputError, match="not among those"):
+        combined(few, [], [(Path("gone.npz"), SavedMoments(BASIS, many, frozenset()))])
+    with pytest.raises(InputError, match="not among those"):
+        combined({0: few[0]}, [], [(Path("gone.npz"), SavedMoments(BASIS, {3: few[0]}, frozenset()))])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (replace(BASIS, shape=(4, 5, 1)), "shape"),
+        (replace(BASIS, pixel_format=PixelFormat((5, 4), binarize=0.5)), "5x4 grey"),
+        (replace(BASIS, class_names=("ash", "beech")), "3 classes, and this run has 2"),
+        (replace(BASIS, class_names=("ash", "oak", "żółw")), "'beech' and 'oak'"),
+        (replace(BASIS, rule=FoldRule(5, 0)), "--validation 0.2"),
+    ],
+)
+def test_moments_of_another_kind_are_refused_in_one_line(other: Basis, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        SavedMoments(BASIS, {}, frozenset()).check_basis(Path("m.npz"), other)
+    assert "\n" not in str(caught.value)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    with np.load(path) as arrays:
+        kept = dict(arrays)
+    np.savez(path, **{**kept, **changes})
+
+
+def other_scale(path: Path) -> None:
+    with np.load(path) as arrays:
+        described = json.loads(str(arrays["described"]))
+    rewrite(path, described=np.array(json.dumps({**described, "full_intensity": 1.0})))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:500]), "no moments can be read"),
+        (lambda path: np.savez(path, weights=np.zeros(3)), "no moments can be read"),
+        (lambda path: rewrite(path, described=np.array([{}], dtype=object)), "no moments can be read"),
+        (lambda path: rewrite(path, described=np.array('{"format": "other"}')), "format 'other'"),
+        (other_scale, "intensities up to 1, not 255"),
+        (lambda path: rewrite(path, **{"0.gram": np.zeros(7)}), "gram is"),
+        (lambda path: rewrite(path, **{"0.sum_x": np.full(20, 0.5)}), "no sums of pixels"),
+        (lambda path: rewrite(path, **{"0.cross": np.full((20, 3), np.inf)}), "no sums of pixels"),
+    ],
+)
+def test_damaged_moments_are_refused_in_one_line(tmp_path: Path, damage, message: str) -> None:
+    path = tmp_path / "m.npz"
+    SavedMoments(BASIS, moments(100), frozenset()).save(path)
+    damage(path)
+    with pytest.raises(InputError, match=message) as caught:
+        SavedMoments.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        SavedMoments(BASIS, moments(10), frozenset()).save(tmp_path / "nowhere" / "m.npz")

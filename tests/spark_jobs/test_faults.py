@@ -1,0 +1,132 @@
+"""Executors that are killed in the middle: the job ends as if nothing had happened, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from bench.cluster import standalone_cluster
+from common.datasets import open_table
+from common.ridge.saved import SavedMoments
+from tests.common.test_moments import assert_identical
+from tests.conftest import ROOT, environment, metrics_of
+
+pytestmark = [pytest.mark.spark, pytest.mark.mnist]
+
+BUSY_S = 1.0
+"""Seconds of processor time of an executor's Python workers after which it is killed."""
+
+
+class Cluster(NamedTuple):
+    master: str
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("faults") / "cluster"
+    with standalone_cluster(folder, memory="1g", environment=environment()) as master:
+        yield Cluster(master, folder)
+
+
+def processes() -> dict[int, tuple[int, str, float]]:
+    """Parent, command line and seconds of processor time of every process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            found[int(entry.name)] = (int(fields[1]), line, seconds)
+    return found
+
+
+def busy_executor(cluster: Cluster) -> int | None:
+    """An executor of this cluster whose Python workers have worked for BUSY_S."""
+    every = processes()
+    executors = [
+        pid for pid, (_, line, _) in every.items()
+        if "CoarseGrainedExecutorBackend" in line
+        and str(cluster.folder) in str(Path(f"/proc/{pid}/cwd").readlink())
+    ]  # fmt: skip
+    for executor in executors:
+        below, seconds = {executor}, 0.0
+        for _ in range(3):  # daemon, its workers
+            below |= {pid for pid, (parent, _, _) in every.items() if parent in below}
+        seconds = sum(every[pid][2] for pid in below if pid != executor and "pyspark" in every[pid][1])
+        if seconds > BUSY_S:
+            return executor
+    return None
+
+
+def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
+    """Run a job on the cluster, and on the way kill an executor that is at work."""
+    line: Sequence[str] = [
+        "spark-submit", "--master", cluster.master, "--executor-memory", "1g", "--conf",
+        "spark.driver.host=127.0.0.1", *map(str, words),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        line, cwd=cwd, env=environment(SPARK_LOCAL_IP="127.0.0.1"), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    if kill:
+        deadline = time.monotonic() + 120
+        while (victim := busy_executor(cluster)) is None:
+            assert process.poll() is None, f"it ended before it could be disturbed: {process.communicate()[0]}"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(victim, signal.SIGKILL)
+        assert process.poll() is None
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output[-4000:]
+    started = {path.name for work in cluster.folder.glob("work*/*") for path in work.iterdir() if path.is_dir()}
+    if kill:
+        assert "2" in started, "no executor took the place of the one that was killed"
+
+
+@pytest.fixture(scope="module")
+def table(cluster: Cluster, data_root: Path) -> Path:
+    """MNIST, ingested without a disturbance."""
+    submit(
+        cluster, cluster.folder, ROOT / "spark_jobs" / "ingest.py", "mnist", cluster.folder / "table",
+        "--data-root", data_root, "--size", "40x40", "--quiet", kill=False,
+    )  # fmt: skip
+    return cluster.folder / "table"
+
+
+def test_ingest_survives_the_death_of_an_executor(
+    cluster: Cluster, table: Path, tmp_path: Path, data_root: Path
+) -> None:
+    words = ["mnist", tmp_path / "table", "--data-root", data_root, "--size", "40x40", "--quiet"]
+    submit(cluster, tmp_path, ROOT / "spark_jobs" / "ingest.py", *words, kill=True)
+    disturbed, calm = open_table(f"parquet:{tmp_path / 'table'}"), open_table(f"parquet:{table}")
+    assert disturbed is not None
+    assert calm is not None
+    assert disturbed.files == calm.files  # their names are hashes of what is in them
+    assert np.array_equal(disturbed.class_counts["train"], calm.class_counts["train"])
+    there = {f"images/{path.name}" for path in (tmp_path / "table" / "images").glob("*.parquet")}
+    assert there == {file.file for file in disturbed.files}
+
+
+def test_gram_survives_the_death_of_an_executor(cluster: Cluster, table: Path, tmp_path: Path) -> None:
+    words = ["--data", f"parquet:{table}", "--folds", "5", "--partitions", "16", "--lambdas", "1,100", "--quiet"]
+    for name, kill in (("calm", False), ("disturbed", True)):
+        own = [*words, "--out", tmp_path / name, "--save-moments", tmp_path / f"{name}.npz"]
+        submit(cluster, tmp_path, ROOT / "spark_jobs" / "gram.py", *own, kill=kill)
+    calm, disturbed = (SavedMoments.load(tmp_path / f"{name}.npz").moments for name in ("calm", "disturbed"))
+    assert sorted(calm) == sorted(disturbed) == list(range(5))
+    for fold, own in calm.items():
+        assert_identical(own, disturbed[fold])
+    for key in ("validation_correct", "best_lambda", "test_accuracy"):
+        assert metrics_of(tmp_path / "calm")[key] == metrics_of(tmp_path / "disturbed")[key]

@@ -1,0 +1,325 @@
+"""Tables made on Spark: from every source, again, from where it stopped, and fitted like the source itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from common.datasets import open_table
+from common.errors import InputError
+from common.images import Block
+from common.ridge.model import RidgeModel
+from common.splits import FoldRule, hashed_test, stable_hashes
+from common.table.images import TableImages
+from common.table.table import Table
+from spark_jobs import gram, ingest, inner, outer, serial
+from tests.common.test_sources import herbarium
+from tests.conftest import ROOT, command, environment, run_main
+
+pytestmark = pytest.mark.spark
+
+JOBS = {"serial": serial.main, "outer": outer.main, "inner": inner.main, "gram": gram.main}
+
+
+def table_at(folder: Path) -> Table:
+    table = open_table(f"parquet:{folder}")
+    assert table is not None
+    return table
+
+
+def everything(folder: Path, split: str | None = None) -> Block:
+    return TableImages(table_at(folder), FoldRule(None, 0.2), split).load(names=True)
+
+
+def contents(folder: Path) -> dict[str, tuple[bytes, str]]:
+    block, names = everything(folder), table_at(folder).class_names
+    assert block.names is not None
+    return {
+        str(name): (pixels.tobytes(), names[label])
+        for name, pixels, label in zip(block.names, block.pixels, block.labels, strict=True)
+    }
+
+
+def run(*words: str | Path) -> None:
+    assert ingest.main([*map(str, words), "--quiet"]) == 0
+
+
+def quarantine(folder: Path) -> dict[str, str]:
+    table = table_at(folder)
+    if table.quarantine is None:
+        return {}
+    rows = pq.read_table(folder / table.quarantine).to_pylist()
+    assert len(rows) == table.quarantined
+    return {row["name"]: row["reason"] for row in rows}
+
+
+def test_digits(spark: Any, tmp_path: Path) -> None:
+    run("digits", tmp_path / "t")
+    images = contents(tmp_path / "t")
+    assert len(images) == 1797
+    names = list(images)
+    in_test = hashed_test(stable_hashes(names), 0.2)
+    test = {str(name) for name in everything(tmp_path / "t", "test").names or ()}
+    assert test == {name for name, held_out in zip(names, in_test, strict=True) if held_out}
+    described = json.loads((tmp_path / "t" / "dataset.json").read_text())
+    assert described["shape"] == [8, 8, 1]
+    assert described["class_names"] == list("0123456789")
+    assert described["images"] == {"train": 1797 - len(test), "test": len(test)}
+    assert set(described["columns"]) == {"pixels", "label", "name", "split", "fold"}
+    schema = pq.read_schema(tmp_path / "t" / described["files"][0]["file"])
+    assert schema.names == ["pixels", "label", "name", "split", "fold"]
+    page = (tmp_path / "t" / "report.html").read_text()
+    assert "1,797 images in 10 classes" in page
+    assert page.count('src="data:image/png') == 10
+
+
+@pytest.mark.mnist
+def test_mnist_keeps_its_own_test_set_and_jobs_agree_on_the_table(
+    spark: Any, tmp_path: Path, data_root: Path
+) -> None:
+    run("mnist", tmp_path / "t", "--data-root", data_root)
+    assert {k: int(v.sum()) for k, v in table_at(tmp_path / "t").class_counts.items()} == {
+        "train": 60_000, "test": 10_000,
+    }  # fmt: skip
+    found = {}
+    for job in ("serial", "gram", "outer"):
+        found[job] = run_main(JOBS[job], tmp_path / job, "--data", f"parquet:{tmp_path / 't'}")
+    for job in ("gram", "outer"):
+        for key in ("validation_correct", "best_lambda", "test_accuracy", "macro_f1", "images"):
+            assert found[job][key] == found["serial"][key], (job, key)
+    assert 0.855 <= found["gram"]["test_accuracy"] <= 0.870
+
+
+def bomb(path: Path) -> None:
+    """A PNG of 50,000×50,000 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+@pytest.fixture
+def spoilt(folder_of_images: Path) -> Path:
+    """A truncated image, an empty file, a bomb and a text file named .jpg."""
+    whole = (folder_of_images / "ash" / "03.png").read_bytes()
+    (folder_of_images / "ash" / "03.png").write_bytes(whole[: len(whole) // 2])
+    (folder_of_images / "beech" / "05.png").write_bytes(b"")
+    bomb(folder_of_images / "cedar" / "07.png")
+    (folder_of_images / "cedar" / "text.jpg").write_text("no image")
+    return folder_of_images
+
+
+def check_quarantine(folder: Path) -> None:
+    reasons = quarantine(folder)
+    assert set(reasons) == {"ash/03.png", "beech/05.png", "cedar/07.png", "cedar/text.jpg"}
+    assert "50000×50000 pixels" in reasons["cedar/07.png"]
+    assert reasons["cedar/text.jpg"] == "not a PNG, JPEG, BMP, TIFF or WebP image"
+    assert len(contents(folder)) == 57
+    page = (folder / "report.html").read_text()
+    assert "4 images are in quarantine" in page
+    assert all(f"{name}: " in page for name in reasons)
+
+
+def test_a_folder_with_files_that_are_no_images(spark: Any, tmp_path: Path, spoilt: Path) -> None:
+    run(f"folder:{spoilt}", tmp_path / "t", "--size", "10x12")
+    check_quarantine(tmp_path / "t")
+    metrics = run_main(gram.main, tmp_path / "run", "--data", f"parquet:{tmp_path / 't'}", "--lambdas", "1")
+    assert metrics["images"]["quarantined"] == 4
+    assert "4 images are in quarantine" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_glob_is_the_same_table_as_the_folder(spark: Any, tmp_path: Path, spoilt: Path) -> None:
+    run(f"{spoilt}/*/*", tmp_path / "glob")
+    check_quarantine(tmp_path / "glob")
+    run(f"folder:{spoilt}", tmp_path / "folder")
+    assert contents(tmp_path / "glob") == contents(tmp_path / "folder")
+    assert table_at(tmp_path / "glob").class_names == ("ash", "beech", "cedar")
+    run(f"file://{spoilt}/[ab]*/*.png", tmp_path / "some", "--grey", "--size", "4x4")
+    assert table_at(tmp_path / "some").class_names == ("ash", "beech")
+    assert len(contents(tmp_path / "some")) == 38
+
+
+def test_a_mended_image_leaves_the_quarantine(spark: Any, tmp_path: Path, spoilt: Path) -> None:
+    for source in (f"folder:{spoilt}", f"{spoilt}/*/*"):
+        place = tmp_path / source[:3].strip("/")
+        run(source, place)
+        before = contents(place)
+        text = (spoilt / "cedar" / "text.jpg").read_bytes()
+        Image.new("RGB", (12, 10), "red").save(spoilt / "cedar" / "text.jpg")
+        run(source, place)
+        assert set(quarantine(place)) == {"ash/03.png", "beech/05.png", "cedar/07.png"}
+        after = contents(place)
+        assert set(after) - set(before) == {"cedar/text.jpg"}
+        assert all(after[name] == kept for name, kept in before.items())
+        (spoilt / "cedar" / "text.jpg").write_bytes(text)
+
+
+def test_herbarium(spark: Any, tmp_path: Path) -> None:
+    herbarium(tmp_path / "h")
+    run(f"herbarium:{tmp_path / 'h'}", tmp_path / "t", "--size", "6x6")
+    assert table_at(tmp_path / "t").class_names == ("Séneçon", "Abies")
+    assert len(contents(tmp_path / "t")) == 8
+
+
+def test_images_that_came_since_are_added_and_none_moves(
+    spark: Any, tmp_path: Path, folder_of_images: Path
+) -> None:
+    late = [folder_of_images / "ash" / "07.png", *sorted((folder_of_images / "cedar").iterdir())]
+    away = tmp_path / "away"
+    away.mkdir()
+    for i, path in enumerate(late):
+        path.rename(away / str(i))
+    (folder_of_images / "cedar").rmdir()
+    run(f"folder:{folder_of_images}", tmp_path / "t")
+    before, files = contents(tmp_path / "t"), table_at(tmp_path / "t").files
+    test = set(map(str, everything(tmp_path / "t", "test").names or ()))
+    assert len(before) == 39
+    (folder_of_images / "cedar").mkdir()
+    for i, path in enumerate(late):
+        (away / str(i)).rename(path)
+    run(f"folder:{folder_of_images}", tmp_path / "t")
+    after = contents(tmp_path / "t")
+    assert len(after) == 60
+    assert {name: after[name] for name in before} == before
+    assert set(files) < set(table_at(tmp_path / "t").files)
+    assert table_at(tmp_path / "t").class_names == ("ash", "beech", "cedar")
+    assert set(map(str, everything(tmp_path / "t", "test").names or ())) & set(before) == test
+    run(f"folder:{folder_of_images}", tmp_path / "whole")
+    assert contents(tmp_path / "whole") == after
+    listed = sorted(path.name for path in (tmp_path / "t" / "images").iterdir())
+    run(f"folder:{folder_of_images}", tmp_path / "t")
+    assert sorted(path.name for path in (tmp_path / "t" / "images").iterdir()) == listed
+
+
+def test_the_classes_of_another_table(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+    run(f"folder:{folder_of_images}", tmp_path / "all")
+    only = f"{folder_of_images}/cedar/*"
+    with pytest.raises(InputError, match="only one class, 'cedar'"):
+        run(only, tmp_path / "week")
+    run(only, tmp_path / "week", "--classes", tmp_path / "all")
+    assert table_at(tmp_path / "week").class_names == ("ash", "beech", "cedar")
+    assert set(everything(tmp_path / "week").labels.tolist()) == {2}
+    (tmp_path / "classes.txt").write_text("cedar\nash\n")
+    with pytest.raises(InputError, match="'beech' of the source is not among --classes"):
+        run(f"folder:{folder_of_images}", tmp_path / "some", "--classes", tmp_path / "classes.txt")
+    run(f"{folder_of_images}/[ac]*/*", tmp_path / "two", "--classes", tmp_path / "classes.txt")
+    assert table_at(tmp_path / "two").class_names == ("cedar", "ash")
+    with pytest.raises(InputError, match="the table has other classes"):
+        run(only, tmp_path / "two", "--classes", tmp_path / "all")
+
+
+@pytest.mark.parametrize("job", list(JOBS))
+def test_every_ridge_job_fits_a_table(spark: Any, tmp_path: Path, job: str) -> None:
+    run("digits", tmp_path / "t")
+    data = ["--data", f"parquet:{tmp_path / 't'}", "--lambdas", "0:3:4"]
+    for flags in ([], ["--folds", "5"], ["--limit", "700", "--validation", "0.3"]):
+        name = "-".join(flags) or "plain"
+        expected = run_main(serial.main, tmp_path / f"serial{name}", *data, *flags)
+        found = run_main(JOBS[job], tmp_path / f"job{name}", *data, *flags)
+        for key in ("validation_correct", "best_lambda", "test_accuracy", "images", "shape", "classes"):
+            assert found[key] == expected[key], (flags, key)
+    assert found["images"]["train"] + found["images"]["validation"] == 700
+    model = RidgeModel.load(tmp_path / f"job{name}")
+    assert model.shape == (8, 8, 1)
+
+
+def refused(tmp_path: Path, *words: str | Path, message: str) -> None:
+    done = command("spark-submit", ROOT / "spark_jobs" / "ingest.py", *words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "incubator modules" not in line]
+    assert line.startswith("ingest.py: ")
+    assert message in line
+
+
+def test_what_cannot_be_ingested_is_told_in_one_line(tmp_path: Path, folder_of_images: Path) -> None:
+    refused(tmp_path, "nothing/*/*.jpg", "t", message="no file matches")
+    refused(tmp_path, "pictures", "t", message="no such source")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.tex").write_text("kept")
+    refused(tmp_path, "digits", "precious", message="holds 'thesis.tex', which is of no table")
+    assert (tmp_path / "precious" / "thesis.tex").read_text() == "kept"
+    for path in folder_of_images.rglob("*.png"):
+        path.write_bytes(b"damaged")
+    refused(tmp_path, f"{folder_of_images}/*/*", "t", "--size", "4x4", message="no image in it can be used")
+    refused(tmp_path, f"{folder_of_images}/*/*", "t", message="can be decoded")
+    done = command("spark-submit", ROOT / "spark_jobs" / "gram.py", "--data", "parquet:t", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no dataset.json there" in done.stderr
+
+
+def test_a_table_has_one_kind_of_pixels(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+    source = f"folder:{folder_of_images}"
+    run(source, tmp_path / "t", "--size", "5x6", "--grey")
+    for flags, message in (
+        (["--size", "6x6"], "its images are 5x6 grey"),
+        (["--test", "0.5"], "was made with --test 0.2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(source, tmp_path / "t", *flags)
+    with pytest.raises(InputError, match=r"its images are 5x6 grey, not 7x7"):
+        gram.main(["--data", f"parquet:{tmp_path / 't'}", "--size", "7x7", "--out", str(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"holds images of 5x6x1, and the source has 8x8x1|\(5, 6, 1\)"):
+        run("digits", tmp_path / "t")
+
+
+def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
+    tmp_path: Path, folder_of_images: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    for label, name in enumerate(("ash", "beech", "cedar")):
+        for i in range(400):
+            pixels = rng.integers(0, 256, (300, 300, 3), np.uint8)
+            Image.fromarray(pixels).save(folder_of_images / name / f"large{i:03d}.bmp")
+            assert label >= 0
+    words = ["spark-submit", "--master", "local[1]", str(ROOT / "spark_jobs" / "ingest.py")]
+    line = [*words, f"folder:{folder_of_images}", "t", "--size", "40x40", "--quiet"]
+    small = {"PYTHONPATH": str(tmp_path)}  # files of 100 images, so that some are done when it is killed
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
+        "    import spark_jobs.ingesting\n"
+        "    spark_jobs.ingesting.PART_DECODED = 100\n"
+    )
+    process = subprocess.Popen(
+        line, cwd=tmp_path, env=environment(**small), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    images = tmp_path / "t" / "images"
+    deadline = time.monotonic() + 120
+    while not images.is_dir() or len(list(images.glob("*-*.parquet"))) < 4:
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    written = {path.name for path in images.glob("*-*.parquet")}
+    assert not (tmp_path / "t" / "dataset.json").exists()
+    with pytest.raises(InputError, match=r"no dataset\.json"):
+        table_at(tmp_path / "t")
+
+    again = command(*line, cwd=tmp_path, **small)
+    assert again.returncode == 0, again.stderr
+    files = {Path(file.file).name for file in table_at(tmp_path / "t").files}
+    assert written <= files  # what was done was not done again
+    assert {path.name for path in images.iterdir()} == files
+    whole = command(*line[:-4], "whole", *line[-3:], cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert contents(tmp_path / "t") == contents(tmp_path / "whole")
+    assert len(contents(tmp_path / "t")) == 1260
+    assert sys.executable

@@ -1,0 +1,142 @@
+"""gram on images that were summed before: added, forgotten, and never read twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.errors import InputError
+from common.ridge.model import RidgeModel
+from common.ridge.saved import SavedMoments
+from spark_jobs import gram, ingest
+from tests.common.test_moments import assert_identical
+from tests.conftest import ROOT, command, run_main
+
+pytestmark = pytest.mark.spark
+
+
+def assert_same_moments(a: Path, b: Path) -> None:
+    first, second = SavedMoments.load(a), SavedMoments.load(b)
+    assert sorted(first.moments) == sorted(second.moments)
+    for fold, own in first.moments.items():
+        assert_identical(own, second.moments[fold])
+
+
+@pytest.fixture
+def weeks(spark: Any, tmp_path: Path, folder_of_images: Path) -> Path:
+    """Tables of the first images, of the later ones, and of all of them."""
+    for name in ("ash", "beech", "cedar"):
+        (tmp_path / "late" / name).mkdir(parents=True)
+        for i in range(12, 20):
+            (folder_of_images / name / f"{i}.png").rename(tmp_path / "late" / name / f"{i}.png")
+    for source, place in ((folder_of_images, "old"), (tmp_path / "late", "new")):
+        ingest.main([f"folder:{source}", str(tmp_path / place), "--grey", "--quiet"])
+    for name in ("ash", "beech", "cedar"):
+        for path in (tmp_path / "late" / name).iterdir():
+            path.rename(folder_of_images / name / path.name)
+    ingest.main([f"folder:{folder_of_images}", str(tmp_path / "all"), "--grey", "--quiet"])
+    return tmp_path
+
+
+def fit(folder: Path, table: str, out: str, *flags: str | Path) -> dict[str, Any]:
+    return run_main(gram.main, folder / out, "--data", f"parquet:{folder / table}", *map(str, flags))
+
+
+@pytest.mark.parametrize("rule", [[], ["--folds", "3"]])
+def test_old_and_new_moments_are_those_of_all_at_once(weeks: Path, rule: list[str]) -> None:
+    lambdas = ["--lambdas", "10", *rule]
+    fit(weeks, "old", "a", "--save-moments", weeks / "old.npz", *lambdas)
+    both = fit(
+        weeks, "new", "b", "--add-moments", weeks / "old.npz", "--save-moments", weeks / "both.npz", *lambdas
+    )
+    whole = fit(weeks, "all", "c", "--save-moments", weeks / "all.npz", *lambdas)
+    assert_same_moments(weeks / "both.npz", weeks / "all.npz")
+    one, other = RidgeModel.load(weeks / "b"), RidgeModel.load(weeks / "c")
+    assert np.array_equal(one.weights, other.weights)
+    assert np.array_equal(one.intercept, other.intercept)
+    images = [run["images"]["train"] + (0 if rule else run["images"]["validation"]) for run in (both, whole)]
+    assert images[0] == images[1]
+
+    fit(weeks, "new", "d", "--save-moments", weeks / "new.npz", *lambdas)
+    flags = ["--subtract-moments", weeks / "new.npz", "--save-moments", weeks / "rest.npz", *lambdas]
+    fit(weeks, "new", "e", "--add-moments", weeks / "old.npz", *flags)
+    assert_same_moments(weeks / "rest.npz", weeks / "old.npz")
+
+
+def test_images_that_were_summed_before_are_not_summed_again(
+    weeks: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = fit(weeks, "all", "a", "--save-moments", weeks / "m.npz")
+    found = fit(weeks, "all", "b", "--add-moments", weeks / "m.npz", "--save-moments", weeks / "n.npz")
+    for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
+        assert found[key] == expected[key]
+    assert_same_moments(weeks / "m.npz", weeks / "n.npz")
+    assert SavedMoments.load(weeks / "n.npz").identities == SavedMoments.load(weeks / "m.npz").identities
+    # a folder is one whole: the same files are the same images
+    data = ["--data", f"folder:{folder_of_images}", "--grey"]
+    expected = run_main(gram.main, weeks / "c", *data, "--save-moments", str(weeks / "f.npz"))
+    found = run_main(gram.main, weeks / "d", *data, "--add-moments", str(weeks / "f.npz"))
+    assert found["validation_correct"] == expected["validation_correct"]
+    assert found["images"] == expected["images"]
+
+
+def test_a_table_that_grew_is_fitted_from_what_is_new(weeks: Path, folder_of_images: Path) -> None:
+    fit(weeks, "old", "a", "--save-moments", weeks / "old.npz")
+    ingest.main([f"folder:{folder_of_images}", str(weeks / "old"), "--quiet"])
+    grown = fit(weeks, "old", "b", "--add-moments", weeks / "old.npz", "--save-moments", weeks / "grown.npz")
+    whole = fit(weeks, "all", "c", "--save-moments", weeks / "all.npz")
+    assert_same_moments(weeks / "grown.npz", weeks / "all.npz")
+    for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
+        assert grown[key] == whole[key]
+
+
+def test_what_does_not_fit_is_refused(weeks: Path) -> None:
+    fit(weeks, "old", "a", "--save-moments", weeks / "old.npz")
+    fit(weeks, "new", "b", "--save-moments", weeks / "new.npz")
+    for flags, message in (
+        (["--add-moments", weeks / "old.npz", "--add-moments", weeks / "old.npz"], "in the files before it"),
+        (["--subtract-moments", weeks / "old.npz"], "not among those"),
+        (["--add-moments", weeks / "old.npz", "--folds", "3"], "--validation 0.2, and this run has --folds 3"),
+        (["--add-moments", weeks / "old.npz", "--limit", "20"], "do not go together"),
+        (["--save-moments", weeks / "nowhere" / "m.npz"], "no such folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fit(weeks, "new", "run", *flags)
+        assert not (weeks / "run").exists()
+
+
+def test_moments_of_another_data_set_are_refused_in_one_line(weeks: Path) -> None:
+    fit(weeks, "old", "a", "--save-moments", weeks / "old.npz")
+    done = command(
+        "spark-submit", ROOT / "spark_jobs" / "gram.py", "--add-moments", "old.npz", "--out", "run", cwd=weeks
+    )
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "incubator modules" not in line]
+    said = "moments of images of shape (10, 12, 1), and this run has (8, 8, 1); they cannot be added"
+    assert line == f"gram.py: old.npz: {said}"
+
+
+def test_folds_by_subtraction_count_as_refits_from_scratch_do(weeks: Path, spark: Any) -> None:
+    """`total - fold` against a serial fit of the other folds' images, fold by fold."""
+    from common.datasets import open_table
+    from common.ridge.moments import Moments
+    from common.ridge.path import ridge_path
+    from common.splits import FoldRule
+    from common.table.images import TableImages
+
+    ingest.main(["digits", str(weeks / "digits"), "--quiet"])
+    found = fit(weeks, "digits", "run", "--folds", "5")
+    table = open_table(f"parquet:{weeks / 'digits'}")
+    assert table is not None
+    images = TableImages(table, FoldRule(5, 0), "train").load()
+    correct = np.zeros(10, np.int64)
+    for fold in range(5):
+        rest, own = images.folds != fold, images.folds == fold
+        path = ridge_path(Moments.of(images.pixels[rest], images.labels[rest], 10), found["lambdas"])
+        scores = path.scores(images.pixels[own])
+        correct += (scores.argmax(axis=2) == images.labels[own][:, None]).sum(axis=0)
+    assert found["validation_correct"] == correct.tolist()
+    assert found["images"]["validation"] == len(images.labels)
