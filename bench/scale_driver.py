@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -64,28 +65,18 @@ def interleaved(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str
 
 
 def moments_of_records(frame: DataFrame) -> FoldMoments:
-    """The plain way: an RDD of records, each image an object."""
+    """The plain way: an RDD of records, in which each image is an object, stacked a batch at a time."""
 
     def of_partition(records: Iterable[Row]) -> Iterator[FoldMoments]:
-        settle()
         sums = FoldSums(10)
-        batch: list[Row] = []
-        for record in records:
-            batch.append(record)
-            if len(batch) == BATCH:
-                _add_records(sums, batch)
-                batch = []
-        if batch:
-            _add_records(sums, batch)
+        every = iter(records)
+        while batch := list(islice(every, BATCH)):
+            pixels = np.stack([np.frombuffer(record.pixels, np.uint8) for record in batch])
+            labels = np.array([record.label for record in batch], np.int64)
+            sums.add(pixels, labels, RULE.of_buckets(np.array([record.fold for record in batch], np.int16)))
         yield sums.result()
 
     return tree_reduce(frame.rdd.mapPartitions(of_partition), merge)
-
-
-def _add_records(sums: FoldSums, batch: list[Row]) -> None:
-    pixels = np.frombuffer(b"".join(bytes(record[0]) for record in batch), np.uint8).reshape(len(batch), -1)
-    labels = np.array([record[1] for record in batch], np.int64)
-    sums.add(pixels, labels, RULE.of_buckets(np.array([record[2] for record in batch], np.int16)))
 
 
 def moments_in_arrow(frame: DataFrame) -> FoldMoments:
@@ -141,19 +132,18 @@ def warm(big: str, small: str, model: str, sizes: list[int]) -> dict[str, Any]:
     """Everything that is measured on warm executors."""
     session = SparkSession.builder.config(conf=configuration("scale", live=False)).getOrCreate()
     wait_for_executors(session.sparkContext)
-    table = Table.open(Storage.at(small))
-    n = int(table.class_counts["train"].sum())
     fit(big, sizes[0])
     fits = {}
     for size in sizes:
         every = [fit(big, size) for _ in range(REPEATS)]
         fits[size] = sorted(every, key=work)[REPEATS // 2]
-    folds = [(work(fit(small, n)), work(fit(small, n, "--folds", "5"))) for _ in range(REPEATS + 1)][1:]
+    most = sizes[-1]
+    folds = [(work(fit(big, most)), work(fit(big, most, "--folds", "5"))) for _ in range(REPEATS)]
     measured = {
         "cores": session.sparkContext.defaultParallelism,
         "fits": {size: {"seconds": metrics["seconds"], "work": work(metrics)} for size, metrics in fits.items()},
         "five_folds": statistics.median(five / one for one, five in folds),
-        "paths": compare_paths(session, table),
+        "paths": compare_paths(session, Table.open(Storage.at(small))),
         "predictions": [
             (made["images"]["predicted"], made["seconds"]["predict"]) for made in predictions(small, model)
         ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from pyspark import RDD, SparkContext
@@ -25,6 +27,9 @@ from common.table.writing import name_keys, plain_names
 WILDCARDS = re.compile(r"[*?\[{]")
 FIRST_FILES = 64
 """How many files to try for a first one that can be decoded."""
+
+SEPARATOR = "\n"
+"""What no address holds."""
 
 UNLABELLED = -1
 """The label of an image whose folder is no class."""
@@ -100,11 +105,20 @@ class Glob:
             f"{self.pattern}: none of the first {FIRST_FILES} files can be decoded; name others, or --size"
         )
 
-    def too_large(self) -> list[Skipped]:
-        """Files that are not read at all."""
+    def unread(self) -> list[Skipped]:
+        """Files that no executor sees: too large, or empty, which Spark leaves out by itself."""
         rows = self.frame.select("path", "length").where(col("length") > MAX_BYTES).collect()
         reason = f"bytes, more than the {MAX_BYTES:,} that are allowed"
-        return [Skipped(self._name(row["path"]), f"{row['length']:,} {reason}") for row in rows]
+        large = [Skipped(self._name(row["path"]), f"{row['length']:,} {reason}") for row in rows]
+        found = self.frame._jdf.inputFiles()
+        if len(found) == self.frame.select("path").count():
+            return large
+        # all in one string, because each element of a Java array would be a call of its own
+        jvm: Any = SparkContext.getOrCreate()._jvm
+        every = jvm.org.apache.hadoop.util.StringUtils.join(SEPARATOR, found).split(SEPARATOR)
+        seen = {without_scheme(row["path"]) for row in self.frame.select("path").toLocalIterator()}
+        empty = [path for path in map(without_scheme, map(unquote, every)) if path not in seen]
+        return large + [Skipped(self._name(path), "an empty file") for path in empty]
 
     def blocks(
         self,

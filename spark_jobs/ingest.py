@@ -151,7 +151,7 @@ def from_glob(
     with console.phase("decode and write"):
         blocks = glob.blocks(form, shape, settings.class_names, ingest.done)
         written = ingest.write(blocks, None)
-    return ingest.commit(written, glob.too_large(), arguments.source)
+    return ingest.commit(written, glob.unread(), arguments.source)
 
 
 def from_catalogues(

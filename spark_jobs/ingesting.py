@@ -157,6 +157,8 @@ class Ingest:
         if not files:
             first = next((f" ({name}: {reason})" for name, reason in bad.items()), "")
             raise InputError(f"{source}: no image in it can be used{first}")
+        if not files.keys() <= set(self.storage.names(IMAGES)):
+            raise InputError(f"{self.storage}: what workers wrote does not arrive here; name a DEST that all see")
         quarantine = [*self._quarantined_before(source), *(Bad(name, bad[name], source) for name in sorted(bad))]
         current = Table.open(self.storage).files if Table.exists(self.storage) else None
         if current != (self.before.files if self.before else None):
@@ -174,6 +176,8 @@ class Ingest:
             sources=tuple(dict.fromkeys([*(self.before.sources if self.before else ()), source])),
         )
         table.save()
+        if self.before and self.before.quarantine:
+            self.storage.delete(self.before.quarantine)
         shown = {label: samples[label] for label in sorted(samples)[:MOST_SAMPLES]}
         return Ingested(table, added, [Skipped(bad.name, bad.reason) for bad in quarantine], shown)
 

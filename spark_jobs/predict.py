@@ -16,6 +16,7 @@ import numpy as np
 from pyspark import RDD, SparkContext
 
 from common.arrays import Labels
+from common.catalogue import Skipped
 from common.console import Console, Parser, data_root_flag, positive_integer, quiet_flag
 from common.datasets import SPECS, open_dataset, open_table
 from common.errors import InputError
@@ -55,10 +56,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Found(NamedTuple):
-    """Images to predict, with names; and the model's class for each of their labels, -1 where it has none."""
+    """Images to predict.
+
+    Attributes:
+        blocks: with names.
+        known: int64 (n_labels,), the model's class for each of their labels, -1 where it has none.
+        unread: images that no executor will see, because they cannot be used.
+    """
 
     blocks: RDD[Block]
     known: Labels
+    unread: list[Skipped]
 
 
 def find(context: SparkContext, arguments: argparse.Namespace, model: RidgeModel) -> Found:
@@ -70,7 +78,7 @@ def find(context: SparkContext, arguments: argparse.Namespace, model: RidgeModel
     if is_glob(arguments.data):
         glob = Glob.open(context, arguments.data)
         blocks = glob.blocks(model.pixel_format, model.shape, model.class_names, np.empty(0, np.uint64))
-        return Found(blocks, np.arange(len(model.class_names)))
+        return Found(blocks, np.arange(len(model.class_names)), glob.unread())
     table = open_table(arguments.data)
     if table is not None:
         images: list[Images] = [_of_table(table, arguments, model)]
@@ -85,7 +93,7 @@ def find(context: SparkContext, arguments: argparse.Namespace, model: RidgeModel
     position = {name: label for label, name in enumerate(model.class_names)}
     known = np.array([position.get(name, -1) for name in images[0].class_names], np.int64)
     parts = [part for split in images for part in image_parts(context, split, arguments.partitions)]
-    return Found(read_parts(context, parts, names=True), known)
+    return Found(read_parts(context, parts, names=True), known, [])
 
 
 def _of_table(table: Table, arguments: argparse.Namespace, model: RidgeModel) -> TableImages:
@@ -99,6 +107,12 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return "×".join(map(str, shape))
 
 
+def without_images(unread: list[Skipped], model: RidgeModel) -> Block:
+    """A block of nothing but what cannot be used."""
+    none = np.empty(0, np.int64)
+    return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], unread)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, score and write on the executors, write the run folder."""
     arguments = parse(argv)
@@ -108,15 +122,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = RunFolder(arguments.out, "predict")
     with spark_context("predict", console) as context, folder.written() as staging:
         with console.phase("list"):
-            blocks, known = find(context, arguments, model)
-        storage, shared = Storage.at(str(staging)), context.broadcast((model, form, known))
+            blocks, known, unread = find(context, arguments, model)
+        storage = Storage.at(str(staging))
         with console.phase("predict"):
-            summary = reduce(
-                add,
-                blocks.mapPartitionsWithIndex(
-                    lambda part, own: [write_predictions(storage, part, *shared.value[:2], own, shared.value[2])]
-                ).collect(),
-            )
+            parts = blocks.mapPartitionsWithIndex(
+                lambda part, own: [write_predictions(storage, part, model, form, own, known)]
+            ).collect()
+            if unread:
+                parts.append(
+                    write_predictions(storage, len(parts), model, form, [without_images(unread, model)], known)
+                )
+            summary = reduce(add, parts)
         if not storage.names(PREDICTIONS):
             raise InputError(
                 f"--out {folder.path}: what workers wrote does not arrive here; name a folder that all see"

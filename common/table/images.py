@@ -52,6 +52,7 @@ class TableImages(Images):
         self.table = table
         self.rule = rule
         self.split = split
+        self._without = without
         self.shape = table.shape
         self.class_names = table.class_names
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
@@ -80,7 +81,7 @@ class TableImages(Images):
 
     def without(self, identities: frozenset[str]) -> TableImages:
         """The same but for some files."""
-        return TableImages(self.table, self.rule, self.split, self._limit, identities)
+        return TableImages(self.table, self.rule, self.split, self._limit, self._without | identities)
 
     def parts(self, count: int) -> list[TablePart]:
         """Row groups in their order, in parts of even size."""

@@ -219,7 +219,7 @@ class _FileInTheMaking:
         if self.n_waiting:
             self._write(self.n_waiting)
         self.writing.name = f"{IMAGES}/{self.split}-{self.digest.hexdigest()}.parquet"
-        return TableFile(self.writing.name, self.split, self.rows, self.group_rows)
+        return TableFile(self.writing.name, self.split, self.rows, min(self.rows, self.group_rows))
 
 
 @dataclass(frozen=True)

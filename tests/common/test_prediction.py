@@ -35,7 +35,7 @@ def a_block(n: int, start: int = 0, skipped: int = 0) -> Block:
 
 
 def scores_of(model: RidgeModel, block: Block) -> np.ndarray:
-    return block.pixels.reshape(len(block.pixels), -1) / 255 @ model.weights + model.intercept
+    return block.pixels.reshape(len(block.pixels), 12) / 255 @ model.weights + model.intercept
 
 
 def test_a_row_an_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
