@@ -88,7 +88,9 @@ def uniform(items: Items) -> Floats:
 def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any) -> Table:
     """A table of n training images and MNIST's test images."""
     train, test = open_dataset("mnist", data_root, PixelFormat())
-    ingest = Ingest.open(storage, Settings(train.shape, PixelFormat(), train.class_names, 0.2), None)
+    ingest = Ingest.open(
+        storage, Settings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST"), None
+    )
     numbers = np.arange(n)
     augmented = Catalogue(
         AugmentingReader(train.reader, len(train)), numbers, train.labels[numbers % len(train)], train.class_names
@@ -96,7 +98,7 @@ def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any)
     written = ingest.write_catalogue(context, augmented, "train")
     if test is not None:
         written += ingest.write_catalogue(context, test, "test")
-    return ingest.commit(written, [], f"{n} images made from MNIST").table
+    return ingest.commit(written, [], n + (len(test) if test else 0)).table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

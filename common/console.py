@@ -255,7 +255,7 @@ def run_job(main: Callable[[], int]) -> NoReturn:
         print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; nothing was written", file=sys.stderr)
+        print(f"{Path(sys.argv[0]).name}: interrupted; no result was written", file=sys.stderr)
         code = INTERRUPTED
     except Exception:
         traceback.print_exc()

@@ -17,6 +17,7 @@ from pyspark.sql.types import Row
 
 from common.arrays import Keys
 from common.catalogue import Skipped, printable
+from common.datasets import AT_PATH, NAMED, TABLE
 from common.datasets.files import MAX_BYTES
 from common.decode import PixelFormat, UndecodableImageError, decode
 from common.errors import InputError
@@ -25,6 +26,9 @@ from common.splits import ALWAYS_TRAINING
 from common.table.writing import name_keys, plain_names
 
 WILDCARDS = re.compile(r"[*?\[{]")
+LISTING_TASKS = 2
+"""Tasks a core in which files are listed."""
+
 FIRST_FILES = 64
 """How many files to try for a first one that can be decoded."""
 
@@ -36,8 +40,8 @@ UNLABELLED = -1
 
 
 def is_glob(spec: str) -> bool:
-    """Whether a source is named by wildcards."""
-    return WILDCARDS.search(spec) is not None
+    """Whether a source is named by wildcards; folder:PATH and the like are taken as they are."""
+    return WILDCARDS.search(spec) is not None and spec.partition(":")[0] not in {*NAMED, *AT_PATH, TABLE}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class Glob:
         # Spark counts 4 MB for opening a file, which would make a partition of every 32 images
         session.conf.set("spark.sql.files.openCostInBytes", str(32 << 10))
         session.conf.set("spark.sql.files.maxPartitionBytes", str(64 << 20))
+        # nor a task for every file to find out how large it is
+        parallelism = str(LISTING_TASKS * context.defaultParallelism)
+        session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", parallelism)
         try:
             frame = session.read.format("binaryFile").load(pattern).select("path", "length", "content")
         except AnalysisException as error:
@@ -105,13 +112,17 @@ class Glob:
             f"{self.pattern}: none of the first {FIRST_FILES} files can be decoded; name others, or --size"
         )
 
+    def count(self) -> int:
+        """How many files there are."""
+        return len(self.frame._jdf.inputFiles())
+
     def unread(self) -> list[Skipped]:
         """Files that no executor sees: too large, or empty, which Spark leaves out by itself."""
         rows = self.frame.select("path", "length").where(col("length") > MAX_BYTES).collect()
         reason = f"bytes, more than the {MAX_BYTES:,} that are allowed"
         large = [Skipped(self._name(row["path"]), f"{row['length']:,} {reason}") for row in rows]
         found = self.frame._jdf.inputFiles()
-        if len(found) == self.frame.select("path").count():
+        if len(found) == self.frame.count():
             return large
         # all in one string, because each element of a Java array would be a call of its own
         jvm: Any = SparkContext.getOrCreate()._jvm

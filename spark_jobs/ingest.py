@@ -114,12 +114,12 @@ def settings_for(
     chosen = class_names_of(arguments.classes) if arguments.classes else None
     classes = joined_classes(found, before, chosen)
     if before is None:
-        return Settings(shape, form, classes, arguments.test or TEST_FRACTION)
+        return Settings(shape, form, classes, arguments.test or TEST_FRACTION, arguments.source)
     if before.shape != shape:
         raise InputError(
             f"{before.storage}: holds images of {before.shape}, and the source has {shape}; use --size"
         )
-    return Settings(shape, form, classes, before.test_fraction)
+    return Settings(shape, form, classes, before.test_fraction, arguments.source)
 
 
 def pixel_format_for(arguments: argparse.Namespace, before: Table | None) -> PixelFormat:
@@ -151,7 +151,7 @@ def from_glob(
     with console.phase("decode and write"):
         blocks = glob.blocks(form, shape, settings.class_names, ingest.done)
         written = ingest.write(blocks, None)
-    return ingest.commit(written, glob.unread(), arguments.source)
+    return ingest.commit(written, glob.unread(), glob.count())
 
 
 def from_catalogues(
@@ -170,7 +170,7 @@ def from_catalogues(
             for catalogue, split in splits
             for part in ingest.write_catalogue(context, relabelled(catalogue, settings.class_names), split)
         ]
-    return ingest.commit(written, [], arguments.source)
+    return ingest.commit(written, [], sum(len(catalogue) for catalogue, _ in splits))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -187,7 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = ingested.table
     train, test = (int(table.class_counts[split].sum()) for split in ("train", "test"))
     console.say(
-        f"{storage}: {ingested.added:,} images added, {len(ingested.quarantined):,} in quarantine; "
+        f"{storage}: {ingested.added:,} images added"
+        + (f", {ingested.already:,} names were there before" if ingested.already else "")
+        + f", {len(ingested.quarantined):,} in quarantine; "
         f"now {train:,} training and {test:,} test images of {len(table.class_names):,} classes"
     )
     print(f"report: {report}")

@@ -53,7 +53,7 @@ class Ingest:
         storage: where it is.
         settings: how its files are made.
         before: the table as it was, if there was one.
-        known: files that are there: the table's own, and those that an ingest wrote which did not come to its end.
+        known: files that are there: the table's own, and those that a killed ingest of the same source wrote.
     """
 
     storage: Storage
@@ -85,7 +85,9 @@ class Ingest:
             foreign = storage.entries() - {IMAGES, QUARANTINE_FOLDER, MANIFEST, REPORT}
             if foreign:
                 raise InputError(f"{storage}: holds {min(foreign)!r}, which is of no table; name another DEST")
-            storage.write(f"{IMAGES}/{uuid.uuid4().hex}{PARTIAL}", b"")  # shows now and not after an hour of work
+            probe = f"{IMAGES}/{uuid.uuid4().hex}{PARTIAL}"
+            storage.write(probe, b"")  # whether it can be written shows now and not after an hour of work
+            storage.delete(probe)
         except OSError as error:
             raise InputError(
                 f"{storage}: cannot be written ({error.strerror or error}); name another DEST"
@@ -128,17 +130,18 @@ class Ingest:
         storage, settings = self.storage, self.settings
         return blocks.mapPartitions(lambda part: [write_files(storage, settings, part, split)]).collect()
 
-    def commit(self, written: Sequence[Written], skipped: Sequence[Skipped], source: str) -> Ingested:
+    def commit(self, written: Sequence[Written], skipped: Sequence[Skipped], listed: int) -> Ingested:
         """Make what was written visible, all at once.
 
         Args:
             written: what the executors wrote.
             skipped: images that could not be used and that no executor saw.
-            source: what it was made from.
+            listed: how many images the source has.
 
         Raises:
             InputError: there is no image, or somebody else changed the table meanwhile.
         """
+        source = self.settings.source
         files = {content.file.file: content.file for content in self.known}
         counts = {split: np.zeros(len(self.settings.class_names), np.int64) for split in SPLITS}
         for content in self.known:
@@ -179,7 +182,9 @@ class Ingest:
         if self.before and self.before.quarantine:
             self.storage.delete(self.before.quarantine)
         shown = {label: samples[label] for label in sorted(samples)[:MOST_SAMPLES]}
-        return Ingested(table, added, [Skipped(bad.name, bad.reason) for bad in quarantine], shown)
+        return Ingested(
+            table, added, listed - added - len(bad), [Skipped(bad.name, bad.reason) for bad in quarantine], shown
+        )
 
     def _quarantined_before(self, source: str) -> list[Bad]:
         """What other sources could not give: this one's unusable images were all tried again."""
@@ -216,11 +221,13 @@ class Ingested(NamedTuple):
     Attributes:
         table: as it is now.
         added: how many images are new.
+        already: how many names of the source were there before, and were left alone.
         quarantined: all that could not be used.
         samples: an image of each of a few classes, uint8 (height, width, channels), by label.
     """
 
     table: Table
     added: int
+    already: int
     quarantined: list[Skipped]
     samples: dict[int, Pixels]

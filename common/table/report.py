@@ -21,6 +21,7 @@ MOST_BARS = 60
 def write_report(
     table: Table,
     added: int,
+    already: int,
     quarantined: Sequence[Skipped],
     samples: Mapping[int, Pixels],
     engine: Engine,
@@ -31,6 +32,7 @@ def write_report(
     Args:
         table: as it is now.
         added: how many images this run added.
+        already: how many names of its source were there before.
         quarantined: the images that could not be used.
         samples: an image of each of a few classes, by label.
         engine: what it ran on.
@@ -50,6 +52,7 @@ def write_report(
         n=int(counts.sum()),
         splits={split: int(own.sum()) for split, own in table.class_counts.items()},
         added=added,
+        already=already,
         rate=added / busy if busy else 0,
         engine=engine.name,
         samples=[

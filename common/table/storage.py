@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -63,7 +63,8 @@ class Storage:
                 yield written
             filesystem.move(partial, f"{root}/{written.name}")
         except BaseException:
-            filesystem.delete_file(partial)
+            with suppress(OSError):  # it may not have come into being
+                filesystem.delete_file(partial)
             raise
 
     def write(self, name: str, data: bytes) -> None:

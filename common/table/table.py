@@ -93,11 +93,17 @@ class Table:
 
     @classmethod
     def exists(cls, storage: Storage) -> bool:
-        """Whether a finished table is there."""
+        """Whether a finished table is there.
+
+        Raises:
+            InputError: the place cannot be reached.
+        """
         try:
             storage.open(MANIFEST).close()
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise InputError(f"{storage}: cannot be read ({str(error).splitlines()[0]})") from error
         return True
 
     @classmethod

@@ -41,8 +41,8 @@ where level 1 takes 1, and makes it an eighth smaller and a quarter faster to re
 MOST_SAMPLES = 30
 """Classes of which a file's first image is kept for the report."""
 
-SETTINGS = b"image_table"
-"""Key of a file's metadata under which it says how it was made."""
+SETTINGS, SOURCE = b"image_table", b"image_source"
+"""Keys of a file's metadata under which it says how and from what it was made."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,21 @@ class Settings:
         pixel_format: what images are turned into.
         class_names: one name a class.
         test_fraction: of names, held out for the test where the source does not say.
+        source: what the images are from; the same images from elsewhere are the same all the same.
     """
 
     shape: tuple[int, int, int]
     pixel_format: PixelFormat
     class_names: tuple[str, ...]
     test_fraction: float
+    source: str
 
     def metadata(self) -> dict[bytes, bytes]:
         """What each file says of itself."""
         digest = hashlib.sha256("\0".join(self.class_names).encode()).hexdigest()
         said = {**asdict(self), "class_names": digest, "format": FORMAT}
-        return {SETTINGS: json.dumps(said, sort_keys=True).encode()}
+        del said["source"]
+        return {SETTINGS: json.dumps(said, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
 
     def schema(self) -> pa.Schema:
         """The columns of each file."""
@@ -261,8 +264,8 @@ def read_content(storage: Storage, file: str, settings: Settings | None) -> Cont
     """
     try:
         with pq.ParquetFile(storage.open(file), page_checksum_verification=True) as opened:
-            said = (opened.schema_arrow.metadata or {}).get(SETTINGS)
-            if settings is not None and said != settings.metadata()[SETTINGS]:
+            said = opened.schema_arrow.metadata or {}
+            if settings is not None and any(said.get(key) != own for key, own in settings.metadata().items()):
                 return None
             rows, group_rows = opened.metadata.num_rows, opened.metadata.row_group(0).num_rows
             read = opened.read(["name", "label"])

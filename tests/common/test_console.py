@@ -120,7 +120,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nothing(tmp_path: Path, folder_of_im
     job.process.send_signal(signal.SIGINT)
     job.read_until(None)
     assert job.process.returncode == 130
-    assert job.shown.endswith("serial.py: interrupted; nothing was written\r\n")
+    assert job.shown.endswith("serial.py: interrupted; no result was written\r\n")
     assert sorted(tmp_path.rglob("*")) == before
 
 

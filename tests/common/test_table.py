@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from common.table.writing import Settings, read_content, write_files
 from tests.common.test_moments import assert_identical
 
 RNG = np.random.default_rng(8)
-SETTINGS = Settings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25)
+SETTINGS = Settings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25, "a test")
 HOLD_OUT = FoldRule(None, 0.2)
 
 
@@ -217,8 +218,8 @@ def test_what_is_known_of_a_file_that_was_written_before(tmp_path: Path) -> None
     assert content is not None
     assert content.file == file
     assert len(np.unique(content.hashes)) == 30
-    other = Settings((5, 4, 1), PixelFormat(), ("ash", "beech", "oak"), 0.25)
-    assert read_content(table.storage, file.file, other) is None
+    for other in (replace(SETTINGS, class_names=("ash", "beech", "oak")), replace(SETTINGS, source="another")):
+        assert read_content(table.storage, file.file, other) is None
     assert read_content(table.storage, file.file, None) is not None
     assert read_content(table.storage, "images/nothing", None) is None
 

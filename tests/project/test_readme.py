@@ -24,6 +24,8 @@ COMMANDS = [
 ELSEWHERE = {
     "make test": "is what runs this",
     "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
 
@@ -59,8 +61,9 @@ def test_the_commands_are_found() -> None:
 def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Path) -> None:
     if line in NEEDS_MNIST and not (DATA / "mnist").is_dir():
         pytest.skip("MNIST is not there: make data, or set IMAGE_DATA_ROOT")
-    if "my-images" in line and not (checkout / "my-images").exists():
-        shutil.copytree(folder_of_images, checkout / "my-images")
+    for name in ("my-images", "week2"):
+        if name in line and not (checkout / name).exists():
+            shutil.copytree(folder_of_images, checkout / name)
     if "my-herbarium" in line and not (checkout / "my-herbarium").exists():
         herbarium(checkout / "my-herbarium")
     offline = {}
@@ -79,6 +82,6 @@ def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Pa
     if "spark_jobs/" in line or "make run" in line:
         report = Path(done.stdout.splitlines()[-1].removeprefix("report: "))
         assert report.is_file()
-        assert report.is_relative_to(checkout / "runs")
+        assert report.is_relative_to(checkout / ("tables" if "ingest.py" in line else "runs"))
     if line == "make zip":
         assert (checkout / "dist" / "project.zip").is_file()

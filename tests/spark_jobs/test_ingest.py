@@ -324,3 +324,28 @@ def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
     assert contents(tmp_path / "t") == contents(tmp_path / "whole")
     assert len(contents(tmp_path / "t")) == 1260
     assert sys.executable
+
+
+def test_what_a_killed_ingest_of_another_source_left_does_not_become_visible(
+    spark: Any, tmp_path: Path, folder_of_images: Path
+) -> None:
+    run(f"folder:{folder_of_images}", tmp_path / "t")
+    (tmp_path / "t" / "dataset.json").unlink()  # as if it had been killed just before its end
+    run(f"{folder_of_images}/[ab]*/*.png", tmp_path / "t")
+    assert len(contents(tmp_path / "t")) == 40
+    assert len(list((tmp_path / "t" / "images").iterdir())) == len(table_at(tmp_path / "t").files)
+
+
+def test_names_that_are_there_already_are_counted(
+    spark: Any, tmp_path: Path, folder_of_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(f"folder:{folder_of_images}", tmp_path / "t")
+    for source in (f"folder:{folder_of_images}", f"{folder_of_images}/*/*.png"):
+        assert ingest.main([source, str(tmp_path / "t")]) == 0
+        assert "0 images added, 60 names were there before, 0 in quarantine" in capsys.readouterr().out
+
+
+def test_a_folder_whose_name_has_brackets_is_no_glob(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+    folder_of_images.rename(tmp_path / "photos[2026]*")
+    run(f"folder:{tmp_path}/photos[2026]*", tmp_path / "t")
+    assert len(contents(tmp_path / "t")) == 60
