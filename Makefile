@@ -49,6 +49,8 @@ data: $(READY) ## download MNIST to data/, checksums verified
 
 bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
+	@$(BIN)/python -m bench.scale --json bench/results/scale.json
+	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 
 zip: $(READY) ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip

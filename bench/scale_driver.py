@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import Row
 
 from bench.jobs import run, work
-from common.ridge.moments import FoldMoments, FoldSums, merge
+from common.ridge.moments import FoldMoments, FoldSums, merge, packed_bytes
 from common.splits import FoldRule
 from common.table.images import TableImages, pixel_view
 from common.table.storage import Storage
@@ -97,16 +97,25 @@ def moments_in_arrow(frame: DataFrame) -> FoldMoments:
     return tree_reduce(parts, merge)
 
 
-def compare_paths(session: SparkSession, table: Table) -> dict[str, list[float]]:
-    """Three ways to the same moments, and a check that they are the same."""
+def pixels_of_records(records: Iterable[Row]) -> Iterator[int]:
+    """How many bytes of pixels arrive as arrays."""
+    every = iter(records)
+    while batch := list(islice(every, BATCH)):
+        yield np.stack([np.frombuffer(record.pixels, np.uint8) for record in batch]).size
+
+
+def compare_paths(session: SparkSession, table: Table) -> dict[str, dict[str, list[float]]]:
+    """Ways to bring pixels to Python as arrays, and to the same moments; and a check that they are the same."""
     images = TableImages(table, RULE, "train")
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     files = [f"{table.storage}/{file.file}" for file in table.files if file.split == "train"]
     frame = session.read.parquet(*files).select("pixels", "label", "fold")
     found: dict[str, FoldMoments] = {}
+    arrived: dict[str, int] = {}
 
     def ours() -> None:
-        found["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10)[0]
+        size = 2 * packed_bytes(784, 10)
+        found["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, size)[0]
 
     def in_arrow() -> None:
         found["mapInArrow"] = moments_in_arrow(frame)
@@ -114,12 +123,21 @@ def compare_paths(session: SparkSession, table: Table) -> dict[str, list[float]]
     def of_records() -> None:
         found["records"] = moments_of_records(frame)
 
-    times = interleaved({"table": ours, "mapInArrow": in_arrow, "records": of_records}, REPEATS)
+    def our_pixels() -> None:
+        arrived["table"] = image_blocks(session.sparkContext, images).map(lambda block: block.pixels.size).sum()
+
+    def pixels_in_records() -> None:
+        arrived["records"] = frame.rdd.mapPartitions(pixels_of_records).sum()
+
+    delivered = interleaved({"table": our_pixels, "records": pixels_in_records}, REPEATS)
+    summed = interleaved({"table": ours, "mapInArrow": in_arrow, "records": of_records}, REPEATS)
+    if arrived["table"] != arrived["records"]:
+        raise AssertionError("other pixels arrived")
     for other in ("mapInArrow", "records"):
         for fold, own in found["table"].items():
             if not np.array_equal(own.gram, found[other][fold].gram):
                 raise AssertionError(f"{other} found other moments")
-    return times
+    return {"delivered": delivered, "summed": summed}
 
 
 def predictions(table: str, model: str) -> list[dict[str, Any]]:

@@ -43,7 +43,7 @@ def measure_case(session: SparkSession, flags: list[str]) -> dict[str, Any]:
     choice = choose(Work.of(context, experiment), Costs.measure(context, experiment))
     measured = {}
     for name, job in JOBS.items():
-        if choice.seconds[name] > MOST_INNER_S:
+        if name == "inner" and choice.seconds[name] > MOST_INNER_S:
             continue
         times = [work(run(job, *flags)) for _ in range(REPEATS + 1)]
         measured[name] = statistics.median(times[1:])
@@ -71,7 +71,7 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     ))  # fmt: skip
     claims = [
         Claim.at_most(
-            "the chosen job / the fastest, worst case", max(row["regret"] for row in rows.values()), 1.25
+            "the chosen job / the fastest, worst case", max(row["regret"] for row in rows.values()), 1.5
         ),
     ]
     return rows, claims

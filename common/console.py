@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
@@ -42,6 +42,9 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, and whose values may begin with a minus sign."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line and exit with 2."""
         print(f"{self.prog}: {message}; --help lists the flags", file=sys.stderr)
@@ -64,7 +67,9 @@ def ridge_parser(description: str) -> Parser:
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
     data_root_flag(data)
-    data.add_argument("--limit", metavar="N", type=positive_integer, help="so many training images, stratified")
+    data.add_argument(
+        "--limit", metavar="N", type=positive_integer, help="so many training images, of each class its share"
+    )
     pixel_flags(data)
     data.add_argument(
         "--max-corrupt",

@@ -26,6 +26,7 @@ from common.evaluation import Evaluation
 from common.images import Block, CatalogueImages, Images
 from common.report import write_report
 from common.ridge.model import RidgeModel
+from common.ridge.moments import packed_bytes
 from common.ridge.path import RidgePath, best_lambda
 from common.runs import RunFolder, write_json, write_skipped
 from common.splits import ALWAYS_TRAINING, FoldRule, hold_out, limit
@@ -63,6 +64,7 @@ class Experiment:
         train: training and validation images, and which of them validate.
         test: test images.
         form: what images are turned into.
+        split: what decides in which split and fold an image is.
         quarantined: images that were unusable when their table was made.
         skipped: images that turned out unusable so far.
     """
@@ -74,6 +76,7 @@ class Experiment:
     train: Images
     test: Images
     form: PixelFormat
+    split: str
     quarantined: int = 0
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -88,10 +91,11 @@ class Experiment:
         folder = RunFolder(arguments.out, f"{job}-{arguments.data.partition(':')[0]}")
         with console.phase("open"):
             form, quarantined = pixel_format(arguments), 0
+            split = f"--seed {arguments.seed} --test {arguments.test:g}"
             table = open_table(arguments.data)
             if table is not None:
                 train, test = _split_table(table, arguments, form)
-                form, quarantined = table.pixel_format, table.quarantined
+                form, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
             else:
                 train, test = _split_catalogue(arguments, form)
             if arguments.limit is not None and arguments.limit > len(train):
@@ -103,7 +107,7 @@ class Experiment:
             if unseen:
                 console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
         _check_memory(train, arguments.folds or 1, len(arguments.lambdas))
-        return cls(job, arguments, console, folder, train, test, form, quarantined)
+        return cls(job, arguments, console, folder, train, test, form, split, quarantined)
 
     @property
     def lambdas(self) -> tuple[float, ...]:
@@ -119,6 +123,11 @@ class Experiment:
     def n_classes(self) -> int:
         """How many classes the source has."""
         return len(self.train.class_names)
+
+    @property
+    def moments_bytes(self) -> int:
+        """What the moments of all folds take on their way between processes."""
+        return max(2, self.arguments.folds or 1) * packed_bytes(self.train.n_features, self.n_classes)
 
     def load(self, images: Images, names: bool = False) -> Block:
         """Bring one of the splits into this process, with a progress bar, and note what had to be skipped.
@@ -159,7 +168,9 @@ class Experiment:
         """
         k = self.arguments.folds
         if set(usable) != (set(range(k)) if k else {0, ALWAYS_TRAINING}):
-            raise InputError("no usable image is left in one of the folds; mend the images or use fewer --folds")
+            raise InputError(
+                "no usable image is left in one of the folds; use fewer --folds or more images, or mend them"
+            )
 
     def model(self, fitted: RidgePath, lambda_: float) -> RidgeModel:
         """The classifier that a path of length one is."""

@@ -55,7 +55,7 @@ class Images(ABC):
     Attributes:
         shape: (height, width, channels) of each.
         class_names: one name a class.
-        class_counts: int64 (n_classes,), how many images each class has.
+        class_counts: int64 (n_classes,), how many images each class has; of tables, without regard to a limit.
         decodes: whether reading means decoding files, so that what was read is worth keeping.
     """
 

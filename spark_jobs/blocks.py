@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from math import ceil, isqrt
@@ -13,7 +14,7 @@ from pyspark import RDD, SparkContext, StorageLevel
 
 from common.arrays import Labels
 from common.catalogue import Skipped
-from common.evaluation import Evaluation, evaluate
+from common.evaluation import MOST_MISTAKES, Evaluation, evaluate
 from common.images import Block, Images, Part
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, merge
@@ -24,6 +25,9 @@ T = TypeVar("T")
 
 PARTITION_BYTES = 24 << 20
 """Pixels of one partition, at most ..."""
+
+GATHERED_BYTES = 16 << 20
+"""Partial results that a driver is sent at once, at most."""
 
 MOMENTS_SHARE = 48
 """... unless its d×d matrix of doubles, which must be sent on, would be more than one part in so many of them."""
@@ -67,8 +71,14 @@ def _read(part: Part, names: bool) -> Iterator[Block]:
     return part.blocks(names)
 
 
-def reduce_moments(blocks: RDD[Block], n_classes: int) -> tuple[FoldMoments, list[Skipped]]:
-    """The moments of every fold and the images that had to be skipped, tree-reduced on the executors."""
+def reduce_moments(blocks: RDD[Block], n_classes: int, size: int) -> tuple[FoldMoments, list[Skipped]]:
+    """The moments of every fold and the images that had to be skipped, reduced on the executors if large.
+
+    Args:
+        blocks: images.
+        n_classes: how many classes there are.
+        size: bytes of the moments of all folds together.
+    """
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[FoldMoments, list[Skipped]]]:
         sums = FoldSums(n_classes)
@@ -78,7 +88,17 @@ def reduce_moments(blocks: RDD[Block], n_classes: int) -> tuple[FoldMoments, lis
             skipped += block.skipped
         yield sums.result(), skipped
 
-    return tree_reduce(blocks.mapPartitions(of_partition), lambda a, b: (merge(a[0], b[0]), a[1] + b[1]))
+    return gather(blocks.mapPartitions(of_partition), lambda a, b: (merge(a[0], b[0]), a[1] + b[1]), size)
+
+
+def gather(partials: RDD[T], add: Callable[[T, T], T], size: int) -> T:
+    """Reduce an RDD of one element a partition of `size` bytes: at the driver while all together are small.
+
+    That saves the stages of a tree, which take longer than to send a few records.
+    """
+    if partials.getNumPartitions() * size > GATHERED_BYTES:
+        return tree_reduce(partials, add)
+    return reduce(add, partials.collect())
 
 
 def tree_reduce(partials: RDD[T], add: Callable[[T, T], T]) -> T:
@@ -127,6 +147,7 @@ def evaluate_blocks(blocks: RDD[Block], model: RidgeModel) -> tuple[Evaluation, 
         evaluated, skipped = zip(*((evaluate(shared.value, block), block.skipped) for block in part), strict=True)
         yield reduce(add, evaluated), [image for images in skipped for image in images]
 
-    parts = blocks.mapPartitions(of_partition).collect()
+    size = MOST_MISTAKES * math.prod(model.shape)
+    found = gather(blocks.mapPartitions(of_partition), lambda a, b: (a[0] + b[0], a[1] + b[1]), size)
     shared.destroy()
-    return reduce(add, (part for part, _ in parts)), [image for _, skipped in parts for image in skipped]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
+from py4j.protocol import Py4JError
 from pyspark import RDD, SparkContext
-from pyspark.errors import AnalysisException
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col, element_at, split
 from pyspark.sql.types import Row
@@ -72,27 +74,18 @@ class Glob:
         # nor a task for every file to find out how large it is
         parallelism = str(LISTING_TASKS * context.defaultParallelism)
         session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", parallelism)
+        pattern = _absolute(pattern)
         try:
             frame = session.read.format("binaryFile").load(pattern).select("path", "length", "content")
-        except AnalysisException as error:
+        except (PySparkException, Py4JError) as error:  # nothing there, no such file system, no address at all
             raise InputError(f"{pattern}: no file matches it ({str(error).splitlines()[0]})") from error
-        path = without_scheme(pattern)
-        where = WILDCARDS.search(path)
-        root = path[: where.start() if where else len(path)].rpartition("/")[0]
-        if not root.startswith("/"):  # a relative glob is resolved by the JVM
-            first = frame.select("path").first()
-            whole = without_scheme(first["path"]) if first else ""
-            root = (
-                whole[: whole.find(f"/{root}/") + 1] + root
-                if root
-                else whole.rpartition("/")[0].rpartition("/")[0]
-            )
-        return cls(pattern, root, frame)
+        fixed = WILDCARDS.split(without_scheme(pattern), maxsplit=1)[0]
+        return cls(pattern, fixed.rpartition("/")[0], frame)
 
     def classes(self) -> list[str]:
         """The names of the folders that files lie in, sorted."""
         folder = element_at(split(col("path"), "/"), -2)
-        return sorted(printable(row[0]) for row in self.frame.select(folder).distinct().collect())
+        return sorted({printable(row[0]) for row in self.frame.select(folder).distinct().collect()})
 
     def shape(self, form: PixelFormat) -> tuple[int, int, int]:
         """(height, width, channels) of images in `form`: if it has no size, of the first that can be decoded.
@@ -162,6 +155,16 @@ class Glob:
 
     def _name(self, path: str) -> str:
         return plain_names([without_scheme(path).removeprefix(self.root).lstrip("/")])[0]
+
+
+def _absolute(pattern: str) -> str:
+    """A pattern without . and .. before its first wildcard, so that a file has one name from wherever."""
+    scheme, _, path = pattern.rpartition("://")
+    if scheme or pattern.startswith("file:"):
+        return pattern
+    where = WILDCARDS.search(path)
+    cut = path.rfind("/", 0, where.start() if where else len(path)) + 1
+    return f"{os.path.abspath(path[:cut] or '.').rstrip('/')}/{path[cut:]}"  # noqa: PTH100  # keeps links as they are
 
 
 def without_scheme(path: str) -> str:

@@ -62,8 +62,8 @@ def class_names_of(place: str) -> tuple[str, ...]:
     if path.is_file():
         try:
             names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        except ValueError as error:
-            raise InputError(f"--classes {place}: not a text of UTF-8") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"--classes {place}: cannot be read as text of UTF-8 ({error})") from error
         if len(set(names)) != len(names) or len(names) < 2:
             raise InputError(f"--classes {place}: needs two class names or more, one a line, each of them once")
         return names
@@ -88,7 +88,8 @@ def joined_classes(found: Sequence[str], before: Table | None, chosen: tuple[str
     known = before.class_names if before else ()
     classes = (*known, *(name for name in found if name not in set(known)))
     if len(classes) < 2:
-        raise InputError(f"only one class, {classes[0]!r}; a classifier needs two (--classes names those to come)")
+        only = f"only one class, {classes[0]!r}" if classes else "no class"
+        raise InputError(f"{only}; a classifier needs two (--classes names those to come)")
     return classes
 
 
@@ -148,6 +149,10 @@ def from_glob(
         shape = before.shape if before else glob.shape(form)
         settings = settings_for(arguments, form, shape, glob.classes(), before)
         ingest = Ingest.open(storage, settings, before)
+        if ingest.lost:
+            console.warn(
+                f"{ingest.lost:,} images of the table were in files that are gone; it goes on without them"
+            )
     with console.phase("decode and write"):
         blocks = glob.blocks(form, shape, settings.class_names, ingest.done)
         written = ingest.write(blocks, None)
@@ -163,6 +168,10 @@ def from_catalogues(
         train, test = open_dataset(arguments.source, arguments.data_root, form)
         settings = settings_for(arguments, form, train.shape, train.class_names, before)
         ingest = Ingest.open(storage, settings, before)
+        if ingest.lost:
+            console.warn(
+                f"{ingest.lost:,} images of the table were in files that are gone; it goes on without them"
+            )
     splits = [(train, None)] if test is None else [(train, "train"), (test, "test")]
     with console.phase("decode and write"):
         written = [

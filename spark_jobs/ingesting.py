@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -21,25 +21,21 @@ from common.errors import InputError
 from common.images import Block, CataloguePart
 from common.splits import ALWAYS_TRAINING, stable_hashes
 from common.table.storage import PARTIAL, Storage
-from common.table.table import MANIFEST, QUARANTINE_FOLDER, REPORT, SPLITS, Table
-from common.table.writing import (
-    IMAGES,
-    MOST_SAMPLES,
-    Content,
-    Settings,
-    Written,
-    name_keys,
-    plain_names,
-    read_content,
-    write_files,
-)
+from common.table.table import FILE, IMAGES, MANIFEST, QUARANTINE, QUARANTINED, REPORT, SPLITS, Table
+from common.table.writing import Content, Settings, Written, name_keys, plain_names, read_content, write_files
 from spark_jobs.blocks import read_parts
 
 PART_BYTES = 40 << 20
 """Pixels of one file, at most."""
 
-OURS = re.compile(rf"{IMAGES}/((train|test)-[0-9a-f]{{32}}\.parquet|[0-9a-f]{{32}}\{PARTIAL})")
-"""Files that an ingest may remove."""
+PARTIAL_FILE = re.compile(rf"(({IMAGES}|{QUARANTINED})/)?[0-9a-f]{{32}}\{PARTIAL}")
+"""What was being written when an ingest was killed."""
+
+MOST_SHOWN = 30
+"""Classes of which the report shows an image."""
+
+SAMPLES = 2 * MOST_SHOWN
+"""Images that are sent to the driver for that, at most."""
 
 PART_DECODED = 8192
 """Images of one file where they have to be decoded, at most: what a killed ingest may lose on each core."""
@@ -63,16 +59,32 @@ class Ingest:
 
     @classmethod
     def open(cls, storage: Storage, settings: Settings, before: Table | None) -> Ingest:
-        """Find out what is there, and remove what an ingest that was killed left half written."""
-        own = {file.file for file in before.files} if before else set()
-        known = []
-        for file in filter(OURS.fullmatch, storage.names(IMAGES)):
-            content = read_content(storage, file, None if file in own else settings)
-            if content:
+        """Find out what is there, and remove what an ingest that was killed left half written.
+
+        Raises:
+            InputError: a file of the table cannot be read.
+        """
+        names, own = storage.names(IMAGES), [file.file for file in before.files] if before else []
+        known = [_content_of_table(storage, file) for file in own if file in names]
+        done = np.concatenate([np.empty(0, np.uint64), *(content.hashes for content in known)])
+        for file in sorted(set(names) - set(own)):
+            content = _content_left(storage, file, settings) if FILE.fullmatch(file) else None
+            # dealt out otherwise, the same images may have been written into two files: one of them counts
+            if content is not None and not np.isin(content.hashes, done).any():
                 known.append(content)
-            else:
+                done = np.concatenate([done, content.hashes])
+            elif FILE.fullmatch(file):
+                storage.delete(file)
+        for folder in ("", IMAGES, QUARANTINED):
+            for file in filter(PARTIAL_FILE.fullmatch, storage.names(folder)):
                 storage.delete(file)
         return cls(storage, settings, before, known)
+
+    @property
+    def lost(self) -> int:
+        """How many images of the table were in files that somebody has removed."""
+        there = {content.file.file for content in self.known}
+        return sum(file.rows for file in (self.before.files if self.before else ()) if file.file not in there)
 
     @staticmethod
     def check_destination(storage: Storage) -> None:
@@ -82,7 +94,8 @@ class Ingest:
             InputError: it does, or it cannot be written.
         """
         try:
-            foreign = storage.entries() - {IMAGES, QUARANTINE_FOLDER, MANIFEST, REPORT}
+            ours = {IMAGES, QUARANTINED, MANIFEST, REPORT}
+            foreign = {name for name in storage.entries() - ours if not PARTIAL_FILE.fullmatch(name)}
             if foreign:
                 raise InputError(f"{storage}: holds {min(foreign)!r}, which is of no table; name another DEST")
             probe = f"{IMAGES}/{uuid.uuid4().hex}{PARTIAL}"
@@ -104,7 +117,9 @@ class Ingest:
         Each part is a sample of all images, whatever order the source has them in.
         """
         names = plain_names(catalogue.names())
-        new = np.flatnonzero(~np.isin(name_keys(names), self.done))
+        keys = name_keys(names)
+        first = np.unique(keys, return_index=True)[1]  # Herbarium metadata may name a file twice
+        new = np.sort(first[~np.isin(keys[first], self.done)])
         new = new[np.argsort(stable_hashes([names[i] for i in new])[:, 2], kind="stable")]
         rows = min(PART_BYTES // catalogue.n_features, PART_DECODED if catalogue.reader.decodes else PART_BYTES)
         count = min(len(new), max(cores, ceil(len(new) / max(1, rows))))
@@ -127,8 +142,14 @@ class Ingest:
 
     def write(self, blocks: RDD[Block], split: str | None) -> list[Written]:
         """Write blocks on the executors, a file or two a partition."""
-        storage, settings = self.storage, self.settings
-        return blocks.mapPartitions(lambda part: [write_files(storage, settings, part, split)]).collect()
+        storage, settings, partitions = self.storage, self.settings, blocks.getNumPartitions()
+        samples = ceil(SAMPLES / min(SAMPLES, partitions))
+
+        def of_partition(part: int, own: Iterable[Block]) -> list[Written]:
+            # of the first partitions only: the driver holds a few images, however many partitions there are
+            return [write_files(storage, settings, own, split, samples if part < SAMPLES else 0)]
+
+        return blocks.mapPartitionsWithIndex(of_partition).collect()
 
     def commit(self, written: Sequence[Written], skipped: Sequence[Skipped], listed: int) -> Ingested:
         """Make what was written visible, all at once.
@@ -179,9 +200,10 @@ class Ingest:
             sources=tuple(dict.fromkeys([*(self.before.sources if self.before else ()), source])),
         )
         table.save()
-        if self.before and self.before.quarantine:
-            self.storage.delete(self.before.quarantine)
-        shown = {label: samples[label] for label in sorted(samples)[:MOST_SAMPLES]}
+        for file in self.storage.names(QUARANTINED):
+            if file != table.quarantine and QUARANTINE.fullmatch(file):
+                self.storage.delete(file)
+        shown = {label: samples[label] for label in sorted(samples)[:MOST_SHOWN]}
         return Ingested(
             table, added, listed - added - len(bad), [Skipped(bad.name, bad.reason) for bad in quarantine], shown
         )
@@ -198,10 +220,33 @@ class Ingest:
 
     def _write_quarantine(self, bad: Sequence[Bad]) -> str:
         columns = {field: [getattr(row, field) for row in bad] for field in Bad._fields}
-        with self.storage.writing(QUARANTINE_FOLDER) as file:
-            pq.write_table(pa.table(columns, schema=QUARANTINE), file.stream)
-            file.name = f"{QUARANTINE_FOLDER}/{uuid.uuid4().hex}.parquet"
+        with self.storage.writing(QUARANTINED) as file:
+            pq.write_table(pa.table(columns, schema=QUARANTINE_SCHEMA), file.stream)
+            file.name = f"{QUARANTINED}/{uuid.uuid4().hex}.parquet"
         return file.name
+
+
+def _content_of_table(storage: Storage, file: str) -> Content:
+    """What is in a file of the table.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return read_content(storage, file)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        advice = "delete it, and ingest again what it was made from"
+        raise InputError(f"{storage}/{file}: cannot be read ({reason}); {advice}") from error
+
+
+def _content_left(storage: Storage, file: str, settings: Settings) -> Content | None:
+    """What is in a file that a killed ingest left, if it is of any use."""
+    try:
+        content = read_content(storage, file)
+    except (OSError, pa.ArrowException):
+        return None
+    return content if content.made_with(settings) else None
 
 
 class Bad(NamedTuple):
@@ -212,7 +257,7 @@ class Bad(NamedTuple):
     source: str
 
 
-QUARANTINE = pa.schema([(field, pa.string()) for field in Bad._fields])
+QUARANTINE_SCHEMA = pa.schema([(field, pa.string()) for field in Bad._fields])
 
 
 class Ingested(NamedTuple):

@@ -67,15 +67,17 @@ class Known:
             experiment.form,
             experiment.train.class_names,
             FoldRule(arguments.folds, 0 if arguments.folds else arguments.validation),
+            experiment.split,
         )
         loaded = [(file, SavedMoments.load(file)) for file in files]
-        seen: set[str] = set()
-        for i, (file, saved) in enumerate(loaded):
-            saved.check_basis(file, basis)
-            if i < len(arguments.add_moments) and seen & saved.identities:
-                raise InputError(f"--add-moments {file}: some of its images are in the files before it")
-            seen |= saved.identities
         n = len(arguments.add_moments)
+        for own in (loaded[:n], loaded[n:]):
+            seen: set[str] = set()
+            for file, saved in own:
+                saved.check_basis(file, basis)
+                if seen & saved.identities:
+                    raise InputError(f"{file}: some of its images are in the files before it")
+                seen |= saved.identities
         return cls(basis, [saved for _, saved in loaded[:n]], loaded[n:], target)
 
     @property

@@ -6,8 +6,8 @@ An image that cannot be used is a row too, with the reason.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
-from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import NamedTuple
@@ -21,15 +21,15 @@ from common.console import Console, Parser, data_root_flag, positive_integer, qu
 from common.datasets import SPECS, open_dataset, open_table
 from common.errors import InputError
 from common.images import Block, CatalogueImages, Images
-from common.prediction import PREDICTIONS, Form, predictions_csv, write_predictions
+from common.prediction import MOST_UNSURE, PREDICTIONS, Form, predictions_csv, write_predictions
 from common.prediction_report import write_report
 from common.ridge.model import RidgeModel
 from common.runs import RunFolder
 from common.splits import FoldRule
 from common.table.images import TableImages
-from common.table.storage import Storage
+from common.table.storage import PARTIAL, Storage
 from common.table.table import SPLITS, Table
-from spark_jobs.blocks import image_parts, read_parts
+from spark_jobs.blocks import gather, image_parts, read_parts
 from spark_jobs.globs import Glob, is_glob
 from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
 
@@ -107,6 +107,13 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return "×".join(map(str, shape))
 
 
+def remove_partial(storage: Storage) -> None:
+    """Remove what tasks left behind that died."""
+    for name in storage.names(PREDICTIONS):
+        if name.endswith(PARTIAL):
+            storage.delete(name)
+
+
 def without_images(unread: list[Skipped], model: RidgeModel) -> Block:
     """A block of nothing but what cannot be used."""
     none = np.empty(0, np.int64)
@@ -127,12 +134,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with console.phase("predict"):
             parts = blocks.mapPartitionsWithIndex(
                 lambda part, own: [write_predictions(storage, part, model, form, own, known)]
-            ).collect()
+            )
+            summary = gather(parts, add, MOST_UNSURE * math.prod(model.shape))
             if unread:
-                parts.append(
-                    write_predictions(storage, len(parts), model, form, [without_images(unread, model)], known)
-                )
-            summary = reduce(add, parts)
+                last = parts.getNumPartitions()
+                summary += write_predictions(storage, last, model, form, [without_images(unread, model)], known)
+            remove_partial(storage)
         if not storage.names(PREDICTIONS):
             raise InputError(
                 f"--out {folder.path}: what workers wrote does not arrive here; name a folder that all see"

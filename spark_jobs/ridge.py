@@ -21,7 +21,7 @@ JOBS: dict[str, Callable[[Sequence[str]], int]] = {"gram": gram.main, "outer": o
 
 def without_strategy(argv: Sequence[str] | None) -> list[str]:
     """The flags that are the chosen job's too."""
-    parser = Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--strategy")
     return parser.parse_known_args(argv)[1]
 

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from common.console import INTERRUPTED, Console, Parser, positive_integer, run_job
@@ -120,7 +121,7 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
         finally:
             if session is None and not interrupted.is_set():
                 context.stop()
-    except Py4JError as error:
+    except (Py4JError, PySparkException) as error:
         if interrupted.is_set():
             raise KeyboardInterrupt from None
         said = _said(error)
@@ -155,7 +156,7 @@ class SparkError(RuntimeError):
     """Spark failed: the Python worker's traceback, or the JVM's own line."""
 
 
-def _said(error: Py4JError) -> str:
+def _said(error: Py4JError | PySparkException) -> str:
     """What matters of an error that came through the gateway."""
     message = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
     _, traceback, rest = message.partition("Traceback (most recent call last)")

@@ -32,7 +32,9 @@ def read_and_reduce(
         new = new.without(known.identities)
         summed = image_blocks(context, new, experiment.arguments.partitions)
     with experiment.console.phase("moments"):
-        moments, skipped = reduce_moments(summed, experiment.n_classes) if len(new) else ({}, [])
+        moments, skipped = (
+            reduce_moments(summed, experiment.n_classes, experiment.moments_bytes) if len(new) else ({}, [])
+        )
         experiment.note_skipped(skipped, experiment.train)
         if known is not None:
             moments = known.joined(moments, experiment)

@@ -19,9 +19,9 @@ from pyspark import SparkContext
 from common.arrays import Floats
 from common.experiment import Experiment
 from common.images import Images, Part
-from common.ridge.moments import FoldSums
+from common.ridge.moments import FoldSums, packed_bytes
 from common.ridge.path import RidgePath
-from spark_jobs.blocks import image_parts
+from spark_jobs.blocks import GATHERED_BYTES, image_parts
 from spark_jobs.process import settle
 
 SAMPLE_IMAGES = 2048
@@ -33,8 +33,8 @@ LARGEST = 512
 SENT_BYTES = 8 << 20
 """How much to broadcast for the measurement."""
 
-MOMENTS_STAGES, TEST_STAGES, OUTER_STAGES = 3, 1, 4
-"""How often the driver waits for executors: to reduce moments, to score test images, and in outer altogether.
+TREE_STAGES, TEST_STAGES, OUTER_STAGES = 3, 1, 4
+"""How often the driver waits for executors: to reduce moments in a tree, to score test images, in all of outer.
 
 outer has two stages. Both come with the broadcast, upon which Python workers wait in the JVM: they count twice.
 """
@@ -171,7 +171,7 @@ def _warm_up(_: int) -> None:
 def _on_worker(part: Part, n_classes: int, n_lambdas: int) -> OnWorker:
     block = next(iter(part.blocks()))
     read = _seconds(lambda: next(iter(part.blocks())))  # again: a packed file is unpacked once a process
-    n, d = len(block.labels), int(np.prod(block.pixels.shape[1:]))
+    n, d = max(1, len(block.labels)), int(np.prod(block.pixels.shape[1:]))
 
     def score(count: int) -> float:
         weights = np.random.default_rng(0).normal(size=(count, d, n_classes))
@@ -206,10 +206,13 @@ def _seconds(run: Callable[[], object], repeats: int = 3) -> float:
 
 
 def _moments(w: Work, c: Costs) -> float:
-    """Read all images and reduce their moments, in two levels, to one record."""
-    partial = w.groups * 4 * w.d**2 * c.send  # half a matrix of doubles
+    """Read all images and reduce their moments: at the driver, or in two levels of a tree to one record."""
+    size = w.groups * packed_bytes(w.d, w.n_classes)
+    summed = w.n * (c.read + c.multiply) / c.cores
+    if w.n_partitions * size <= GATHERED_BYTES:
+        return summed + c.stage + w.n_partitions * size * c.send
     rounds = ceil(w.n_partitions / c.cores)
-    return w.n * (c.read + c.multiply) / c.cores + MOMENTS_STAGES * c.stage + (rounds + 2) * 2 * partial
+    return summed + TREE_STAGES * c.stage + (rounds + 2) * 2 * size * c.send
 
 
 def _validate(w: Work, c: Costs, score: float) -> float:

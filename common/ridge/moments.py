@@ -91,6 +91,11 @@ class Moments:
         return gram, cross
 
 
+def packed_bytes(d: int, n_classes: int) -> int:
+    """What moments of d features take when they are pickled."""
+    return 8 * (d * (d + 1) // 2 + d * n_classes)
+
+
 def pack(gram: Floats) -> Floats:
     """The upper half of a symmetric matrix (d, d), row by row: (d(d + 1)/2,)."""
     return np.concatenate([row[i:] for i, row in enumerate(gram)])

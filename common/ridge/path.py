@@ -38,6 +38,9 @@ PRODUCT_ROWS = 512
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
 
+SMALLEST, LARGEST = 2.0**-149, 2.0**127
+"""About the smallest float32 above 0, and the largest."""
+
 SCORE_BYTES = 32 << 20
 """How much memory the scores of one block of images may take."""
 
@@ -138,15 +141,19 @@ class RidgePath:
         x = features(pixels)
         d = x.shape[1]
         gamma = (d + 3) * UNIT / (1 - (d + 3) * UNIT)
+        underflow = 2 * d * INTENSITY * SMALLEST  # what weights too small for float32 may lose besides
 
         def doubt(lengths: Singles | float) -> Floats:
             # twice, for a score and its rival; a length is rounded too, hence a little more
-            bound: Floats = (
-                2.01 * gamma * (self._singles.norms[:, None] * lengths + self._singles.intercepts[:, None])
-            )
+            bound: Floats = self._singles.norms[:, None] * lengths + self._singles.intercepts[:, None]
+            bound *= 2.01 * gamma
+            bound += underflow
             return bound
 
-        rows = np.flatnonzero((np.abs(margin) <= doubt(INTENSITY * math.sqrt(d))).any(axis=0))
+        bound = doubt(INTENSITY * math.sqrt(d))
+        if bound.max() > gamma * LARGEST:  # scores could leave the range of float32
+            return np.arange(len(x))
+        rows = np.flatnonzero((np.abs(margin) <= bound).any(axis=0))
         lengths = np.linalg.norm(x[rows].astype(np.float32), axis=1)
         return rows[(np.abs(margin[:, rows]) <= doubt(lengths)).any(axis=0)]
 

@@ -34,12 +34,14 @@ class Basis:
         pixel_format: what images were turned into.
         class_names: one name a class.
         rule: how images are held out.
+        split: what else decides in which split and fold an image is: a seed, or its name's hash.
     """
 
     shape: tuple[int, int, int]
     pixel_format: PixelFormat
     class_names: tuple[str, ...]
     rule: FoldRule
+    split: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class SavedMoments:
                     PixelFormat(form["size"] and tuple(form["size"]), form["grey"], form["binarize"]),
                     tuple(described["class_names"]),
                     FoldRule(**described["rule"]),
+                    str(described["split"]),
                 )
                 d, n_classes = height * width * channels, len(basis.class_names)
                 moments = {}
@@ -127,6 +130,7 @@ class SavedMoments:
             ("images of shape", self.basis.shape, basis.shape),
             ("images", self.basis.pixel_format, basis.pixel_format),
             ("a hold-out of", self.basis.rule, basis.rule),
+            ("splits by", self.basis.split, basis.split),
         ):
             if own != wanted:
                 raise InputError(
@@ -158,7 +162,7 @@ def _check(path: Path, own: dict[str, Floats], d: int, n_classes: int) -> None:
 def combined(
     read: FoldMoments, added: Iterable[SavedMoments], subtracted: Sequence[tuple[Path, SavedMoments]]
 ) -> FoldMoments:
-    """What was read and what was added, less what was subtracted, fold by fold.
+    """What was read and what was added, less what was subtracted, by fold; folds without images are left out.
 
     Raises:
         InputError: images are subtracted that are not among the others.
@@ -173,4 +177,4 @@ def combined(
             if rest is None or (rest.sum_y < -rest.n).any() or (np.diagonal(rest.gram) < 0).any():
                 raise InputError(f"{path}: holds images that are not among those it is to be subtracted from")
             moments = {**moments, fold: rest}
-    return moments
+    return {fold: own for fold, own in moments.items() if own.n}

@@ -55,6 +55,7 @@ class TableImages(Images):
         self._without = without
         self.shape = table.shape
         self.class_names = table.class_names
+        # of all of the split, as the description has it: which classes a limit leaves is not known before reading
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
         self.class_counts: Labels = np.sum(counted, axis=0)
         own = [file for file in table.files if split in (None, file.split)]
@@ -141,6 +142,8 @@ class TablePart:
                 with pq.ParquetFile(self.storage.open(file), page_checksum_verification=True) as opened:
                     for _, group, rows in pieces:
                         read = opened.read_row_group(group, columns, use_threads=False).slice(0, rows)
+                        if len(read) < rows or set(columns) - set(read.column_names):
+                            raise OSError("it lacks rows or columns")
                         yield self._block(file, read)
             except FileNotFoundError as error:
                 raise InputError(

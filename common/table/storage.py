@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,7 +62,7 @@ class Storage:
             with filesystem.open_output_stream(partial) as stream:
                 written = Writing(stream)
                 yield written
-            filesystem.move(partial, f"{root}/{written.name}")
+            _settle(filesystem, partial, f"{root}/{written.name}")
         except BaseException:
             with suppress(OSError):  # it may not have come into being
                 filesystem.delete_file(partial)
@@ -77,7 +78,7 @@ class Storage:
         """Files in `folder`, as folder/name, sorted; none where there is no such folder."""
         filesystem, root = _filesystem(self.place)
         found = filesystem.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
-        return sorted(f"{folder}/{info.base_name}" for info in found if info.type == fs.FileType.File)
+        return sorted(f"{folder}/{info.base_name}".lstrip("/") for info in found if info.type == fs.FileType.File)
 
     def delete(self, name: str) -> None:
         """Remove a file."""
@@ -107,6 +108,16 @@ class Writing:
 
     stream: pa.NativeFile
     name: str = ""
+
+
+def _settle(filesystem: fs.FileSystem, partial: str, path: str) -> None:
+    """Give a file that is written its name."""
+    if isinstance(filesystem, fs.LocalFileSystem):
+        with Path(partial).open("rb") as file:
+            os.fsync(file.fileno())  # before the name, or a power cut could leave a name without a file
+    elif filesystem.type_name == "hdfs" and filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        filesystem.delete_file(path)  # there a rename does not replace
+    filesystem.move(partial, path)
 
 
 @lru_cache(maxsize=8)

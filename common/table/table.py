@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -17,7 +18,12 @@ from common.table.storage import Storage
 FORMAT = "image table, version 1"
 MANIFEST = "dataset.json"
 REPORT = "report.html"
-QUARANTINE_FOLDER = "quarantine"
+IMAGES, QUARANTINED = "images", "quarantine"
+
+FILE = re.compile(rf"{IMAGES}/(?P<split>train|test)-(?P<identity>[0-9a-f]{{32}})\.parquet")
+QUARANTINE = re.compile(rf"{QUARANTINED}/[0-9a-f]{{32}}\.parquet")
+"""What a table's files are called: nothing else is read, and nothing else is ever removed."""
+
 SPLITS = ("train", "test")
 
 COLUMNS = {
@@ -139,12 +145,12 @@ class Table:
                 quarantined=int(described["quarantined"]),
                 sources=tuple(described["sources"]),
             )
+            table._check()
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise InputError(f"{storage}/{MANIFEST}: not a whole description ({what}); ingest again") from error
-        table._check()
         return table
 
     def _check(self) -> None:
@@ -159,10 +165,13 @@ class Table:
         if min(self.shape) < 1:
             raise InputError(f"{where}: shape {self.shape} is none an image can have; ingest again")
         for file in self.files:
-            if ".." in file.file.split("/") or file.file.startswith("/") or "\\" in file.file:
-                raise InputError(f"{where}: file {file.file!r} leads out of its folder; refused")
-            if file.split not in SPLITS or file.rows < 1 or file.group_rows < 1:
-                raise InputError(f"{where}: {file} is no file of a table; ingest again")
+            named = FILE.fullmatch(file.file)
+            if not named or named["split"] != file.split or file.rows < 1 or file.group_rows < 1:
+                raise InputError(f"{where}: {file.file!r} is no file of a table; refused")
+        if len({file.file for file in self.files}) < len(self.files):
+            raise InputError(f"{where}: names a file twice; ingest again")
+        if self.quarantine is not None and not QUARANTINE.fullmatch(self.quarantine):
+            raise InputError(f"{where}: {self.quarantine!r} is no quarantine of a table; refused")
         for split, counts in self.class_counts.items():
             rows = sum(file.rows for file in self.files if file.split == split)
             if counts.shape != (len(self.class_names),) or counts.min() < 0 or counts.sum() != rows:

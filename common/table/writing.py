@@ -21,9 +21,7 @@ from common.decode import PixelFormat
 from common.images import Block
 from common.splits import hashed_buckets, hashed_test, stable_hashes
 from common.table.storage import Storage, Writing
-from common.table.table import FORMAT, SPLITS, TableFile
-
-IMAGES = "images"
+from common.table.table import FORMAT, IMAGES, SPLITS, TableFile
 
 GROUP_BYTES = 4 << 20
 """Pixels of one row group: what a reader holds at a time."""
@@ -37,9 +35,6 @@ LZ4_LEVEL = 6
 A reader that multiplies matrices is short of time and not of disk. Level 6 takes 7 µs to write a digit of MNIST
 where level 1 takes 1, and makes it an eighth smaller and a quarter faster to read, again and again.
 """
-
-MOST_SAMPLES = 30
-"""Classes of which a file's first image is kept for the report."""
 
 SETTINGS, SOURCE = b"image_table", b"image_source"
 """Keys of a file's metadata under which it says how and from what it was made."""
@@ -98,7 +93,9 @@ class Written(NamedTuple):
     samples: dict[int, Pixels]
 
 
-def write_files(storage: Storage, settings: Settings, blocks: Iterable[Block], split: str | None) -> Written:
+def write_files(
+    storage: Storage, settings: Settings, blocks: Iterable[Block], split: str | None, samples: int
+) -> Written:
     """Write images, a file a split, named by a hash of what is in it: to write them again changes nothing.
 
     Memory is bounded by SORTED_GROUPS row groups a split, however many images come.
@@ -108,6 +105,7 @@ def write_files(storage: Storage, settings: Settings, blocks: Iterable[Block], s
         settings: how its files are made.
         blocks: images with their names.
         split: "train" or "test", or None to go by the hashes of the names.
+        samples: of so many classes an image is returned.
     """
     written = Written([], {name: {} for name in SPLITS}, [], {})
     with ExitStack() as stack:
@@ -130,16 +128,16 @@ def write_files(storage: Storage, settings: Settings, blocks: Iterable[Block], s
                 files[name].add(
                     Rows(block.pixels[rows].reshape(len(rows), -1), block.labels[rows], names[rows], hashes[rows])
                 )
-                _count(block, rows, written.class_counts[name], written.samples)
+                _count(block, rows, written.class_counts[name], written.samples, samples)
         written.files.extend(file.finish() for file in files.values())
     return written
 
 
-def _count(block: Block, rows: Indices, counts: dict[int, int], samples: dict[int, Pixels]) -> None:
+def _count(block: Block, rows: Indices, counts: dict[int, int], samples: dict[int, Pixels], most: int) -> None:
     labels, first, n = np.unique(block.labels[rows], return_index=True, return_counts=True)
     for label, position, count in zip(labels.tolist(), first, n.tolist(), strict=True):
         counts[label] = counts.get(label, 0) + count
-        if label not in samples and len(samples) < MOST_SAMPLES:
+        if label not in samples and len(samples) < most:
             samples[label] = block.pixels[rows[position]].copy()
 
 
@@ -233,11 +231,17 @@ class Content:
         file: the file.
         hashes: uint64 (n,), of the names.
         labels: int64 (n,).
+        said: what the file says of how it was made.
     """
 
     file: TableFile
     hashes: Keys
     labels: Labels
+    said: dict[bytes, bytes]
+
+    def made_with(self, settings: Settings) -> bool:
+        """Whether it was made in this way, from this source."""
+        return all(self.said.get(key) == own for key, own in settings.metadata().items())
 
 
 def plain_names(names: Iterable[object]) -> list[str]:
@@ -251,26 +255,18 @@ def name_keys(names: Iterable[str]) -> Keys:
     return hashes[:, 0] << np.uint64(32) | hashes[:, 1]
 
 
-def read_content(storage: Storage, file: str, settings: Settings | None) -> Content | None:
+def read_content(storage: Storage, file: str) -> Content:
     """Names and labels of a file in `storage`.
 
-    Args:
-        storage: where the table is.
-        file: its name there.
-        settings: those that the file must have been made with, or None where that is known.
-
-    Returns:
-        None where the file is not there, damaged, or made with other settings.
+    Raises:
+        OSError: it is not there, or cannot be read.
+        pyarrow.ArrowException: it is damaged.
     """
-    try:
-        with pq.ParquetFile(storage.open(file), page_checksum_verification=True) as opened:
-            said = opened.schema_arrow.metadata or {}
-            if settings is not None and any(said.get(key) != own for key, own in settings.metadata().items()):
-                return None
-            rows, group_rows = opened.metadata.num_rows, opened.metadata.row_group(0).num_rows
-            read = opened.read(["name", "label"])
-    except (OSError, pa.ArrowException):
-        return None
+    with pq.ParquetFile(storage.open(file), page_checksum_verification=True) as opened:
+        said = opened.schema_arrow.metadata or {}
+        rows, group_rows = opened.metadata.num_rows, opened.metadata.row_group(0).num_rows
+        read = opened.read(["name", "label"])
     split = file.rpartition("/")[2].partition("-")[0]
     labels = read.column("label").to_numpy().astype(np.int64)
-    return Content(TableFile(file, split, rows, group_rows), name_keys(read.column("name").to_pylist()), labels)
+    hashes = name_keys(read.column("name").to_pylist())
+    return Content(TableFile(file, split, rows, group_rows), hashes, labels, said)

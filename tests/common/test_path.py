@@ -124,6 +124,16 @@ def test_classes_and_counts_are_those_of_float64_however_close_the_scores() -> N
     assert path.count_correct(pixels, labels).tolist() == (best == labels[:, None]).sum(axis=0).tolist()
 
 
+@pytest.mark.parametrize("scale", [1e-44, 1e-39, 1e39, 1e60])
+def test_weights_beyond_float32_are_scored_as_float64_scores_them(scale: float) -> None:
+    pixels = RNG.integers(0, 256, (400, 8, 5, 1), np.uint8)
+    path = RidgePath(RNG.normal(size=(1, 40, 4)) * scale, np.zeros((1, 4)))
+    best = path.scores(pixels).argmax(axis=2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert np.array_equal(path.best_classes(pixels)[0], best)
+        assert path.count_correct(pixels, best[:, 0]).tolist() == [400]
+
+
 def test_how_sure_a_class_is() -> None:
     pixels, labels = images(500)
     path = ridge_path(Moments.of(pixels, labels, 4), LAMBDAS)

@@ -16,7 +16,7 @@ from common.splits import FoldRule
 from tests.common.test_moments import assert_identical
 
 RNG = np.random.default_rng(9)
-BASIS = Basis((5, 4, 1), PixelFormat((5, 4), grey=True), ("ash", "beech", "żółw"), FoldRule(None, 0.2))
+BASIS = Basis((5, 4, 1), PixelFormat((5, 4), grey=True), ("ash", "beech", "żółw"), FoldRule(None, 0.2), "--seed 0")
 
 
 def images(n: int) -> tuple[Pixels, Labels, Folds]:
@@ -59,6 +59,11 @@ def test_old_and_new_are_all_at_once_and_less_the_new_they_are_the_old(tmp_path:
     )
 
 
+def test_what_is_subtracted_to_the_last_image_is_gone() -> None:
+    saved = SavedMoments(BASIS, moments(80), frozenset())
+    assert combined({}, [saved], [(Path("m.npz"), saved)]) == {}
+
+
 def test_what_was_never_added_cannot_be_subtracted() -> None:
     few, many = moments(50), moments(500)
     with pytest.raises(InputError, match="not among those"):
@@ -75,6 +80,7 @@ def test_what_was_never_added_cannot_be_subtracted() -> None:
         (replace(BASIS, class_names=("ash", "beech")), "3 classes, and this run has 2"),
         (replace(BASIS, class_names=("ash", "oak", "żółw")), "'beech' and 'oak'"),
         (replace(BASIS, rule=FoldRule(5, 0)), "--validation 0.2"),
+        (replace(BASIS, split="--seed 1"), "splits by --seed 0, and this run has --seed 1"),
     ],
 )
 def test_moments_of_another_kind_are_refused_in_one_line(other: Basis, message: str) -> None:

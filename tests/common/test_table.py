@@ -4,6 +4,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ def a_block(n: int, start: int = 0, skipped: int = 0) -> Block:
 
 def a_table(folder: Path, blocks: list[Block], split: str | None = None) -> Table:
     storage = Storage.at(str(folder))
-    written = [write_files(storage, SETTINGS, [block], split) for block in blocks]
+    written = [write_files(storage, SETTINGS, [block], split, 30) for block in blocks]
     counts = {name: np.zeros(3, np.int64) for name in ("train", "test")}
     for part in written:
         for name, own in part.class_counts.items():
@@ -169,6 +170,7 @@ def test_a_limit_takes_so_many_from_all_files(tmp_path: Path, small_groups: None
     loaded = images.load(names=True)
     assert len(images) == len(loaded.labels) == len(by_name(loaded)) == min(limit, 300)
     if 100 <= limit <= 226:
+        assert len(set(map(str, loaded.names or ()))) == limit
         from_first = sum(int(str(name)[-5:]) < 200 for name in loaded.names or ())
         assert abs(from_first - limit * 2 / 3) <= 1
 
@@ -188,7 +190,7 @@ def test_a_files_name_is_a_hash_of_what_is_in_it(tmp_path: Path) -> None:
     block = a_block(40)
     other = block._replace(pixels=block.pixels ^ np.uint8(1))
     files = [
-        write_files(Storage.at(str(tmp_path / place)), SETTINGS, [images], "train").files[0].file
+        write_files(Storage.at(str(tmp_path / place)), SETTINGS, [images], "train", 0).files[0].file
         for place, images in (("a", block), ("b", block), ("c", other))
     ]
     assert files[0] == files[1] != files[2]
@@ -214,17 +216,27 @@ def test_moments_of_a_table_are_exact_across_row_groups(tmp_path: Path, small_gr
 def test_what_is_known_of_a_file_that_was_written_before(tmp_path: Path) -> None:
     table = a_table(tmp_path, [a_block(30)], "train")
     (file,) = table.files
-    content = read_content(table.storage, file.file, SETTINGS)
-    assert content is not None
+    content = read_content(table.storage, file.file)
     assert content.file == file
     assert len(np.unique(content.hashes)) == 30
+    assert content.made_with(SETTINGS)
     for other in (replace(SETTINGS, class_names=("ash", "beech", "oak")), replace(SETTINGS, source="another")):
-        assert read_content(table.storage, file.file, other) is None
-    assert read_content(table.storage, file.file, None) is not None
-    assert read_content(table.storage, "images/nothing", None) is None
+        assert not content.made_with(other)
+    with pytest.raises(FileNotFoundError):
+        read_content(table.storage, "images/nothing")
 
 
 # what is wrong -------------------------------------------------------------------------------------------------
+
+
+def described(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return read
+
+
+def edit_file(folder: Path, **changes: object) -> None:
+    (file,) = described(folder)["files"]
+    edit(folder, files=[{**file, **changes}])
 
 
 def edit(folder: Path, **changes: object) -> None:
@@ -254,8 +266,13 @@ def remove(folder: Path, key: str) -> None:
             lambda folder: edit(
                 folder, files=[{"file": "../x.parquet", "split": "train", "rows": 30, "group_rows": 9}]
             ),
-            "leads out of its folder",
+            "'../x.parquet' is no file of a table",
         ),
+        (lambda folder: edit(folder, quarantine="../precious.parquet"), "no quarantine of a table"),
+        (lambda folder: edit_file(folder, rows="30"), "not a whole description"),
+        (lambda folder: edit_file(folder, file=3), "not a whole description"),
+        (lambda folder: edit_file(folder, split="test"), "no file of a table"),
+        (lambda folder: edit(folder, files=2 * described(folder)["files"]), "names a file twice"),
     ],
 )
 def test_a_folder_that_is_no_table_is_refused_in_one_line(tmp_path: Path, damage, message: str) -> None:
@@ -285,6 +302,16 @@ def _other_labels(folder: Path) -> None:
     pq.write_table(read.set_column(1, "label", pa.array([3] * len(read), pa.int32())), file)
 
 
+def _fewer_rows(folder: Path) -> None:
+    read = pq.read_table(only_file(folder))
+    pq.write_table(read.slice(0, len(read) - 1), only_file(folder))
+
+
+def _no_pixels(folder: Path) -> None:
+    read = pq.read_table(only_file(folder))
+    pq.write_table(read.drop_columns("pixels"), only_file(folder))
+
+
 def _damaged(folder: Path) -> None:
     data = bytearray(only_file(folder).read_bytes())
     data[200:300] = bytes(100)
@@ -299,6 +326,8 @@ def _damaged(folder: Path) -> None:
         (_damaged, "row group 0: cannot be read"),
         (_other_shape, "not of this table's shape"),
         (_other_labels, "not of this table's shape and classes"),
+        (_fewer_rows, "lacks rows or columns"),
+        (_no_pixels, "lacks rows or columns"),
     ],
 )
 def test_a_damaged_file_is_told_from_pixels(tmp_path: Path, damage, message: str) -> None:

@@ -151,10 +151,15 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
     shared = spark.broadcast(training)
     in_worker = spark.parallelize([0], 1).map(lambda _: worker_moments(shared.value)).first()  # as outer does
     reduced = [in_worker]
-    for partitions in (1, 3, 8):  # as inner and gram do
+    for partitions, size in (
+        (1, 1),
+        (3, 1),
+        (8, 1),
+        (8, 1 << 30),
+    ):  # as inner and gram do, added here or in a tree
         blocks = image_blocks(spark, experiment.train, partitions)
         assert blocks.getNumPartitions() == partitions
-        moments, skipped = reduce_moments(blocks, 10)
+        moments, skipped = reduce_moments(blocks, 10, size)
         blocks.unpersist()
         assert not skipped
         reduced.append(moments)

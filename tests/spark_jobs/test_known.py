@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_refused(weeks: Path) -> None:
     for flags, message in (
         (["--add-moments", weeks / "old.npz", "--add-moments", weeks / "old.npz"], "in the files before it"),
         (["--subtract-moments", weeks / "old.npz"], "not among those"),
+        (["--add-moments", weeks / "new.npz", "--subtract-moments", weeks / "new.npz"], "no usable image is left"),
         (["--add-moments", weeks / "old.npz", "--folds", "3"], "--validation 0.2, and this run has --folds 3"),
         (["--add-moments", weeks / "old.npz", "--limit", "20"], "do not go together"),
         (["--save-moments", weeks / "nowhere" / "m.npz"], "no such folder"),

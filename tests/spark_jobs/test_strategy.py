@@ -19,7 +19,8 @@ COSTS = Costs(
 
 
 def test_few_images_go_to_every_worker_and_many_are_dealt_out() -> None:
-    assert choose(SMALL, COSTS).strategy == "outer"
+    few = replace(SMALL, n=1650, d=2400, n_scored=330)
+    assert choose(few, replace(COSTS, decompose=1.5, solve=0.2, product=0.5)).strategy == "outer"
     assert choose(replace(SMALL, n=60_000, d=784, n_scored=12_000), COSTS).strategy == "gram"
     assert choose(replace(SMALL, n=60_000, d=784, n_scored=12_000), replace(COSTS, cores=64)).strategy == "gram"
 
