@@ -63,7 +63,8 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     cells = []
     for name, row in rows.items():
         predicted, measured = row["predicted"], row["measured"]
-        seconds = [f"{predicted[job]:.2f} / {measured.get(job, float('nan')):.2f}" for job in JOBS]
+        took = {job: f"{measured[job]:.2f}" if job in measured else "not measured" for job in JOBS}
+        seconds = [f"{predicted[job]:.2f} / {took[job]}" for job in JOBS]
         cells.append([name, *seconds, row["chosen"], f"{row['regret']:.2f}"])
     print(table(
         ["case", *(f"{job}: predicted / measured s" for job in JOBS), "auto", "auto / best"],

@@ -23,18 +23,18 @@ from spark_jobs.process import settle
 
 T = TypeVar("T")
 
-PARTITION_BYTES = 24 << 20
-"""Pixels of one partition, at most ..."""
+DECODED_BYTES, PACKED_BYTES = 24 << 20, 192 << 20
+"""Pixels of one partition, at most: where they have to be decoded, and where they lie ready ..."""
+
+RECORD_SHARE = 48
+"""... unless what it sends on would be more than one part in so many of them."""
 
 GATHERED_BYTES = 16 << 20
 """Partial results that a driver is sent at once, at most."""
 
-MOMENTS_SHARE = 48
-"""... unless its d×d matrix of doubles, which must be sent on, would be more than one part in so many of them."""
-
 
 def image_blocks(
-    context: SparkContext, images: Images, partitions: int | None = None, names: bool = False
+    context: SparkContext, images: Images, partitions: int | None = None, names: bool = False, record: int = 0
 ) -> RDD[Block]:
     """Images as an RDD of blocks, read by the executors.
 
@@ -46,17 +46,18 @@ def image_blocks(
         images: which.
         partitions: how many; None for as many as there are cores, or more where partitions would be large.
         names: whether blocks know their images' names, as test images do.
+        record: bytes that a partition will send on.
     """
-    blocks = read_parts(context, image_parts(context, images, partitions), names)
+    blocks = read_parts(context, image_parts(context, images, partitions, record), names)
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
 
 
-def image_parts(context: SparkContext, images: Images, partitions: int | None) -> Sequence[Part]:
+def image_parts(context: SparkContext, images: Images, partitions: int | None, record: int = 0) -> Sequence[Part]:
     """Images dealt out for the executors; see image_blocks."""
     if partitions is None:
         # by size in the first place: a cluster that is just starting may have more cores in a moment
         cores, d = context.defaultParallelism, images.n_features
-        size = max(PARTITION_BYTES, MOMENTS_SHARE * 8 * d * d)
+        size = max(DECODED_BYTES if images.decodes else PACKED_BYTES, RECORD_SHARE * record)
         partitions = cores * ceil(len(images) * d / (cores * size))
     return images.parts(partitions)
 

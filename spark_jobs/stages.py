@@ -26,15 +26,14 @@ def read_and_reduce(
     Raises:
         InputError: too many images are unusable, or the known moments do not fit.
     """
-    images = image_blocks(context, experiment.train, experiment.arguments.partitions)
+    partitions, record = experiment.arguments.partitions, experiment.moments_bytes
+    images = image_blocks(context, experiment.train, partitions, record=record)
     new, summed = experiment.train, images
     if known is not None and known.identities & new.identities:
         new = new.without(known.identities)
-        summed = image_blocks(context, new, experiment.arguments.partitions)
+        summed = image_blocks(context, new, partitions, record=record)
     with experiment.console.phase("moments"):
-        moments, skipped = (
-            reduce_moments(summed, experiment.n_classes, experiment.moments_bytes) if len(new) else ({}, [])
-        )
+        moments, skipped = reduce_moments(summed, experiment.n_classes, record) if len(new) else ({}, [])
         experiment.note_skipped(skipped, experiment.train)
         if known is not None:
             moments = known.joined(moments, experiment)

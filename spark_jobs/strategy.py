@@ -78,7 +78,7 @@ class Work:
             n_lambdas=len(experiment.lambdas),
             n_paths=folds or 1,
             n_scored=len(images) if folds else round(experiment.arguments.validation * len(images)),
-            n_partitions=len(image_parts(context, images, None)),
+            n_partitions=len(image_parts(context, images, None, experiment.moments_bytes)),
             decodes=images.decodes,
         )
 

@@ -24,6 +24,7 @@ import numpy as np
 from common.arrays import Floats, Indices, Labels, Pixels, Singles
 from common.ridge.features import features
 from common.ridge.moments import Moments
+from common.splits import shard
 
 INTENSITY = 255.0
 """Full intensity of a pixel: what features are divided by to lie in [0, 1]."""
@@ -121,11 +122,13 @@ class RidgePath:
         for start in range(0, len(x), rows):
             block = slice(start, min(start + rows, len(x)))
             scores = np.empty((n_classes * n_lambdas, block.stop - start), np.float32)
-            for first in range(start, block.stop, PRODUCT_ROWS):
-                own = x[first : min(first + PRODUCT_ROWS, block.stop)]
+            products = math.ceil((block.stop - start) / PRODUCT_ROWS)  # of even size: a small one is slow
+            for part in range(products):
+                own_rows = shard(block.stop - start, part, products)
+                own = x[block][own_rows]
                 single = buffer[: len(own)]
                 single[...] = own
-                scores[:, first - start : first - start + len(own)] = (single @ self._singles.weights).T
+                scores[:, own_rows] = (single @ self._singles.weights).T
             by_class = scores.reshape(n_classes, n_lambdas, -1)
             by_class += intercepts
             yield block, by_class
