@@ -64,10 +64,10 @@ class Ingest:
         Raises:
             InputError: a file of the table cannot be read.
         """
-        names, own = storage.names(IMAGES), [file.file for file in before.files] if before else []
-        known = [_content_of_table(storage, file) for file in own if file in names]
+        there, own = set(storage.names(IMAGES)), [file.file for file in before.files] if before else []
+        known = [_content_of_table(storage, file) for file in own if file in there]
         done = np.concatenate([np.empty(0, np.uint64), *(content.hashes for content in known)])
-        for file in sorted(set(names) - set(own)):
+        for file in sorted(there - set(own)):
             content = _content_left(storage, file, settings) if FILE.fullmatch(file) else None
             # dealt out otherwise, the same images may have been written into two files: one of them counts
             if content is not None and not np.isin(content.hashes, done).any():

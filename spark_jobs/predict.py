@@ -136,11 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lambda part, own: [write_predictions(storage, part, model, form, own, known)]
             )
             summary = gather(parts, add, MOST_UNSURE * math.prod(model.shape))
+            n_files = parts.getNumPartitions()
             if unread:
-                last = parts.getNumPartitions()
-                summary += write_predictions(storage, last, model, form, [without_images(unread, model)], known)
+                summary += write_predictions(storage, n_files, model, form, [without_images(unread, model)], known)
+                n_files += 1
             remove_partial(storage)
-        if not storage.names(PREDICTIONS):
+        if len(storage.names(PREDICTIONS)) < n_files:
             raise InputError(
                 f"--out {folder.path}: what workers wrote does not arrive here; name a folder that all see"
             )
