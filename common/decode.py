@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,17 @@ class PixelFormat:
     size: tuple[int, int] | None = None
     grey: bool = False
     binarize: float | None = None
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> PixelFormat:
+        """What dataclasses.asdict made of one, as JSON gives it back.
+
+        Raises:
+            KeyError, TypeError, ValueError: it did not.
+        """
+        size = described["size"]
+        height, width = size or (0, 0)
+        return cls((height, width) if size else None, described["grey"], described["binarize"])
 
     @property
     def channels(self) -> int:

@@ -139,6 +139,14 @@ def pixel_format_for(arguments: argparse.Namespace, before: Table | None) -> Pix
     return before.pixel_format
 
 
+def opened(storage: Storage, settings: Settings, before: Table | None, console: Console) -> Ingest:
+    """The table in the making; images that it has lost meanwhile are told."""
+    ingest = Ingest.open(storage, settings, before)
+    if ingest.lost:
+        console.warn(f"{ingest.lost:,} images of the table were in files that are gone; it goes on without them")
+    return ingest
+
+
 def from_glob(
     context: SparkContext, arguments: argparse.Namespace, storage: Storage, before: Table | None, console: Console
 ) -> Ingested:
@@ -148,11 +156,7 @@ def from_glob(
         glob = Glob.open(context, arguments.source)
         shape = before.shape if before else glob.shape(form)
         settings = settings_for(arguments, form, shape, glob.classes(), before)
-        ingest = Ingest.open(storage, settings, before)
-        if ingest.lost:
-            console.warn(
-                f"{ingest.lost:,} images of the table were in files that are gone; it goes on without them"
-            )
+        ingest = opened(storage, settings, before, console)
     with console.phase("decode and write"):
         blocks = glob.blocks(form, shape, settings.class_names, ingest.done)
         written = ingest.write(blocks, None)
@@ -167,11 +171,7 @@ def from_catalogues(
     with console.phase("list"):
         train, test = open_dataset(arguments.source, arguments.data_root, form)
         settings = settings_for(arguments, form, train.shape, train.class_names, before)
-        ingest = Ingest.open(storage, settings, before)
-        if ingest.lost:
-            console.warn(
-                f"{ingest.lost:,} images of the table were in files that are gone; it goes on without them"
-            )
+        ingest = opened(storage, settings, before, console)
     splits = [(train, None)] if test is None else [(train, "train"), (test, "test")]
     with console.phase("decode and write"):
         written = [

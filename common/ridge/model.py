@@ -90,14 +90,12 @@ class RidgeModel:
                 weights, intercept = arrays["weights"], arrays["intercept"]
             if described["format"] != FORMAT:
                 raise InputError(f"{folder}/model.json: format {described['format']!r}, not {FORMAT!r}")
-            form = described["pixel_format"]
-            size = form["size"]
             model = cls(
                 weights=weights,
                 intercept=intercept,
                 class_names=tuple(described["class_names"]),
                 shape=tuple(described["shape"]),
-                pixel_format=PixelFormat(size and (size[0], size[1]), form["grey"], form["binarize"]),
+                pixel_format=PixelFormat.of(described["pixel_format"]),
                 lambda_=described["lambda_"],
                 penalty=described["penalty"],
             )

@@ -97,10 +97,10 @@ class SavedMoments:
                         f"{path}: sums of intensities up to {described['full_intensity']:g}, not {INTENSITY:g}; "
                         "save them again with this version"
                     )
-                form, (height, width, channels) = described["pixel_format"], described["shape"]
+                height, width, channels = described["shape"]
                 basis = Basis(
                     (height, width, channels),
-                    PixelFormat(form["size"] and tuple(form["size"]), form["grey"], form["binarize"]),
+                    PixelFormat.of(described["pixel_format"]),
                     tuple(described["class_names"]),
                     FoldRule(**described["rule"]),
                     str(described["split"]),

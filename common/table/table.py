@@ -131,12 +131,11 @@ class Table:
         try:
             if described["format"] != FORMAT:
                 raise InputError(f"{storage}/{MANIFEST}: format {described['format']!r}, not {FORMAT!r}")
-            form = described["pixel_format"]
             height, width, channels = (int(length) for length in described["shape"])
             table = cls(
                 storage=storage,
                 shape=(height, width, channels),
-                pixel_format=PixelFormat(form["size"] and tuple(form["size"]), form["grey"], form["binarize"]),
+                pixel_format=PixelFormat.of(described["pixel_format"]),
                 class_names=tuple(described["class_names"]),
                 test_fraction=float(described["test_fraction"]),
                 files=tuple(TableFile(**file) for file in described["files"]),
