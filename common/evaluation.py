@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from common.arrays import Pixels
+from common.arrays import Labels, Pixels
 from common.images import Block
 from common.metrics import ClassCounts, Confusion
 from common.ridge.model import RidgeModel
+from common.ridge.path import RidgePath
 
 MOST_MISTAKES = 24
 
@@ -87,3 +89,21 @@ def evaluate(model: RidgeModel, images: Block) -> Evaluation:
             for i in worst
         ],
     )
+
+
+def validate(paths: Mapping[int, RidgePath], images: Block) -> tuple[int, Labels]:
+    """Score each image that validates by its own fold's path.
+
+    Args:
+        paths: of each fold, all of one length.
+        images: of which those of other folds do not count.
+
+    Returns:
+        how many images were scored, and how many of them each λ classifies correctly, int64 (n_lambdas,).
+    """
+    scored, correct = 0, np.zeros(len(next(iter(paths.values())).intercepts), np.int64)
+    for fold, path in paths.items():
+        rows = np.flatnonzero(images.folds == fold)
+        scored += len(rows)
+        correct += path.count_correct(images.pixels[rows], images.labels[rows])
+    return scored, correct

@@ -14,7 +14,7 @@ from pyspark import RDD, SparkContext, StorageLevel
 
 from common.arrays import Labels
 from common.catalogue import Skipped
-from common.evaluation import MOST_MISTAKES, Evaluation, evaluate
+from common.evaluation import MOST_MISTAKES, Evaluation, evaluate, validate
 from common.images import Block, Images, Part
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, merge
@@ -127,12 +127,11 @@ def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> tuple[int,
     shared = blocks.context.broadcast(paths)
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[int, Labels]]:
-        scored, correct = 0, np.zeros(len(next(iter(shared.value.values())).weights), np.int64)
+        scored, correct = 0, np.zeros(len(next(iter(shared.value.values())).intercepts), np.int64)
         for block in part:
-            for fold, path in shared.value.items():
-                rows = np.flatnonzero(block.folds == fold)
-                scored += len(rows)
-                correct += path.count_correct(block.pixels[rows], block.labels[rows])
+            own = validate(shared.value, block)
+            scored += own[0]
+            correct += own[1]
         yield scored, correct
 
     counts = blocks.mapPartitions(of_partition).collect()

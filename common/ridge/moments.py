@@ -7,23 +7,20 @@ the last bit, as long as n·255² < 2⁵³, which is 138 thousand million images
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from common.arrays import Floats, Folds, Indices, Labels, Pixels, Singles
+from common.arrays import Floats, Folds, Indices, Labels, Pixels
 from common.ridge.features import features
+from common.ridge.gram import BlasProduct, GramProduct
 from common.splits import ALWAYS_TRAINING
 
 SHIFT = 128
-BLOCK_ROWS = 1024
-"""Rows whose float32 Gram matrix is exact.
-
-Shifted by 128, features lie in [-128, 127], so that a sum of 1,024 products stays within 1,024·128² = 2²⁴, the
-last integer below which float32 holds them all. Unshifted it would be 258 rows (258·255² < 2²⁴), and four times
-as many small products to add up in float64.
-"""
+"""What is taken off each feature before it is multiplied; see gram.BLOCK_ROWS."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,11 @@ class Moments:
             self.cross - other.cross,
         )
 
+    @property
+    def class_counts(self) -> Floats:
+        """How many images each class has, float64 (n_classes,)."""
+        return (self.sum_y + self.n) / 2
+
     def centred(self) -> tuple[Floats, Floats]:
         """Centred Gram matrix (d, d) and cross products (d, n_classes).
 
@@ -125,23 +127,23 @@ class MomentsSum:
         XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
         (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
 
-    Rows wait until there are BLOCK_ROWS of them, so that every product but the last is as large as it may be,
+    Rows wait until there are enough for a product, so that every product but the last is as large as it may be,
     however small the blocks that come and however many folds share them.
 
     Args:
         d: features of an image.
         n_classes: how many classes there are, among these images or elsewhere.
-        product: float32 (d, d), room for a product, which several sums may share.
+        product: how blocks are multiplied; several sums may share one.
     """
 
-    def __init__(self, d: int, n_classes: int, product: Singles | None = None) -> None:
-        self._product = np.empty((d, d), np.float32) if product is None else product
+    def __init__(self, d: int, n_classes: int, product: GramProduct | None = None) -> None:
+        self._product = BlasProduct(d) if product is None else product
         self._n = 0
         self._shifted_gram = np.zeros((d, d))
         self._class_sums = np.zeros((n_classes, d))
         self._class_counts = np.zeros(n_classes)
-        self._z = np.empty((BLOCK_ROWS, d), np.float32)
-        self._labels = np.empty(BLOCK_ROWS, np.int64)
+        self._z = np.empty((self._product.rows, d), np.float32)
+        self._labels = np.empty(self._product.rows, np.int64)
         self._waiting = 0
 
     def add(self, x: Pixels, labels: Labels, rows: Indices | None = None) -> None:
@@ -154,7 +156,7 @@ class MomentsSum:
         """
         n, taken = len(x) if rows is None else len(rows), 0
         while taken < n:
-            room = slice(taken, taken + BLOCK_ROWS - self._waiting)
+            room = slice(taken, taken + len(self._z) - self._waiting)
             chosen = room if rows is None else rows[room]
             block = x[chosen]
             where = slice(self._waiting, self._waiting + len(block))
@@ -163,15 +165,13 @@ class MomentsSum:
             self._labels[where] = labels[chosen]
             self._waiting = where.stop
             taken += len(block)
-            if self._waiting == BLOCK_ROWS:
+            if self._waiting == len(self._z):
                 self._flush()
 
     def _flush(self) -> None:
         """Add the rows that wait."""
         z, labels = self._z[: self._waiting], self._labels[: self._waiting]
-        # numpy hands a matrix times its own transpose to syrk, which does half the work
-        np.matmul(z.T, z, out=self._product)
-        self._shifted_gram += self._product
+        self._product.add(z, self._shifted_gram)
         # only the classes among these rows: the cost is bounded by the rows, however many classes exist
         present, column = np.unique(labels, return_inverse=True)
         one_hot = np.zeros((len(present), len(z)), np.float32)
@@ -184,6 +184,7 @@ class MomentsSum:
     def result(self) -> Moments:
         """The moments of everything that was added; the last thing to ask of this sum."""
         self._flush()
+        self._product.complete(self._shifted_gram)
         gram, class_sums, n = self._shifted_gram, self._class_sums, self._n
         shift_x = SHIFT * class_sums.sum(axis=0)  # s Σz, for every image is of one class
         gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
@@ -203,19 +204,21 @@ class FoldSums:
 
     Args:
         n_classes: how many classes there are.
+        product: makes of the number of features a way to multiply blocks.
     """
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, product: Callable[[int], GramProduct] = BlasProduct) -> None:
         self._n_classes = n_classes
         self._sums: dict[int, MomentsSum] = {}
-        self._product: Singles | None = None
+        self._make_product = product
+        self._product: GramProduct | None = None
 
     def add(self, pixels: Pixels, labels: Labels, folds: Folds) -> None:
         """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
         x = features(pixels)
         d = x.shape[1]
         if self._product is None:
-            self._product = np.empty((d, d), np.float32)
+            self._product = self._make_product(d)
         for fold in np.unique(folds):
             if fold not in self._sums:
                 self._sums[int(fold)] = MomentsSum(d, self._n_classes, self._product)
@@ -251,3 +254,46 @@ def training_moments(moments: FoldMoments) -> FoldMoments:
     """For each fold that validates: the moments of all other images, by subtraction."""
     everything = total(moments)
     return {fold: everything - own for fold, own in sorted(moments.items()) if fold != ALWAYS_TRAINING}
+
+
+def flatten(moments: FoldMoments, folds: Sequence[int], d: int, n_classes: int) -> Floats:
+    """Moments as one array, which adds up as they do: (len(folds), flat_length(d, n_classes)).
+
+    Args:
+        moments: of some of the folds.
+        folds: all that there are.
+        d: features of an image.
+        n_classes: how many classes there are.
+    """
+    flat = np.zeros((len(folds), flat_length(d, n_classes)))
+    for row, fold in zip(flat, folds, strict=True):
+        if fold in moments:
+            own = moments[fold]
+            parts = (np.array([float(own.n)]), own.sum_x, own.sum_y, pack(own.gram), own.cross.reshape(-1))
+            np.concatenate(parts, out=row)
+    return flat
+
+
+def flat_length(d: int, n_classes: int) -> int:
+    """How many numbers the moments of a fold are."""
+    return 1 + d + n_classes + d * (d + 1) // 2 + d * n_classes
+
+
+def unflatten(flat: Floats, folds: Sequence[int], d: int, n_classes: int) -> FoldMoments:
+    """What flatten() made one array of; folds without an image are left out."""
+    ends = np.cumsum([1, d, n_classes, d * (d + 1) // 2])
+    moments = {}
+    for row, fold in zip(flat, folds, strict=True):
+        n, sum_x, sum_y, gram, cross = np.split(row, ends)
+        if n[0]:
+            moments[fold] = Moments(int(n[0]), sum_x, sum_y, unpack(gram, d), cross.reshape(d, n_classes))
+    return moments
+
+
+def fingerprint(moments: FoldMoments) -> str:
+    """A hash of every bit of them: two runs that print the same one have summed the same images, fold by fold."""
+    found = hashlib.sha256()
+    for fold, own in sorted(moments.items()):
+        for part in (np.array([fold, own.n]), own.sum_x, own.sum_y, own.gram, own.cross):
+            found.update(part.tobytes())
+    return found.hexdigest()

@@ -14,7 +14,7 @@ takes it out, and b = ȳ − μᵀw brings it back.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -253,25 +253,55 @@ def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum")
     return with_intercepts(moments, weights)
 
 
-def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum") -> RidgePath:
-    """Fit a single λ by one linear solve: a path of length one.
+Solver = Callable[[Floats, Floats], Floats]
+"""Solves A X = B for a symmetric positive definite A (d, d), which it may overwrite, and B (d, k)."""
+
+
+def solve_alone(system: Floats, right: Floats) -> Floats:
+    """Numpy's LU: it offers no solve with Cholesky factors, and scipy's brings a second BLAS.
+
+    The threads of the one would stand in the way of the other's.
+    """
+    solution: Floats = np.linalg.solve(system, right)
+    return solution
+
+
+def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver = solve_alone) -> RidgePath:
+    """Fit a single λ by one linear solve: a path of length one."""
+    return ridge_fits(moments, [lambda_], penalty, solve)
+
+
+def ridge_fits(
+    moments: Moments, lambdas: Sequence[float], penalty: str = "sum", solve: Solver = solve_alone
+) -> RidgePath:
+    """Fit each λ by a linear solve of its own.
 
     The system is scaled to a unit diagonal first, which is close to the best that any diagonal scaling does for
     its condition (van der Sluis, Numerische Mathematik 14, 1969): pixels that hardly ever vary keep their digits
-    beside those that always do. The factorisation is numpy's LU and not Cholesky, because numpy offers no solve
-    with Cholesky factors, and scipy's brings a second BLAS whose threads stand in the way of the first one's.
+    beside those that always do.
+
+    Args:
+        moments: of the training images.
+        lambdas: finite and not negative.
+        penalty: "sum" or "mean".
+        solve: another solver, which raises LinAlgError where a system is singular to working precision.
     """
     gram, cross = moments.centred()
-    weight = penalty_weight(lambda_, penalty, moments.n)
-    if weight <= len(gram) * EPSILON * np.trace(gram):  # λ drowns in rounding errors, as λ = 0 does
-        return ridge_path(moments, [lambda_], penalty)
-    diagonal = gram.flat[:: len(gram) + 1]
-    gram.flat[:: len(gram) + 1] = diagonal + weight
-    scale = 1 / np.sqrt(diagonal + weight)
-    gram *= scale[:, None]
-    gram *= scale
-    weights = np.linalg.solve(gram, cross * scale[:, None]) * scale[:, None]
-    return with_intercepts(moments, weights[None])
+    diagonal = gram.diagonal().copy()
+    weights = np.empty((len(lambdas), *cross.shape))
+    for w, lambda_ in zip(weights, lambdas, strict=True):
+        weight = penalty_weight(lambda_, penalty, moments.n)
+        try:
+            if weight <= len(gram) * EPSILON * diagonal.sum():  # λ drowns in rounding errors, as λ = 0 does
+                raise np.linalg.LinAlgError
+            scale = 1 / np.sqrt(diagonal + weight)
+            system = gram * scale[:, None]
+            system *= scale
+            system.flat[:: len(gram) + 1] = 1
+            w[...] = solve(system, cross * scale[:, None]) * scale[:, None]
+        except np.linalg.LinAlgError:
+            w[...] = ridge_path(moments, [lambda_], penalty).weights[0] / INTENSITY
+    return with_intercepts(moments, weights)
 
 
 def with_intercepts(moments: Moments, weights: Floats) -> RidgePath:

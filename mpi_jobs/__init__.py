@@ -1,0 +1,1 @@
+"""Jobs and their parallel algorithms on MPI."""

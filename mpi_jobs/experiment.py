@@ -1,0 +1,339 @@
+"""A ridge experiment on all ranks: rank 0 opens the data and writes the run folder, the others help."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import re
+import resource
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial, reduce
+from operator import add
+from typing import Any, NamedTuple
+
+import numpy as np
+from mpi4py import MPI
+
+from common.arrays import Labels
+from common.catalogue import Skipped
+from common.console import Console, Parser, positive_integer, ridge_parser
+from common.errors import InputError
+from common.evaluation import Evaluation, evaluate
+from common.experiment import Engine, Experiment, command
+from common.images import Block, Images
+from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct
+from common.ridge.model import RidgeModel
+from common.ridge.moments import FoldMoments, FoldSums, Moments, fingerprint, flatten, total, unflatten
+from common.ridge.path import RidgePath, best_lambda, ridge_fit
+from common.splits import ALWAYS_TRAINING
+from common.threads import limit_blas
+from mpi_jobs.cholesky import solve_together
+from mpi_jobs.shares import WAYS, own_blocks
+from mpi_jobs.world import World
+
+
+def ranked_parser(description: str) -> Parser:
+    """A parser with the flags of every ridge job on MPI."""
+    parser = ridge_parser(description)
+    group = parser.add_argument_group("ranks")
+    group.add_argument(
+        "--threads", metavar="T", type=positive_integer,
+        help="threads of each rank (default: the cores of a machine, shared out among its ranks)",
+    )  # fmt: skip
+    group.add_argument(
+        "--images", choices=WAYS, default="read",
+        help="whether each rank reads its own images, or rank 0 reads all and scatters them",
+    )  # fmt: skip
+    group.add_argument(
+        "--tile", metavar="ROWSxCOLUMNS", type=_tile,
+        help="multiply in tiles of this size, dealt out to the threads (default: BLAS's own threads)",
+    )  # fmt: skip
+    return parser
+
+
+def _tile(text: str) -> Tile:
+    rows, _, columns = text.partition("x")
+    if not (rows.isdecimal() and columns.isdecimal()) or not 1 <= int(rows) <= BLOCK_ROWS or not int(columns):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not ROWSxCOLUMNS of at most {BLOCK_ROWS:,} rows, such as 1024x256"
+        )
+    return Tile(int(rows), int(columns))
+
+
+class Facts(NamedTuple):
+    """What every rank has to know of the images.
+
+    Attributes:
+        d: features of each.
+        n_classes: how many classes there are.
+        n_train: training and validation images.
+        n_test: test images.
+    """
+
+    d: int
+    n_classes: int
+    n_train: int
+    n_test: int
+
+
+class Share(NamedTuple):
+    """What a rank keeps of its share of the images.
+
+    Attributes:
+        moments: of all of them, fold by fold.
+        held_out: those that validate; the pixels of the others are not kept.
+    """
+
+    moments: FoldMoments
+    held_out: Block
+
+
+class RankedExperiment:
+    """One run of a ridge job on all ranks.
+
+    Args:
+        world: the ranks, all of which make this.
+        job: the job's name.
+        parser: of its flags.
+        argv: the flags; None for this process's own.
+
+    Attributes:
+        world: as above.
+        arguments: the flags.
+        facts: about the images.
+        threads: of each rank.
+        root: rank 0's experiment; None elsewhere.
+
+    Raises:
+        AgreedError: flags or data are wrong; on every rank.
+        SystemExit: --help, or flags that do not parse; on every rank.
+    """
+
+    def __init__(self, world: World, job: str, parser: Parser, argv: Sequence[str] | None) -> None:
+        self.world = world
+        self.arguments = world.at_root(lambda: parser.parse_arguments(argv))
+        self.threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
+        limit_blas(self.threads)
+        self.root = world.at_root_only(lambda: Experiment.open(job, self.arguments))
+        self._console = self.root.console if self.root else Console(quiet=True)
+        self.facts = world.at_root(self._facts)
+        self._waited: dict[str, float] = {}
+        self._communicated: dict[str, float] = {}
+
+    def _facts(self) -> Facts:
+        train, test = self._at_root.train, self._at_root.test
+        return Facts(train.n_features, len(train.class_names), len(train), len(test))
+
+    @property
+    def _at_root(self) -> Experiment:
+        """The experiment, for what only rank 0 does."""
+        if self.root is None:
+            raise ValueError("only rank 0 has the experiment open")
+        return self.root
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The grid, for intensities in [0, 1]."""
+        return tuple(self.arguments.lambdas)
+
+    @property
+    def penalty(self) -> str:
+        """Which way λ is meant: "sum" or "mean"."""
+        return str(self.arguments.penalty)
+
+    @property
+    def folds(self) -> list[int]:
+        """The numbers of all folds."""
+        k = self.arguments.folds
+        return list(range(k)) if k else [ALWAYS_TRAINING, 0]
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase on this rank, and how much of it was spent waiting and communicating."""
+        waited, communicated = self.world.waited, self.world.communicated
+        with self._console.phase(name):
+            yield
+        for spent, seconds in (
+            (self._waited, self.world.waited - waited),
+            (self._communicated, self.world.communicated - communicated),
+        ):
+            spent[name] = spent.get(name, 0.0) + seconds
+
+    def read(self) -> Share:
+        """Read this rank's share of the training and validation images, a block at a time, and sum it up.
+
+        Raises:
+            AgreedError: they cannot be read, or too many are unusable.
+        """
+        d, n_classes = self.facts.d, self.facts.n_classes
+        tile, threads = self.arguments.tile, self.threads
+        if tile:
+            limit_blas(1)  # each of the threads has its own
+        product = partial(TiledProduct, tile=tile, threads=threads) if tile else BlasProduct
+        sums = FoldSums(n_classes, product)
+        held_out: list[Block] = []
+        with self._console.bar(self.facts.n_train // self.world.size, "img") as advance:
+            for block in self._blocks(self.root.train if self.root else None, "read"):
+                with self.phase("moments"):
+                    sums.add(block.pixels, block.labels, block.folds)
+                kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
+                held_out.append(Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, []))
+                advance(len(block.labels) + len(block.skipped))
+        with self.phase("moments"):
+            moments = sums.result()
+        if tile:
+            limit_blas(threads)
+        return Share(moments, joined(held_out, d))
+
+    def _blocks(self, images: Images | None, phase: str, names: bool = False) -> Iterator[Block]:
+        """The blocks of this rank's images; at their end, what was unusable on any rank has been noted."""
+        skipped: list[Skipped] = []
+        problem = None
+        with self.phase(phase):
+            blocks = own_blocks(self.world, images, self.arguments.images, names)
+        while True:
+            try:
+                with self.phase(phase):
+                    block = next(blocks, None)
+            except InputError as error:
+                problem, block = error, None
+            if block is None:
+                break
+            skipped += block.skipped
+            yield block
+
+        def agree() -> None:
+            if problem is not None:
+                raise InputError(f"{problem} (rank {self.world.rank} on {platform.node()})")
+
+        with self.phase(phase):
+            self.world.everywhere(agree)
+            everyone = self.world.gather(skipped)
+            self.world.at_root(lambda: self._note([image for each in everyone for image in each], images))
+
+    def _note(self, skipped: list[Skipped], images: Images | None) -> None:
+        if images is not None:
+            self._at_root.note_skipped(skipped, images)
+
+    def sum(self, moments: FoldMoments) -> FoldMoments:
+        """The moments of all ranks' images, on every rank.
+
+        Raises:
+            AgreedError: a fold has no image left.
+        """
+        with self.phase("reduce"):
+            flat = flatten(moments, self.folds, self.facts.d, self.facts.n_classes)
+            self.world.sum(flat)
+            everything = unflatten(flat, self.folds, self.facts.d, self.facts.n_classes)
+        self.world.at_root(lambda: self._at_root.check_folds(everything))
+        return everything
+
+    def refit(self, everything: Moments, lambda_: float) -> RidgePath:
+        """Fit one λ to all images, all ranks together."""
+        return ridge_fit(everything, lambda_, self.penalty, partial(solve_together, self.world))
+
+    def count(self, scored: int, correct: Labels) -> tuple[int, Labels]:
+        """How many images all ranks together scored, and how many of them each λ classified correctly."""
+        counts = np.array([scored, *correct])
+        self.world.sum(counts)
+        return int(counts[0]), counts[1:]
+
+    def best(self, correct: Labels) -> float:
+        """The λ to choose from the validation images that each classifies correctly, int (n_lambdas,)."""
+        return self.lambdas[best_lambda(correct, self.lambdas)]
+
+    def test(self, fits: Sequence[tuple[RidgePath, float]]) -> list[tuple[RidgeModel, Evaluation]]:
+        """Make models of paths of length one and their λ, and score them on all test images.
+
+        Returns:
+            them, on rank 0; an empty list elsewhere.
+
+        Raises:
+            AgreedError: test images cannot be read, or too many are unusable.
+        """
+        models = self.world.at_root(lambda: [self._at_root.model(path, lambda_) for path, lambda_ in fits])
+        own: list[list[Evaluation]] = []
+        for block in self._blocks(self.root.test if self.root else None, "test", names=True):
+            with self.phase("test"):
+                own.append([evaluate(model, block) for model in models])
+        with self.phase("test"):
+            found = [each for each in self.world.gather(_sums(own)) if each]  # a rank may have no test image
+        return list(zip(models, _sums(found), strict=True)) if self.world.is_root else []
+
+    def warn(self, messages: Sequence[str]) -> None:
+        """Say what rank 0 has to say."""
+        for message in messages:
+            self._console.warn(message)
+
+    def finish(
+        self,
+        moments: FoldMoments,
+        n_validation: int,
+        correct: Labels,
+        tested: Sequence[tuple[RidgeModel, Evaluation]],
+        own: FoldMoments,
+        **more: Any,
+    ) -> None:
+        """Write the run folder and say where its report is.
+
+        Args:
+            moments: of all images.
+            n_validation: how many of them were scored to choose λ.
+            correct: int (n_lambdas,), how many of those each λ classified correctly.
+            tested: on rank 0, what test() returned; the first is the run's model.
+            own: moments of this rank's images.
+            more: what else metrics.json should hold.
+
+        Raises:
+            AgreedError: no test image was usable, or the folder cannot be written.
+        """
+        rank = {
+            "host": platform.node(),
+            "images": sum(each.n for each in own.values()),
+            "seconds": self._console.seconds,
+            "waited": self._waited,
+            "communicated": self._communicated,
+            "peak_mib": peak_mib(),
+        }
+        ranks = self.world.gather(rank)
+
+        def write() -> None:
+            model, evaluation = tested[0]
+            self._at_root.finish(
+                Engine(f"{library()}, {self.world.size} {'rank' if self.world.size == 1 else 'ranks'}",
+                       self.world.size, self.threads),
+                total(moments).n, n_validation, correct, model, evaluation,
+                command=f"mpiexec -n {self.world.size} {command()}", ranks=ranks, cores=self.world.cores,
+                images_by=self.arguments.images, moments_sha256=fingerprint(moments), **more,
+            )  # fmt: skip
+
+        self.world.at_root_only(write)
+
+
+def _sums(evaluations: Sequence[Sequence[Evaluation]]) -> list[Evaluation]:
+    """Sum up, model by model."""
+    return [reduce(add, each) for each in zip(*evaluations, strict=True)]
+
+
+def joined(blocks: Sequence[Block], d: int) -> Block:
+    """Blocks as one, of which there may be none: then its images have one row of d pixels."""
+    if not blocks:
+        nothing = np.empty(0, np.int64)
+        return Block(np.empty((0, 1, d, 1), np.uint8), nothing, nothing.astype(np.int16), None, [])
+    pixels, labels, folds = (np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[:3])
+    return Block(pixels, labels, folds, None, [])
+
+
+def library() -> str:
+    """Which MPI this is, for example "MPICH 5.0.2"."""
+    said = MPI.Get_library_version()
+    known = re.search(r"(MPICH) Version:\s*([\w.]+)|(Open MPI) v([\w.]+)", said)
+    return " ".join(filter(None, known.groups())) if known else said.splitlines()[0][:40]
+
+
+def peak_mib() -> float:
+    """The most memory this process has had at once."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,258 @@
+"""The ranks of a run, and what passes between them.
+
+A thin layer over a communicator that settles four things once:
+
+- Arrays travel as buffers, in pieces; other objects by pickle, with the arrays in them as buffers.
+- Ranks wait politely. MPI's own waits take a whole core and are deaf to Ctrl-C. Here a collective begins with a
+  barrier that is polled, and its pieces are polled too: a rank that has to wait for long sleeps.
+- Waiting is told apart from communicating: until all ranks are there is one, what comes then the other.
+- An error of one rank never leaves the others hanging.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar, cast
+
+from mpi4py import MPI
+from mpi4py.util import pkl5
+from numpy.typing import NDArray
+
+from common.console import INTERRUPTED
+from common.errors import InputError
+
+T = TypeVar("T")
+
+PIECE_BYTES = 64 << 20
+"""What one message of an array holds: far below 2³¹ items, and few enough for MPI's own buffers."""
+
+SPIN_S, SHORTEST_NAP_S, LONGEST_NAP_S = 0.002, 0.00001, 0.005
+"""How long a rank polls without a pause where it has a core of its own, and its pauses after that."""
+
+
+class AgreedError(InputError):
+    """Wrong input that every rank has been told of."""
+
+
+class World:
+    """The ranks of a communicator.
+
+    Args:
+        communicator: whose ranks.
+        piece_bytes: what one message of an array may hold.
+
+    Attributes:
+        rank: this process's number.
+        size: how many there are.
+        cores: that the ranks of this machine may use, all of them together.
+        neighbours: ranks on this machine, this one included.
+        waited: seconds in which this rank waited for others.
+        communicated: seconds in which it exchanged data with others.
+    """
+
+    def __init__(self, communicator: MPI.Intracomm, piece_bytes: int = PIECE_BYTES) -> None:
+        self._communicator = pkl5.Intracomm(communicator)
+        self._piece_bytes = piece_bytes
+        self.rank, self.size = communicator.rank, communicator.size
+        self.waited = self.communicated = 0.0
+        node = pkl5.Intracomm(communicator.Split_type(MPI.COMM_TYPE_SHARED))
+        self.neighbours = node.size
+        # ranks that a launcher has bound to cores of their own see few each, others see all
+        self.cores = len(set().union(*node.allgather(os.sched_getaffinity(0))))
+        node.Free()
+        self._spin_s = SPIN_S if self.neighbours <= self.cores else 0.0
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the rank that reads flags, prints, and writes the run folder."""
+        return self.rank == 0
+
+    def meet(self) -> None:
+        """Wait until all ranks are here."""
+        with self._together():
+            pass
+
+    # objects
+
+    def at_root(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, for all.
+
+        Raises:
+            AgreedError: it raised InputError there.
+            SystemExit: it raised it there.
+        """
+        result = problem = None
+        if self.is_root:
+            try:
+                result = make()
+            except (InputError, SystemExit) as error:
+                problem = error
+        with self._together():
+            result, problem = self._communicator.bcast((result, problem))
+        if isinstance(problem, SystemExit):
+            raise problem
+        if problem is not None:
+            raise AgreedError(str(problem))
+        return cast(T, result)
+
+    def everywhere(self, make: Callable[[], T]) -> T:
+        """What `make` returns on this rank, if it raised InputError on none.
+
+        Raises:
+            AgreedError: it did; the first rank's message.
+        """
+        result = problem = None
+        try:
+            result = make()
+        except InputError as error:
+            problem = str(error)
+        for told in self.all_gather(problem):
+            if told is not None:
+                raise AgreedError(told)
+        return cast(T, result)
+
+    def scatter(self, make: Callable[[], Sequence[T]]) -> T:
+        """One for each rank of what `make` returns on rank 0."""
+        values = self.at_root_only(make)
+        with self._together():
+            return self._communicator.scatter(values)  # type: ignore[no-any-return]
+
+    def at_root_only(self, make: Callable[[], T]) -> T | None:
+        """What `make` returns on rank 0, and None elsewhere; as with at_root, its errors are everyone's."""
+        made: list[T] = []
+        self.at_root(lambda: made.append(make()))
+        return made[0] if made else None
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks, on rank 0; an empty list elsewhere."""
+        with self._together():
+            return self._communicator.gather(value) or []
+
+    def all_gather(self, value: T) -> list[T]:
+        """Every rank's value, in the order of ranks, on all."""
+        with self._together():
+            return list(self._communicator.allgather(value))
+
+    # arrays
+
+    def sum(self, array: NDArray[Any]) -> None:
+        """Add up the ranks' contiguous arrays, in place on every rank."""
+        with self._together():
+            for piece in self._pieces(array):
+                self._poll(self._communicator.Iallreduce(MPI.IN_PLACE, piece).Test)
+
+    def broadcast(self, array: NDArray[Any], root: int) -> None:
+        """Copy one rank's contiguous array into the others' of the same shape."""
+        with self._together():
+            for piece in self._pieces(array):
+                self._poll(self._communicator.Ibcast(piece, root).Test)
+
+    def share(self, array: NDArray[Any]) -> None:
+        """Complete a contiguous array of which each rank has filled its own of `size` parts of even length."""
+        flat = array.reshape(-1)
+        part = len(flat) // self.size
+        if part * self.size != len(flat):
+            raise ValueError(f"{len(flat)} items are not {self.size} even parts")
+        if self.size * self._piece_bytes >= array.nbytes:
+            with self._together():
+                self._poll(self._communicator.Iallgather(MPI.IN_PLACE, flat).Test)
+            return
+        for rank in range(self.size):
+            self.broadcast(flat[rank * part : (rank + 1) * part], rank)
+
+    # messages
+
+    def send(self, value: object, to: int) -> pkl5.Request:
+        """Begin to send an object, whose arrays must not change until finish() has seen the request."""
+        return self._communicator.isend(value, to)
+
+    def receive(self, source: int) -> Any:
+        """The next object that a rank has sent."""
+        started = time.perf_counter()
+        message = self._poll(lambda: self._communicator.improbe(source))
+        met = time.perf_counter()
+        value = cast(pkl5.Message, message).recv()
+        self.waited += met - started
+        self.communicated += time.perf_counter() - met
+        return value
+
+    def finish(self, request: pkl5.Request) -> None:
+        """Wait until what was sent is on its way."""
+        started = time.perf_counter()
+        self._poll(lambda: request.test()[0])
+        self.communicated += time.perf_counter() - started
+
+    # waiting
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Wait until all ranks are here; what follows is communication."""
+        started = time.perf_counter()
+        self._poll(self._communicator.Ibarrier().Test)
+        met = time.perf_counter()
+        yield
+        self.waited += met - started
+        self.communicated += time.perf_counter() - met
+
+    def _poll(self, ready: Callable[[], T]) -> T:
+        """Ask until the answer is yes: at once, then at growing intervals, so that others may have the core."""
+        started = time.perf_counter()
+        while not (answer := ready()):
+            waiting = time.perf_counter() - started
+            if waiting >= self._spin_s:
+                time.sleep(min(max(waiting / 8, SHORTEST_NAP_S), LONGEST_NAP_S))
+        return answer
+
+    def _pieces(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """A contiguous array, a message at a time."""
+        flat = array.reshape(-1)
+        items = max(1, self._piece_bytes // array.itemsize)
+        for start in range(0, len(flat), items):
+            yield flat[start : start + items]
+
+
+def run_mpi_job(main: Callable[[], int]) -> NoReturn:
+    """Run a job's main on this rank and exit: 0 done, 2 wrong input in one line, 130 interrupted, 1 anything else.
+
+    What only this rank has met with ends all the others at once, however they were started: MPI would leave them
+    waiting. Ctrl-C and what ends a batch job are rank 0's business, which has files to tidy up.
+    """
+    world = MPI.COMM_WORLD
+    if world.rank == 0:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    else:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    name = Path(sys.argv[0]).name
+    try:
+        try:
+            code = main()
+        except AgreedError as error:
+            if world.rank == 0:
+                print(f"{name}: {error}", file=sys.stderr)
+            code = 2
+        except SystemExit as error:  # which --help and wrong flags are
+            code = int(error.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        World(world).meet()  # rank 0 may still be writing; and whoever exits with 2 may end the others
+    except InputError as error:
+        _abort(f"{name}: {error} (rank {world.rank})", 2)
+    except KeyboardInterrupt:
+        _abort(f"{name}: interrupted; no result was written", INTERRUPTED)
+    except BaseException:
+        _abort(f"{name}: rank {world.rank} of {world.size} failed\n{traceback.format_exc()}", 1)
+    raise SystemExit(code)
+
+
+def _abort(message: str, code: int) -> NoReturn:
+    """Say why, and end every rank."""
+    print(message, file=sys.stderr, flush=True)
+    MPI.COMM_WORLD.Abort(code)
+    raise SystemExit(code)
