@@ -61,9 +61,9 @@ class Shards:
         shards = self._world.gather(seen)
         empty = sum(not counts.any() for counts in shards)
         blind = sum(bool(counts.any() and not counts.all()) for counts in shards)
-        told = ["the average of the ranks' models is an approximation; --combine exact costs no more"]
+        told = []
         if empty:
             told.append(f"{empty} of {len(shards)} ranks had no training image, and no say in the average")
         if blind:
             told.append(f"{blind} of {len(shards)} ranks have not seen an image of every class")
-        return told if shards else []
+        return told

@@ -116,11 +116,21 @@ class RankedExperiment:
         self.arguments = world.at_root(lambda: parser.parse_arguments(argv))
         self.threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         limit_blas(self.threads)
+        self._warn_of_crowding()
         self.root = world.at_root_only(lambda: Experiment.open(job, self.arguments))
         self._console = self.root.console if self.root else Console(quiet=True)
         self.facts = world.at_root(self._facts)
         self._waited: dict[str, float] = {}
         self._communicated: dict[str, float] = {}
+
+    def _warn_of_crowding(self) -> None:
+        """BLAS's threads wait for each other in a busy loop, which is ruinous where they have to share a core."""
+        world, threads = self.world, self.threads
+        if world.is_root and threads > 1 and world.neighbours * threads > world.cores:
+            Console().warn(
+                f"{world.neighbours} ranks × {threads} threads on {world.cores} cores get in each other's way; "
+                f"--threads {max(1, world.cores // world.neighbours)} would be faster"
+            )
 
     def _facts(self) -> Facts:
         train, test = self._at_root.train, self._at_root.test
@@ -262,6 +272,11 @@ class RankedExperiment:
             found = [each for each in self.world.gather(_sums(own)) if each]  # a rank may have no test image
         return list(zip(models, _sums(found), strict=True)) if self.world.is_root else []
 
+    def say(self, message: str) -> None:
+        """One line of the result, on rank 0."""
+        if self.world.is_root:
+            self._console.say(message)
+
     def warn(self, messages: Sequence[str]) -> None:
         """Say what rank 0 has to say."""
         for message in messages:
@@ -292,7 +307,7 @@ class RankedExperiment:
         rank = {
             "host": platform.node(),
             "images": sum(each.n for each in own.values()),
-            "seconds": self._console.seconds,
+            "seconds": {name: value for name, value in self._console.seconds.items() if name != "open"},
             "waited": self._waited,
             "communicated": self._communicated,
             "peak_mib": peak_mib(),

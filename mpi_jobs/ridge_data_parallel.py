@@ -57,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     tested = run.test(fits)
     if "exact" in about and tested:
         about["exact"]["test_accuracy"] = tested[1][1].confusion.accuracy()
+        run.say(
+            f"the average of {world.size} models is an approximation; exact, "
+            f"{about['exact']['test_accuracy']:.4f} of test images are correct"
+        )
     run.finish(moments, n_scored, correct, tested, share.moments, **about)
     return 0
 

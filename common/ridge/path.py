@@ -262,8 +262,7 @@ def solve_alone(system: Floats, right: Floats) -> Floats:
 
     The threads of the one would stand in the way of the other's.
     """
-    solution: Floats = np.linalg.solve(system, right)
-    return solution
+    return np.asarray(np.linalg.solve(system, right), np.float64)
 
 
 def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver = solve_alone) -> RidgePath:
