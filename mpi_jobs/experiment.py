@@ -191,8 +191,8 @@ class RankedExperiment:
                 kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
                 held_out.append(Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, []))
                 advance(len(block.labels) + len(block.skipped))
-        with self.phase("moments"):
-            moments = sums.result()
+            with self.phase("moments"):
+                moments = sums.result()
         if tile:
             limit_blas(threads)
         return Share(moments, joined(held_out, d))
@@ -207,7 +207,7 @@ class RankedExperiment:
             try:
                 with self.phase(phase):
                     block = next(blocks, None)
-            except InputError as error:
+            except (InputError, OSError) as error:
                 problem, block = error, None
             if block is None:
                 break
@@ -216,7 +216,10 @@ class RankedExperiment:
 
         def agree() -> None:
             if problem is not None:
-                raise InputError(f"{problem} (rank {self.world.rank} on {platform.node()})")
+                raise InputError(
+                    f"rank {self.world.rank} on {platform.node()}: {problem}; where only rank 0 sees the images, "
+                    "--images scatter lets it send them"
+                )
 
         with self.phase(phase):
             self.world.everywhere(agree)
@@ -265,9 +268,11 @@ class RankedExperiment:
         """
         models = self.world.at_root(lambda: [self._at_root.model(path, lambda_) for path, lambda_ in fits])
         own: list[list[Evaluation]] = []
-        for block in self._blocks(self.root.test if self.root else None, "test", names=True):
-            with self.phase("test"):
-                own.append([evaluate(model, block) for model in models])
+        with self._console.bar(self.facts.n_test // self.world.size, "img") as advance:
+            for block in self._blocks(self.root.test if self.root else None, "test", names=True):
+                with self.phase("test"):
+                    own.append([evaluate(model, block) for model in models])
+                advance(len(block.labels) + len(block.skipped))
         with self.phase("test"):
             found = [each for each in self.world.gather(_sums(own)) if each]  # a rank may have no test image
         return list(zip(models, _sums(found), strict=True)) if self.world.is_root else []

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from common.console import INTERRUPTED
 from common.errors import InputError
+from mpi_jobs.terminal import adopt_terminal
 
 T = TypeVar("T")
 
@@ -226,7 +227,8 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
     """
     world = MPI.COMM_WORLD
     if world.rank == 0:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        adopt_terminal()
+        signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send, and Open MPI when a rank is lost
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     name = Path(sys.argv[0]).name
@@ -244,11 +246,15 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
         World(world).meet()  # rank 0 may still be writing; and whoever exits with 2 may end the others
     except InputError as error:
         _abort(f"{name}: {error} (rank {world.rank})", 2)
-    except KeyboardInterrupt:
-        _abort(f"{name}: interrupted; no result was written", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        _abort(f"{name}: interrupted ({str(interrupt) or 'SIGINT'}); no result was written", INTERRUPTED)
     except BaseException:
         _abort(f"{name}: rank {world.rank} of {world.size} failed\n{traceback.format_exc()}", 1)
     raise SystemExit(code)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _abort(message: str, code: int) -> NoReturn:

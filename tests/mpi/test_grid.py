@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.ridge.moments import FoldMoments, moments_by_fold, training_moments
+from common.ridge.path import ridge_path
+from common.splits import k_folds
+from mpi_jobs.grid import EIGENDECOMPOSITION, Grid, solve_grid
+from mpi_jobs.world import World
+
+
+def moments_of(n_folds: int, d: int = 12) -> FoldMoments:
+    rng = np.random.default_rng(5)
+    pixels = rng.integers(0, 256, (300, d, 1, 1), np.uint8)
+    pixels[:, 0] = 9  # never varies
+    labels = rng.integers(0, 3, 300)
+    folds = k_folds(labels, n_folds, 0) if n_folds > 1 else np.where(np.arange(300) % 5, -1, 0).astype(np.int16)
+    return training_moments(moments_by_fold(pixels, labels, folds, 3))
+
+
+@pytest.mark.parametrize("n_folds", [1, 2, 5])
+@pytest.mark.parametrize("n_lambdas", [1, 2, 7, EIGENDECOMPOSITION, 3 * EIGENDECOMPOSITION + 1])
+@pytest.mark.parametrize("penalty", ["sum", "mean"])
+def test_it_is_the_path_of_every_fold(world: World, n_folds: int, n_lambdas: int, penalty: str) -> None:
+    training = moments_of(n_folds)
+    lambdas = [0.0, *np.logspace(-4, 4, n_lambdas - 1)]
+    grid = solve_grid(world, training, lambdas, penalty)
+    grid.share()
+    paths = grid.paths()
+    assert list(paths) == list(training)
+    for fold, moments in training.items():
+        expected = ridge_path(moments, lambdas, penalty)
+        scale = np.abs(expected.weights).max()
+        assert np.abs(paths[fold].weights - expected.weights).max() <= 1e-9 * scale
+        assert np.abs(paths[fold].intercepts - expected.intercepts).max() <= 1e-9 * scale
+
+
+@pytest.mark.parametrize("systems", [1, 2, 3, 10, 50])
+def test_every_system_is_solved_once_or_by_all(world: World, systems: int) -> None:
+    grid = Grid(world, range(systems), 1, 2, 2)
+    owned = [own for each in world.all_gather(list(grid.own)) for own in each]
+    assert sorted([*owned, *grid.common]) == list(range(systems))
+    assert len(grid.common) < world.size
+    assert [stretch.fold for stretch in grid.stretches(grid.own)] == list(grid.own)
+
+
+def test_stretches_are_cut_where_folds_end(world: World) -> None:
+    grid = Grid(world, [4, 6, 8], 10, 2, 2)
+    found = [(s.fold, s.lambdas.start, s.lambdas.stop) for s in grid.stretches(range(7, 25))]
+    assert found == [(4, 7, 10), (6, 0, 10), (8, 0, 5)]

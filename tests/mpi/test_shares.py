@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from common.catalogue import Catalogue, Read
+from common.datasets.packed import ArrayReader
+from common.errors import InputError
+from common.images import Block, CatalogueImages
+from common.ridge.moments import fingerprint, flatten, moments_by_fold, training_moments, unflatten
+from common.ridge.path import ridge_path
+from common.splits import k_folds, validation_fold
+from mpi_jobs.averaging import Shards
+from mpi_jobs.experiment import RankedExperiment, joined, ranked_parser
+from mpi_jobs.shares import WAYS, everyones_blocks, own_blocks
+from mpi_jobs.world import AgreedError, World
+
+
+def images_of(n: int, k: int = 0) -> CatalogueImages:
+    rng = np.random.default_rng(n)
+    labels = rng.integers(0, 4, n)
+    reader = ArrayReader("random", rng.integers(0, 256, (n, 60, 50, 1), np.uint8))
+    folds = k_folds(labels, k, 0) if k else validation_fold(labels, 0.3, 0)
+    return CatalogueImages(Catalogue(reader, np.arange(n), labels, tuple("abcd")), folds)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("n", "k"), [(2, 0), (3, 2), (50, 0), (51, 5), (6000, 0)])
+def test_every_image_goes_to_one_rank(world: World, way: str, n: int, k: int) -> None:
+    images = images_of(n, k)
+    found = list(own_blocks(world, images if world.is_root else None, way, names=True))
+    names = [name for block in found for name in block.names or ()]
+    everyone = world.all_gather(names)
+    assert sorted(name for each in everyone for name in each) == sorted(images.catalogue.names())
+    counts = [len(each) for each in everyone]
+    assert max(counts) - min(counts) <= 1
+    for block in found:
+        for pixels, name in zip(block.pixels, block.names or (), strict=True):
+            assert np.array_equal(pixels, images.catalogue.reader.pixels[int(str(name)[-5:])])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("n", [2, 900, 6000])
+def test_moments_are_those_of_one_process_to_the_last_bit(world: World, n: int) -> None:
+    images = images_of(n)
+    whole = images.load()
+    expected = moments_by_fold(whole.pixels, whole.labels, whole.folds, 4)
+    own = joined(list(own_blocks(world, images if world.is_root else None, "read")), 3000)
+    flat = flatten(moments_by_fold(own.pixels, own.labels, own.folds, 4), [-1, 0], 3000, 4)
+    world.sum(flat)
+    assert fingerprint(unflatten(flat, [-1, 0], 3000, 4)) == fingerprint(expected)
+
+
+def test_held_out_images_go_round(world: World) -> None:
+    images = images_of(3001).load()
+    own = slice(3001 * world.rank // world.size, 3001 * (world.rank + 1) // world.size)
+    if world.rank == world.size - 1 and world.size > 1:
+        own = slice(0, 0)
+    rounds = list(
+        everyones_blocks(world, Block(images.pixels[own], images.labels[own], images.folds[own], None, []))
+    )
+    expected = 3001 if world.size == 1 else 3001 * (world.size - 1) // world.size
+    seen = joined(rounds, 3000)
+    assert np.array_equal(seen.pixels, images.pixels[:expected])
+    assert np.array_equal(seen.labels, images.labels[:expected])
+    assert np.array_equal(seen.folds, images.folds[:expected])
+    assert all(block.pixels.nbytes <= 4 << 20 for block in rounds)
+
+
+class FailingReader(ArrayReader):
+    def read(self, items: np.ndarray) -> Read:
+        if 37 in items:
+            raise InputError("the disk is on fire")
+        return super().read(items)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, way: str) -> None:
+    run = RankedExperiment(world, "test", ranked_parser(""), ["--quiet", "--images", way])
+    if run.root is not None:
+        images = images_of(40)
+        images.catalogue = Catalogue(
+            FailingReader("random", images.catalogue.reader.pixels),  # type: ignore[attr-defined]
+            images.catalogue.items, images.catalogue.labels, images.class_names,
+        )  # fmt: skip
+        run.root.train = images
+    with pytest.raises(AgreedError, match=r"rank \d+ on .*: the disk is on fire"):
+        run.read()
+
+
+@pytest.mark.parametrize("penalty", ["sum", "mean"])
+def test_averaging_the_same_images_is_exact(world: World, penalty: str) -> None:
+    """P ranks with the same images: their average is the model of P copies of each image, exactly."""
+    images = images_of(200).load()
+    small = images.pixels[:, :3, :3]
+    own = moments_by_fold(small, images.labels, images.folds, 4)
+    flat = flatten(own, [-1, 0], 9, 4)
+    world.sum(flat)
+    everyones = unflatten(flat, [-1, 0], 9, 4)
+    averaged = Shards(world, own, everyones, penalty).paths([0.1, 10.0])[0]
+
+    exact = ridge_path(training_moments(everyones)[0], [0.1, 10.0], penalty)
+    np.testing.assert_allclose(averaged.weights, exact.weights, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(averaged.intercepts, exact.intercepts, rtol=1e-9, atol=1e-12)
