@@ -15,7 +15,7 @@ def adopt_terminal() -> None:
     """Write stderr to the launcher's terminal, if it has one, so that progress can be shown there.
 
     A launcher reads its ranks' stderr from a pipe and prints it on its own, so that no rank knows whether a person
-    is watching. On Linux it shows in the launcher's open files. Where it does not, or rank 0 is on another machine,
+    is watching. On Linux the launcher's open files tell. Where they do not, or rank 0 is on another machine,
     stderr stays as it is.
     """
     if sys.stderr.isatty():

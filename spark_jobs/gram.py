@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from common.console import ridge_parser
 from common.errors import InputError
 from common.experiment import Experiment
-from common.ridge.moments import total, training_moments
+from common.ridge.moments import fingerprint, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from spark_jobs.blocks import count_correct
 from spark_jobs.known import Known, moments_flags
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with phase("refit"):
             model = experiment.model(ridge_fit(everything, lambda_, experiment.penalty), lambda_)
         tested = score_test_images(context, experiment, model)
-        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested)
+        digest = fingerprint(moments)
+        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested, moments_sha256=digest)
     return 0
 
 

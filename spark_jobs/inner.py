@@ -14,7 +14,7 @@ from pyspark import Broadcast, SparkContext
 
 from common.console import ridge_parser
 from common.experiment import Experiment
-from common.ridge.moments import Moments, total, training_moments
+from common.ridge.moments import Moments, fingerprint, total, training_moments
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
 from common.splits import shard
 from spark_jobs.blocks import count_correct
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
             model = experiment.model(fitted, lambda_)
         tested = score_test_images(context, experiment, model)
-        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested)
+        digest = fingerprint(moments)
+        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested, moments_sha256=digest)
     return 0
 
 

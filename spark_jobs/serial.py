@@ -13,7 +13,7 @@ import numpy as np
 from common.console import positive_integer, ridge_parser, run_job
 from common.evaluation import evaluate
 from common.experiment import Engine, Experiment
-from common.ridge.moments import moments_by_fold, total, training_moments
+from common.ridge.moments import fingerprint, moments_by_fold, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from common.splits import ALWAYS_TRAINING
 from common.threads import blas_threads, limit_blas
@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         tested = evaluate(model, test)
     n_scored = int((train.folds != ALWAYS_TRAINING).sum())
     engine = Engine("one process", 1, blas_threads())
-    experiment.finish(engine, len(train.labels), n_scored, correct, model, tested)
+    digest = fingerprint(moments)
+    experiment.finish(engine, len(train.labels), n_scored, correct, model, tested, moments_sha256=digest)
     return 0
 
 

@@ -133,3 +133,18 @@ def mpiexec(
 
 def serial(*flags: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return command(sys.executable, ROOT / "spark_jobs" / "serial.py", *flags, cwd=cwd)
+
+
+def processes() -> dict[int, tuple[int, str, float]]:
+    """Parent, command line and seconds of processor time of every process."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            found[int(entry.name)] = (int(fields[1]), line, seconds)
+    return found

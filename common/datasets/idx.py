@@ -91,7 +91,7 @@ def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 @lru_cache(maxsize=2)
-def _kept(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
+def _inflated(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
     """Keep what was read: gzip has no random access: a process that reads many blocks inflates the file once."""
     return read_array(path, lengths)
 
@@ -129,5 +129,7 @@ class IdxReader:
 
     def read(self, items: Items) -> Read:
         """The images of these row numbers; none is ever skipped."""
-        pixels = np.asarray(_kept(self.path, self.lengths)[items])[..., None]
+        # a file that is mapped is mapped anew for each block: pages that were read count as this process's memory
+        read = _inflated if self.path.suffix == ".gz" else read_array
+        pixels = np.asarray(read(self.path, self.lengths)[items])[..., None]
         return Read(reformat(pixels, self.form), np.arange(len(items)), [])

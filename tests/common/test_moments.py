@@ -13,8 +13,8 @@ from common.arrays import Labels, Pixels
 from common.datasets import open_dataset
 from common.decode import PixelFormat
 from common.images import CatalogueImages
+from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import (
-    BLOCK_ROWS,
     SHIFT,
     Moments,
     MomentsSum,

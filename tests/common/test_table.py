@@ -16,7 +16,8 @@ from common.datasets import open_table
 from common.decode import PixelFormat
 from common.errors import InputError
 from common.images import Block
-from common.ridge.moments import BLOCK_ROWS, Moments, moments_by_fold
+from common.ridge.gram import BLOCK_ROWS
+from common.ridge.moments import Moments, moments_by_fold
 from common.splits import FOLD_BUCKETS, FoldRule, hashed_buckets, hashed_test, stable_hashes
 from common.table import writing
 from common.table.images import TableImages

@@ -17,7 +17,7 @@ from bench.cluster import standalone_cluster
 from common.datasets import open_table
 from common.ridge.saved import SavedMoments
 from tests.common.test_moments import assert_identical
-from tests.conftest import ROOT, environment, metrics_of
+from tests.conftest import ROOT, environment, metrics_of, processes
 
 pytestmark = [pytest.mark.spark, pytest.mark.mnist]
 
@@ -35,21 +35,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("faults") / "cluster"
     with standalone_cluster(folder, memory="1g", environment=environment()) as master:
         yield Cluster(master, folder)
-
-
-def processes() -> dict[int, tuple[int, str, float]]:
-    """Parent, command line and seconds of processor time of every process."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            found[int(entry.name)] = (int(fields[1]), line, seconds)
-    return found
 
 
 def busy_executor(cluster: Cluster) -> int | None:

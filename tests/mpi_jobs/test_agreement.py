@@ -1,0 +1,162 @@
+"""One answer: serial, Spark and MPI at any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.ridge.model import RidgeModel
+from spark_jobs import gram, serial
+from tests.common.test_sources import herbarium
+from tests.conftest import MPIS, ROOT, metrics_of, mpiexec, run_main
+
+DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
+MODEL_PARALLEL = ROOT / "mpi_jobs" / "ridge_model_parallel.py"
+JOBS = [DATA_PARALLEL, MODEL_PARALLEL]
+AGREED = (
+    "validation_correct", "best_lambda", "test_accuracy", "macro_f1", "images", "classes", "shape",
+    "moments_sha256",
+)  # fmt: skip
+
+
+def run(job: Path, ranks: int, out: Path, *flags: str, mpi: str = "mpich") -> dict[str, Any]:
+    """Run a job of this project on ranks: its metrics."""
+    done = mpiexec(ranks, job, *flags, "--quiet", "--out", out, cwd=ROOT, mpi=mpi)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines() == [f"report: {out / 'report.html'}"]
+    return metrics_of(out)
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any], keys: Sequence[str] = AGREED) -> None:
+    for key in keys:
+        assert found[key] == expected[key], key
+
+
+def assert_same_model(found: Path, expected: Path) -> None:
+    a, b = RidgeModel.load(found), RidgeModel.load(expected)
+    assert np.abs(a.weights - b.weights).max() <= 1e-6 * np.abs(b.weights).max()
+    assert np.abs(a.intercept - b.intercept).max() <= 1e-6 * np.abs(b.intercept).max()
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize("mpi", MPIS)
+@pytest.mark.parametrize(
+    ("ranks", "flags"),
+    [
+        (1, []),
+        (2, ["--folds", "4", "--lambdas", "0:3:3"]),
+        (3, ["--penalty", "mean", "--lambdas", "-6:2:13"]),
+        (4, ["--limit", "500", "--seed", "9", "--size", "6x7", "--binarize", "0.4", "--lambdas", "0,1"]),
+    ],
+)
+def test_digits(tmp_path: Path, job: Path, mpi: str, ranks: int, flags: list[str]) -> None:
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    found = run(job, ranks, tmp_path / "mpi", *flags, mpi=mpi)
+    assert_same(found, expected)
+    assert_same_model(tmp_path / "mpi", tmp_path / "serial")
+    assert found["workers"] == len(found["ranks"]) == ranks
+    assert sum(rank["images"] for rank in found["ranks"]) == len_of(expected)
+
+
+def len_of(metrics: dict[str, Any]) -> int:
+    images = metrics["images"]
+    return int(images["train"] + (images["validation"] if metrics["folds"] is None else 0))
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize("way", ["read", "scatter"])
+def test_a_folder_with_an_image_that_cannot_be_used(
+    tmp_path: Path, folder_of_images: Path, job: Path, way: str
+) -> None:
+    (folder_of_images / "cedar" / "11.png").write_bytes(b"damaged")
+    flags = ["--data", f"folder:{folder_of_images}", "--max-corrupt", "0.1"]
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    found = run(job, 3, tmp_path / "mpi", *flags, "--images", way)
+    assert_same(found, expected)
+    assert found["images"]["skipped"] == 1
+    assert "cedar/11.png" in (tmp_path / "mpi" / "skipped.csv").read_text()
+
+
+def test_herbarium(tmp_path: Path) -> None:
+    herbarium(tmp_path / "h")
+    flags = ["--data", f"herbarium:{tmp_path / 'h'}"]
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    assert_same(run(DATA_PARALLEL, 2, tmp_path / "mpi", *flags), expected)
+
+
+@pytest.mark.parametrize("tile", ["1024x32", "100x7", "1x1"])
+def test_tiles_change_nothing(tmp_path: Path, tile: str) -> None:
+    expected = run_main(serial.main, tmp_path / "serial", "--limit", "60")
+    found = run(DATA_PARALLEL, 2, tmp_path / "mpi", "--limit", "60", "--tile", tile, "--threads", "3")
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
+@pytest.mark.parametrize(
+    ("ranks", "flags"),
+    [
+        (7, ["--lambdas", "10,100"]),  # more ranks than λ, and a prime number of them
+        (5, ["--lambdas", "1"]),
+        (4, ["--limit", "12", "--lambdas", "1,10,100"]),  # more ranks than images of a class
+        (7, ["--limit", "5"]),  # ranks without an image
+        (3, ["--limit", "2", "--lambdas", "0"]),
+    ],
+)
+def test_odd_numbers(tmp_path: Path, job: Path, ranks: int, flags: list[str]) -> None:
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    found = run(job, ranks, tmp_path / "mpi", *flags)
+    assert_same(found, expected)
+    assert_same_model(tmp_path / "mpi", tmp_path / "serial")
+
+
+@pytest.mark.mnist
+@pytest.mark.spark
+@pytest.mark.parametrize("flags", [[], ["--folds", "3", "--lambdas", "-2:4:4"]], ids=["holdout", "folds"])
+def test_mnist_at_any_number_of_ranks(spark: Any, tmp_path: Path, data_root: Path, flags: list[str]) -> None:
+    flags = ["--data", "mnist", "--data-root", str(data_root), *flags]
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    assert_same(run_main(gram.main, tmp_path / "gram", *flags), expected)
+    for ranks in (1, 2, 3, 4, 7):
+        found = run(DATA_PARALLEL, ranks, tmp_path / f"data{ranks}", *flags, "--threads", "1")
+        assert_same(found, expected)
+    for ranks in (2, 3):
+        found = run(MODEL_PARALLEL, ranks, tmp_path / f"model{ranks}", *flags, "--threads", "1")
+        assert_same(found, expected)
+        assert_same_model(tmp_path / f"model{ranks}", tmp_path / "serial")
+
+
+@pytest.mark.hands
+def test_hand_photographs(tmp_path: Path, data_root: Path) -> None:
+    flags = ["--data", f"folder:{data_root / 'hands'}", "--size", "20x30", "--grey"]
+    expected = run_main(serial.main, tmp_path / "serial", *flags)
+    assert_same(run(DATA_PARALLEL, 2, tmp_path / "mpi", *flags), expected)
+
+
+def test_an_average_is_told_from_the_exact_model(tmp_path: Path) -> None:
+    exact = run(DATA_PARALLEL, 4, tmp_path / "exact")
+    found = run(DATA_PARALLEL, 4, tmp_path / "average", "--combine", "average")
+    assert found["exact"]["best_lambda"] == exact["best_lambda"]
+    assert found["exact"]["test_accuracy"] == exact["test_accuracy"]
+    assert found["exact"]["validation_correct"] == exact["validation_correct"]
+    assert found["validation_correct"] != exact["validation_correct"]
+    assert abs(found["test_accuracy"] - exact["test_accuracy"]) < 0.05
+    assert "Approximate:" in (tmp_path / "average" / "report.html").read_text()
+    assert "Approximate:" not in (tmp_path / "exact" / "report.html").read_text()
+
+
+def test_an_average_of_one_rank_is_the_exact_model(tmp_path: Path) -> None:
+    expected = run_main(serial.main, tmp_path / "serial")
+    assert_same(run(DATA_PARALLEL, 1, tmp_path / "average", "--combine", "average"), expected)
+
+
+def test_an_average_warns_of_ranks_that_saw_too_little(tmp_path: Path) -> None:
+    flags = ["--combine", "average", "--limit", "5", "--out", str(tmp_path / "run")]
+    done = mpiexec(7, DATA_PARALLEL, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 7 ranks had no training image" in done.stderr
+    assert "5 of 7 ranks have not seen an image of every class" in done.stderr
+    assert "approximation" in done.stdout

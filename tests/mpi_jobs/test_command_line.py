@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, environment, metrics_of, mpi_environment, mpiexec
+
+JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--nope"], "unrecognized arguments: --nope"),
+        (["--threads", "0"], "--threads: '0' is not a whole number from 1 up"),
+        (["--tile", "2000x3"], "--tile: '2000x3' is not ROWSxCOLUMNS of at most 1,024 rows"),
+        (["--combine", "vote"], "invalid choice: 'vote'"),
+        (["--data", "nope"], "--data nope: no such source"),
+        (["--data", "folder:nowhere"], "no such folder"),
+        (["--limit", "1"], "1 training images are too few"),
+        (["--out", str(ROOT / "tests")], "exists and is not an empty folder"),
+    ],
+)
+def test_wrong_flags_are_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
+    done = mpiexec(3, JOB, *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_printed_once(tmp_path: Path) -> None:
+    done = mpiexec(2, JOB, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.count("usage:") == 1
+    assert done.stderr == ""
+
+
+def test_too_many_unusable_images(tmp_path: Path, folder_of_images: Path) -> None:
+    for path in folder_of_images.rglob("1*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    done = mpiexec(3, JOB, "--data", f"folder:{folder_of_images}", "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "images cannot be used, more than --max-corrupt 0.01 allows" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_threads_than_cores_are_warned_of(tmp_path: Path) -> None:
+    done = mpiexec(2, JOB, "--threads", str(os.cpu_count()), "--limit", "50", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "get in each other's way" in done.stderr
+
+
+def test_a_plain_python_is_one_rank(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["python", JOB, "--quiet", "--out", "run"], cwd=tmp_path, env=environment(), capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "run")["workers"] == 1
+
+
+def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    words = ["mpiexec", "-n", "2", "python", str(JOB), "--out", "run"]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=environment(**mpi_environment()), stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=theirs, text=True,
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                read = os.read(ours, 4096)
+            except OSError:
+                break
+            if not read:
+                break
+            shown += read
+        output = process.communicate()[0]
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"moments" in shown
+    assert output.splitlines()[-1].startswith("report: ")
+    piped = mpiexec(2, JOB, "--out", "run2", cwd=tmp_path)
+    assert piped.stderr == ""
+
+
+def test_the_memory_of_rank_0_is_its_own_share(tmp_path: Path) -> None:
+    """At four ranks: its own images and at most 250 MB, whatever the others hold."""
+    n, side = 600_000, 28
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", n), ("t10k", 1000)):
+        with (folder / f"{stem}-images-idx3-ubyte").open("wb") as file:
+            file.write(b"\0\0\x08\x03" + b"".join(number.to_bytes(4, "big") for number in (count, side, side)))
+            for start in range(0, count, 50_000):
+                file.write(rng.bytes(min(50_000, count - start) * side * side))
+        labels = b"\0\0\x08\x01" + count.to_bytes(4, "big") + bytes(i % 10 for i in range(count))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
+    flags = ["--data", "mnist", "--data-root", tmp_path, "--threads", "1", "--lambdas", "1,10", "--quiet"]
+    done = mpiexec(4, JOB, *flags, "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    share = n / 4 * side**2 / 2**20
+    for rank in metrics_of(tmp_path / "run")["ranks"]:
+        assert rank["images"] == n // 4
+        assert rank["peak_mib"] < share + 250e6 / 2**20

@@ -1,0 +1,36 @@
+"""The tests of tests/mpi on every rank at once."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.conftest import ROOT, mpiexec
+from tests.mpi.conftest import UNDER_MPIEXEC
+
+
+@pytest.mark.parametrize(
+    ("mpi", "ranks"),
+    [("mpich", 1), ("mpich", 2), ("mpich", 3), ("mpich", 4), *(
+        pytest.param("openmpi", ranks, marks=pytest.mark.openmpi) for ranks in (2, 4))],
+)  # fmt: skip
+def test_on_every_rank(mpi: str, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UNDER_MPIEXEC, "1")
+    words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "tests/mpi"]
+    done = mpiexec(ranks, *words, cwd=ROOT, mpi=mpi)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 100
+
+
+def test_a_failure_on_one_rank_is_told_and_ends_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(UNDER_MPIEXEC, "1")
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "mpi" / "conftest.py").read_text())
+    (tmp_path / "test_one.py").write_text(
+        "def test_one(world):\n    assert world.rank != 1\n    world.meet()\n    world.meet()\n"
+    )
+    done = mpiexec(3, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path, cwd=ROOT)
+    assert done.returncode != 0
+    assert "failed on rank 1 of 3" in done.stderr
