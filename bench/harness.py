@@ -75,13 +75,22 @@ def environment() -> dict[str, Any]:
     }
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the flags of every benchmark."""
+    flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--check", action="store_true", help="exit 1 when a claim does not hold")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    return flags
+
+
 def main(description: str, measure: Callable[[], tuple[dict[str, Any], list[Claim]]]) -> int:
     """Measure, print the claims, write them, and with --check exit 1 where one does not hold."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--check", action="store_true", help="exit 1 when a claim does not hold")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
-    arguments = parser.parse_args()
-    measured, claims = measure()
+    arguments = parser(description).parse_args()
+    return conclude(arguments, *measure())
+
+
+def conclude(arguments: argparse.Namespace, measured: dict[str, Any], claims: list[Claim]) -> int:
+    """Print the claims, write everything, and with --check return 1 where one does not hold."""
     print()
     rows = [[c.claim, f"{c.value:.4g}", c.bound, "yes" if c.holds else "NO"] for c in claims]
     print(table(["claim", "value", "bound", "holds"], rows))

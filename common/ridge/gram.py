@@ -86,9 +86,7 @@ class TiledProduct:
         edges = [slice(start, min(start + tile.columns, d)) for start in range(0, d, tile.columns)]
         tiles = [(i, j) for n, i in enumerate(edges) for j in edges[n:]]
         self._off_diagonal = [(i, j) for i, j in tiles if i is not j]
-        # large tiles first, and in turn, so that the threads' shares are even
-        tiles.sort(key=lambda tile: -(tile[0].stop - tile[0].start) * (tile[1].stop - tile[1].start))
-        self._shares = [tiles[thread::threads] for thread in range(min(threads, len(tiles)))]
+        self._shares = _even_shares(tiles, min(threads, len(tiles)))
         self._buffers = [np.empty(tile.columns**2, np.float32) for _ in self._shares]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -110,3 +108,17 @@ class TiledProduct:
         """Mirror the upper half."""
         for i, j in self._off_diagonal:
             gram[j, i] = gram[i, j].T
+
+
+def _even_shares(tiles: list[tuple[slice, slice]], shares: int) -> list[list[tuple[slice, slice]]]:
+    """Deal out tiles, the costly ones first, each to whoever has least to do so far."""
+
+    def cost(tile: tuple[slice, slice]) -> float:
+        rows, columns = tile
+        area = float((rows.stop - rows.start) * (columns.stop - columns.start))
+        return area / 2 if rows is columns else area  # BLAS does half of a symmetric product
+
+    dealt: list[list[tuple[slice, slice]]] = [[] for _ in range(shares)]
+    for tile in sorted(tiles, key=cost, reverse=True):
+        min(dealt, key=lambda own: sum(map(cost, own))).append(tile)
+    return dealt

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.images import AugmentingReader, uniform
+from bench.augmented import AugmentingReader, uniform
 from common.datasets.packed import ArrayReader
 from common.decode import PixelFormat
 from tests.conftest import ROOT, command

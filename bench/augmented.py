@@ -1,0 +1,102 @@
+"""Any number of images, made from few.
+
+Image i is image i mod n of the originals, from the second round on turned by up to 15° and shifted by up to 2
+pixels; how far, its number alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from common.arrays import Floats, Items, Keys
+from common.catalogue import Catalogue, PixelReader, Read
+from common.datasets import open_dataset
+from common.decode import PixelFormat
+
+MOST_DEGREES = 15
+MOST_PIXELS = 2
+
+
+@dataclass(frozen=True)
+class AugmentingReader:
+    """Reads numbers from 0 up, as images that another reader's are turned and shifted into.
+
+    Attributes:
+        source: reads the originals.
+        originals: how many there are; their items are 0 to originals - 1.
+    """
+
+    source: PixelReader
+    originals: int
+    decodes = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The originals'."""
+        return self.source.shape
+
+    def name(self, item: Any) -> str:
+        """For example mnist-augmented/00000042."""
+        return f"mnist-augmented/{int(item):08d}"
+
+    def read(self, items: Items) -> Read:
+        """Make these images."""
+        pixels = self.source.read(items % self.originals).pixels.copy()
+        height, width, _ = self.shape
+        for i, (item, turn) in enumerate(zip(items, uniform(items), strict=True)):
+            if item >= self.originals:
+                angle = math.radians(MOST_DEGREES) * (2 * turn[0] - 1)
+                dx, dy = MOST_PIXELS * (2 * turn[1:] - 1)
+                cos, sin, x, y = math.cos(angle), math.sin(angle), (width - 1) / 2, (height - 1) / 2
+                where = (
+                    cos,
+                    sin,
+                    x - cos * (x + dx) - sin * (y + dy),
+                    -sin,
+                    cos,
+                    y + sin * (x + dx) - cos * (y + dy),
+                )
+                turned = Image.fromarray(pixels[i, :, :, 0]).transform(
+                    (width, height), Image.Transform.AFFINE, where, Image.Resampling.BILINEAR
+                )
+                pixels[i, :, :, 0] = np.asarray(turned)
+        return Read(pixels, np.arange(len(items)), [])
+
+
+def uniform(items: Items) -> Floats:
+    """Three numbers in [0, 1) for each item, float64 (n, 3): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    z: Keys = (3 * items[:, None] + np.arange(1, 4)).astype(np.uint64)
+    for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        z = (z ^ z >> np.uint64(shift) if shift else z) * np.uint64(factor)
+    return z / 2.0**64
+
+
+def augmented(originals: Catalogue, n: int) -> Catalogue:
+    """A catalogue of n images."""
+    numbers = np.arange(n)
+    reader = AugmentingReader(originals.reader, len(originals))
+    return Catalogue(reader, numbers, originals.labels[numbers % len(originals)], originals.class_names)
+
+
+def write_mnist(data_root: Path, n: int, destination: Path) -> None:
+    """MNIST with n training images, as IDX files that are mapped when they are read: `--data-root destination`."""
+    train, _ = open_dataset("mnist", data_root, PixelFormat())
+    folder = destination / "mnist"
+    folder.mkdir(parents=True)
+    for tested in (data_root / "mnist").glob("t10k-*"):
+        shutil.copy(tested, folder)
+    images = augmented(train, n)
+    height, width, _ = images.shape
+    with (folder / "train-images-idx3-ubyte").open("wb") as file:
+        file.write(b"\0\0\x08\x03" + b"".join(length.to_bytes(4, "big") for length in (n, height, width)))
+        for start in range(0, n, 10_000):
+            file.write(images.reader.read(images.items[start : start + 10_000]).pixels.tobytes())
+    labels = images.labels.astype(np.uint8).tobytes()
+    (folder / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + n.to_bytes(4, "big") + labels)
