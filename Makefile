@@ -12,7 +12,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint data bench zip clean java browser
+.PHONY: help setup run test lint data bench bench-scaling zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
+	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
+
+bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
+	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
 
 zip: $(READY) ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip

@@ -12,6 +12,8 @@ for its own share of the right-hand sides.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from common.arrays import Floats
@@ -20,6 +22,11 @@ from mpi_jobs.world import World
 
 BLOCK = 96
 """Columns of a block: wide enough for BLAS, narrow enough that nobody waits long for a column's owner."""
+
+
+def most_ranks(d: int) -> int:
+    """How many ranks can have a part in a system of d."""
+    return math.ceil(d / BLOCK)
 
 
 def solve_together(world: World, system: Floats, right: Floats) -> Floats:

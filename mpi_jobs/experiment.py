@@ -9,6 +9,7 @@ import resource
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -26,10 +27,10 @@ from common.images import Block, Images
 from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, Moments, fingerprint, flatten, total, unflatten
-from common.ridge.path import RidgePath, best_lambda, ridge_fit
+from common.ridge.path import RidgePath, best_lambda
 from common.splits import ALWAYS_TRAINING
 from common.threads import limit_blas
-from mpi_jobs.cholesky import solve_together
+from mpi_jobs.grid import solve_grid
 from mpi_jobs.shares import WAYS, own_blocks
 from mpi_jobs.world import World
 
@@ -162,14 +163,12 @@ class RankedExperiment:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase on this rank, and how much of it was spent waiting and communicating."""
-        waited, communicated = self.world.waited, self.world.communicated
+        before = replace(self.world.spent)
         with self._console.phase(name):
             yield
-        for spent, seconds in (
-            (self._waited, self.world.waited - waited),
-            (self._communicated, self.world.communicated - communicated),
-        ):
-            spent[name] = spent.get(name, 0.0) + seconds
+        spent = self.world.spent
+        self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
+        self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
 
     def read(self) -> Share:
         """Read this rank's share of the training and validation images, a block at a time, and sum it up.
@@ -245,7 +244,8 @@ class RankedExperiment:
 
     def refit(self, everything: Moments, lambda_: float) -> RidgePath:
         """Fit one λ to all images, all ranks together."""
-        return ridge_fit(everything, lambda_, self.penalty, partial(solve_together, self.world))
+        everyone = ALWAYS_TRAINING
+        return solve_grid(self.world, {everyone: everything}, [lambda_], self.penalty).paths()[everyone]
 
     def count(self, scored: int, correct: Labels) -> tuple[int, Labels]:
         """How many images all ranks together scored, and how many of them each λ classified correctly."""

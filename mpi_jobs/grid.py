@@ -1,7 +1,7 @@
 """The ridge path, solved by all ranks: every (fold, λ) is a system of its own.
 
-Each rank takes an even share of the systems. Those that are left over, fewer than there are ranks, are solved by
-all ranks together one after the other (cholesky.py), so that nobody idles while another factorises.
+Each rank takes an even share of the systems. Those that are left over are fewer than there are ranks: each is
+solved by a team of ranks (cholesky.py), all at the same time, so that nobody idles while another factorises.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from mpi4py import MPI
 
 from common.ridge.moments import Moments
 from common.ridge.path import RidgePath, ridge_fits, ridge_path
-from mpi_jobs.cholesky import solve_together
+from common.splits import shard
+from mpi_jobs.cholesky import most_ranks, solve_together
 from mpi_jobs.world import World
 
 EIGENDECOMPOSITION = 12
@@ -41,7 +42,7 @@ class Grid:
 
     Attributes:
         own: the systems that this rank solves, numbered fold by fold and λ by λ.
-        common: those that all solve together.
+        left: those that teams solve; every rank gets their solutions.
     """
 
     def __init__(self, world: World, folds: Sequence[int], n_lambdas: int, d: int, n_classes: int) -> None:
@@ -50,10 +51,10 @@ class Grid:
         systems = len(folds) * n_lambdas
         each = systems // world.size
         self.own = range(world.rank * each, (world.rank + 1) * each)
-        self.common = range(world.size * each, systems)
-        # nothing is written to what others solve, and so it takes no memory, unless share() brings it
-        self._weights = np.empty((systems, d, n_classes))
-        self._intercepts = np.empty((systems, n_classes))
+        self.left = range(world.size * each, systems)
+        # zeros take no memory until something is written
+        self._weights = np.zeros((systems, d, n_classes))
+        self._intercepts = np.zeros((systems, n_classes))
 
     def stretches(self, systems: range) -> Iterator[Stretch]:
         """Which λ of which folds the systems are."""
@@ -74,10 +75,17 @@ class Grid:
         return RidgePath(self._weights[where], self._intercepts[where])
 
     def share(self) -> None:
-        """Give every rank all solutions."""
-        dealt = slice(0, self.common.start)
+        """Give every rank the solutions of all ranks' own systems."""
+        dealt = slice(0, self.left.start)
         self._world.share(self._weights[dealt])
         self._world.share(self._intercepts[dealt])
+
+    def share_left(self) -> None:
+        """Give every rank the solutions of the teams, of each of which one rank has entered it."""
+        left = slice(self.left.start, self.left.stop)
+        if self.left:
+            self._world.sum(self._weights[left])
+            self._world.sum(self._intercepts[left])
 
     def paths(self) -> dict[int, RidgePath]:
         """The path of each fold, once it is shared."""
@@ -99,13 +107,26 @@ def solve_grid(world: World, training: Mapping[int, Moments], lambdas: Sequence[
     """
     d, n_classes = next(iter(training.values())).cross.shape
     grid = Grid(world, list(training), len(lambdas), d, n_classes)
-    alone, together = (partial(solve_together, ranks) for ranks in (World(MPI.COMM_SELF), world))
+    alone = partial(solve_together, World(MPI.COMM_SELF))
     for stretch in grid.stretches(grid.own):
         moments, own = training[stretch.fold], lambdas[stretch.lambdas]
-        path = ridge_fits(moments, own, penalty, alone) if len(own) < EIGENDECOMPOSITION \
-            else ridge_path(moments, own, penalty)  # fmt: skip
-        grid.put(stretch, path)
-    for stretch in grid.stretches(grid.common):
-        moments = training[stretch.fold]
-        grid.put(stretch, ridge_fits(moments, lambdas[stretch.lambdas], penalty, together))
+        if len(own) < EIGENDECOMPOSITION:
+            grid.put(stretch, ridge_fits(moments, own, penalty, alone))
+        else:
+            grid.put(stretch, ridge_path(moments, own, penalty))
+    for i, system in enumerate(grid.left):
+        ranks = team_of(world.size, len(grid.left), i, most_ranks(d))
+        if world.rank in ranks:
+            (stretch,) = grid.stretches(range(system, system + 1))
+            with world.team(ranks) as team:
+                solve = partial(solve_together, team)
+                path = ridge_fits(training[stretch.fold], lambdas[stretch.lambdas], penalty, solve)
+                if team.is_root:
+                    grid.put(stretch, path)
+    grid.share_left()
     return grid
+
+
+def team_of(size: int, teams: int, number: int, most: int) -> range:
+    """The ranks of one of so many teams of even size, neighbours of each other, at most so many in each."""
+    return range(size)[shard(size, number, teams)][:most]

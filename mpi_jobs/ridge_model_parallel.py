@@ -2,7 +2,7 @@
 
 The moments, which all λ share, are summed up by all ranks first, each from its own images. Then the models stay
 where they are and the validation images go round: every rank scores its own λ on the images of all. The few λ that
-are left over when each rank has its even share are fitted by all ranks together (cholesky.py), and every rank
+are left over when each rank has its even share are each fitted by a team of ranks (cholesky.py), and every rank
 scores them on its own images.
 """
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         grid = solve_grid(world, training_moments(moments), run.lambdas, run.penalty)
     with run.phase("validation"):
         correct = np.zeros(len(run.lambdas), np.int64)
-        for stretch in grid.stretches(grid.common):
+        for stretch in grid.stretches(grid.left):
             correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, share.held_out)[1]
         for block in everyones_blocks(world, share.held_out):
             for stretch in grid.stretches(grid.own):

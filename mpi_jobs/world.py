@@ -18,6 +18,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -42,6 +44,19 @@ class AgreedError(InputError):
     """Wrong input that every rank has been told of."""
 
 
+@dataclass
+class Spent:
+    """Seconds of a rank that were not its own work.
+
+    Attributes:
+        waiting: for other ranks.
+        communicating: with them.
+    """
+
+    waiting: float = 0.0
+    communicating: float = 0.0
+
+
 class World:
     """The ranks of a communicator.
 
@@ -54,15 +69,14 @@ class World:
         size: how many there are.
         cores: that the ranks of this machine may use, all of them together.
         neighbours: ranks on this machine, this one included.
-        waited: seconds in which this rank waited for others.
-        communicated: seconds in which it exchanged data with others.
+        spent: how long this rank has waited and communicated.
     """
 
     def __init__(self, communicator: MPI.Intracomm, piece_bytes: int = PIECE_BYTES) -> None:
         self._communicator = pkl5.Intracomm(communicator)
         self._piece_bytes = piece_bytes
         self.rank, self.size = communicator.rank, communicator.size
-        self.waited = self.communicated = 0.0
+        self.spent = Spent()
         node = pkl5.Intracomm(communicator.Split_type(MPI.COMM_TYPE_SHARED))
         self.neighbours = node.size
         # ranks that a launcher has bound to cores of their own see few each, others see all
@@ -74,6 +88,17 @@ class World:
     def is_root(self) -> bool:
         """Whether this is the rank that reads flags, prints, and writes the run folder."""
         return self.rank == 0
+
+    @contextmanager
+    def team(self, ranks: Sequence[int]) -> Iterator[World]:
+        """Some of the ranks as a world of their own; these alone call this."""
+        everyone = self._communicator
+        communicator = everyone.Create_group(everyone.Get_group().Incl(list(ranks)))
+        team = copy(self)
+        team._communicator = pkl5.Intracomm(communicator)
+        team.rank, team.size = communicator.rank, communicator.size
+        yield team
+        communicator.Free()
 
     def meet(self) -> None:
         """Wait until all ranks are here."""
@@ -180,15 +205,15 @@ class World:
         message = self._poll(lambda: self._communicator.improbe(source))
         met = time.perf_counter()
         value = cast(pkl5.Message, message).recv()
-        self.waited += met - started
-        self.communicated += time.perf_counter() - met
+        self.spent.waiting += met - started
+        self.spent.communicating += time.perf_counter() - met
         return value
 
     def finish(self, request: pkl5.Request) -> None:
         """Wait until what was sent is on its way."""
         started = time.perf_counter()
         self._poll(lambda: request.test()[0])
-        self.communicated += time.perf_counter() - started
+        self.spent.communicating += time.perf_counter() - started
 
     # waiting
 
@@ -199,8 +224,8 @@ class World:
         self._poll(self._communicator.Ibarrier().Test)
         met = time.perf_counter()
         yield
-        self.waited += met - started
-        self.communicated += time.perf_counter() - met
+        self.spent.waiting += met - started
+        self.spent.communicating += time.perf_counter() - met
 
     def _poll(self, ready: Callable[[], T]) -> T:
         """Ask until the answer is yes: at once, then at growing intervals, so that others may have the core."""

@@ -6,7 +6,7 @@ import pytest
 from common.ridge.moments import FoldMoments, moments_by_fold, training_moments
 from common.ridge.path import ridge_path
 from common.splits import k_folds
-from mpi_jobs.grid import EIGENDECOMPOSITION, Grid, solve_grid
+from mpi_jobs.grid import EIGENDECOMPOSITION, Grid, solve_grid, team_of
 from mpi_jobs.world import World
 
 
@@ -37,12 +37,22 @@ def test_it_is_the_path_of_every_fold(world: World, n_folds: int, n_lambdas: int
 
 
 @pytest.mark.parametrize("systems", [1, 2, 3, 10, 50])
-def test_every_system_is_solved_once_or_by_all(world: World, systems: int) -> None:
+def test_every_system_is_solved_by_one_rank_or_by_one_team(world: World, systems: int) -> None:
     grid = Grid(world, range(systems), 1, 2, 2)
     owned = [own for each in world.all_gather(list(grid.own)) for own in each]
-    assert sorted([*owned, *grid.common]) == list(range(systems))
-    assert len(grid.common) < world.size
+    assert sorted([*owned, *grid.left]) == list(range(systems))
+    assert len(grid.left) < world.size
+    teams = [
+        team for system in grid.left for team in team_of(world.size, len(grid.left), system - grid.left[0], 99)
+    ]
+    assert teams == list(range(world.size if grid.left else 0))
     assert [stretch.fold for stretch in grid.stretches(grid.own)] == list(grid.own)
+
+
+def test_no_team_is_larger_than_what_there_is_to_share() -> None:
+    assert list(team_of(64, 10, 3, 4)) == [19, 20, 21, 22]
+    assert list(team_of(3, 2, 1, 9)) == [1, 2]
+    assert list(team_of(5, 1, 0, 1)) == [0]
 
 
 def test_stretches_are_cut_where_folds_end(world: World) -> None:

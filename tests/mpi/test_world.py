@@ -109,13 +109,24 @@ def test_objects_with_large_arrays_pass_between_ranks(world: World) -> None:
         assert world.receive(0) is None
 
 
+def test_a_team_is_a_world_of_its_own(world: World) -> None:
+    odd, even = range(1, world.size, 2), range(0, world.size, 2)
+    with world.team(odd if world.rank % 2 else even) as team:
+        assert team.size == len(odd if world.rank % 2 else even)
+        total = np.full(1000, float(world.rank))
+        team.sum(total)
+        assert np.array_equal(total, np.full(1000, float(sum(odd if world.rank % 2 else even))))
+        assert team.spent is world.spent
+    assert world.all_gather(world.rank) == list(range(world.size))
+
+
 def test_a_rank_that_waits_sleeps(world: World) -> None:
     world.meet()
-    waited, began = world.waited, time.process_time()
+    waited, began = world.spent.waiting, time.process_time()
     if world.is_root:
         time.sleep(0.5)
     world.meet()
-    spent: list[Any] = world.all_gather((world.waited - waited, time.process_time() - began))
+    spent: list[Any] = world.all_gather((world.spent.waiting - waited, time.process_time() - began))
     for seconds, processor in spent[1:]:
         assert seconds > 0.3
         assert processor < 0.5 * seconds

@@ -1,0 +1,40 @@
+"""`mpiexec -n 2 python bench/collectives.py`: seconds of a sum over all ranks, by its bytes, as JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import numpy as np
+from mpi4py import MPI
+
+from mpi_jobs.world import World
+
+SIZES = [8 * 4**power for power in range(12)]
+"""8 bytes to 32 MiB."""
+REPEATS = 15
+
+
+def main() -> int:
+    """Measure."""
+    world = World(MPI.COMM_WORLD)
+    found = []
+    for size in SIZES:
+        array = np.ones(size // 8)
+        times = []
+        for _ in range(REPEATS):
+            world.meet()
+            started = time.perf_counter()
+            world.sum(array)
+            times.append(time.perf_counter() - started)
+            array[:] = 1
+        found.append((size, statistics.median(times)))
+    if world.is_root:
+        print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
