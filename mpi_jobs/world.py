@@ -285,5 +285,8 @@ def _interrupt(number: int, _frame: object) -> None:
 def _abort(message: str, code: int) -> NoReturn:
     """Say why, and end every rank."""
     print(message, file=sys.stderr, flush=True)
+    # under srun, MPICH's Abort may wait for an answer from a launcher that is ending too
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(1)
     MPI.COMM_WORLD.Abort(code)
     raise SystemExit(code)

@@ -18,10 +18,14 @@ from common.ridge.moments import (
     SHIFT,
     Moments,
     MomentsSum,
+    fingerprint,
+    flat_length,
+    flatten,
     merge,
     moments_by_fold,
     total,
     training_moments,
+    unflatten,
 )
 
 RNG = np.random.default_rng(2)
@@ -132,3 +136,40 @@ def test_moments_travel_between_processes_as_they_are() -> None:
     packed = pickle.dumps(moments)
     assert_identical(pickle.loads(packed), moments)  # noqa: S301
     assert len(packed) < 0.75 * len(pickle.dumps(vars(moments)))
+
+
+def some_folds() -> dict[int, Moments]:
+    pixels, labels = images(300)
+    return moments_by_fold(pixels, labels, np.repeat([-1, 0, 2], 100).astype(np.int16), 4)
+
+
+def test_flat_moments_add_up_as_moments_do() -> None:
+    a, b = some_folds(), some_folds()
+    d = len(a[0].sum_x)
+    folds = [-1, 0, 1, 2]
+    flat = flatten(a, folds, d, 4) + flatten(b, folds, d, 4)
+    assert flat.shape == (4, flat_length(d, 4))
+    assert not flat[2].any()
+    found, expected = unflatten(flat, folds, d, 4), merge(a, b)
+    assert sorted(found) == sorted(expected) == [-1, 0, 2]
+    for fold, own in expected.items():
+        assert found[fold].n == own.n
+        assert_identical(found[fold], own)
+    assert fingerprint(found) == fingerprint(expected)
+
+
+def test_a_fingerprint_knows_every_bit() -> None:
+    moments = some_folds()
+    found = {fingerprint(moments)}
+    moments[0].gram[1, 2] += 1
+    found.add(fingerprint(moments))
+    moments[0].gram[1, 2] -= 1
+    moments[0].cross[3, 1] += 1
+    found.add(fingerprint(moments))
+    found.add(fingerprint({fold + 1: own for fold, own in moments.items()}))
+    assert len(found) == 4
+
+
+def test_class_counts_come_back_out_of_the_targets() -> None:
+    pixels, labels = images(100)
+    assert np.array_equal(Moments.of(pixels, labels, 4).class_counts, np.bincount(labels, minlength=4))

@@ -12,6 +12,7 @@ from common.ridge.path import (
     best_lambda,
     penalty_weight,
     ridge_fit,
+    ridge_fits,
     ridge_path,
     with_intercepts,
 )
@@ -153,3 +154,29 @@ def test_no_image_has_no_class() -> None:
 )
 def test_of_equals_the_largest_lambda_wins(correct: list[int], lambdas: list[float], best: int) -> None:
     assert best_lambda(np.array(correct), lambdas) == best
+
+
+def test_fits_one_by_one_are_the_path_also_where_lambda_drowns() -> None:
+    pixels, labels = images()
+    moments = Moments.of(pixels, labels, 4)
+    lambdas = [0.0, 1e-30, *LAMBDAS]
+    found, expected = ridge_fits(moments, lambdas), ridge_path(moments, lambdas)
+    for a, b in zip(found.weights, expected.weights, strict=True):
+        assert relative_error(a, b) < 1e-8
+    np.testing.assert_allclose(found.intercepts, expected.intercepts, rtol=1e-7, atol=1e-7)
+
+
+def test_a_solver_that_gives_up_is_replaced() -> None:
+    pixels, labels = images()
+    moments = Moments.of(pixels, labels, 4)
+    asked = []
+
+    def refuse(system: np.ndarray, right: np.ndarray) -> np.ndarray:
+        asked.append((system.shape, right.shape))
+        np.testing.assert_allclose(system, system.T, rtol=1e-14)
+        assert (system.diagonal() == 1).all()
+        raise np.linalg.LinAlgError
+
+    found = ridge_fits(moments, [1.0, 10.0], solve=refuse)
+    assert asked == [((40, 40), (40, 4))] * 2
+    assert relative_error(found.weights, ridge_path(moments, [1.0, 10.0]).weights) < 1e-12

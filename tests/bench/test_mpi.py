@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.augmented import write_mnist
+from bench.cost_model import Cell, CostModel, Problem, Work
+from bench.ranks import FIT, run
+from bench.scaling import add_speedups
+from common.datasets import open_dataset
+from common.decode import PixelFormat
+from tests.conftest import DATA, ROOT, command
+
+MPI_RIDGE = """
+import sys
+from bench import harness, mpi_ridge
+mpi_ridge.DATA, mpi_ridge.ROUNDS = ("--data", "digits"), 1
+mpi_ridge.TILES = [None, mpi_ridge.Tile(512, 40)]
+sys.exit(harness.main("", mpi_ridge.measure))
+"""
+
+
+def test_the_mpi_benchmark_measures_everything_and_writes_it_down(tmp_path: Path) -> None:
+    done = command("python", "-c", MPI_RIDGE, "--json", "mpi.json", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads((tmp_path / "mpi.json").read_text())
+    assert len(result["measured"]["rounds"]) == 5
+    assert len(result["measured"]["tiles"]) == 4
+    assert len(result["claims"]) == 3
+    assert all(claim["claim"] in done.stdout for claim in result["claims"])
+    assert [path.name for path in tmp_path.iterdir()] == ["mpi.json"]
+
+
+def test_the_published_pattern_finds_what_the_jobs_find(tmp_path: Path) -> None:
+    words = ["mpiexec", "-n", "3", "python", ROOT / "bench" / "published_ridge.py", "--quiet"]
+    published = json.loads(command(*words, cwd=tmp_path).stdout)
+    done = command("python", ROOT / "spark_jobs" / "serial.py", "--out", tmp_path / "run", cwd=tmp_path)
+    assert done.returncode == 0
+    ours = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert published["correct"] == max(ours["validation_correct"])
+    assert published["best_lambda"] == ours["best_lambda"]
+
+
+@pytest.mark.mnist
+def test_the_scaling_benchmark_draws_every_cell(tmp_path: Path) -> None:
+    flags = "--ranks 2 --threads 1,2 --cores 2 --repeats 1 --images 900 --each 300".split()
+    words = ["python", "-m", "bench.scaling", *flags, "--json", "scaling.json", "--folder", "figures"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT), IMAGE_DATA_ROOT=str(DATA))
+    assert done.returncode == 0, done.stderr[-4000:]
+    measured = json.loads((tmp_path / "scaling.json").read_text())["measured"]
+    cells = {(c["problem"], c["ranks"], c["threads"]): c for c in measured["cells"] if c["problem"] != "alone"}
+    assert len(cells) == 4 + 3
+    assert len(measured["cells"]) == 4 + 3 + 3  # and the growing problem at all its sizes on one rank
+    assert cells["growing", 2, 2]["images"] == 1200
+    for cell in cells.values():
+        assert cell["oversubscribed"] == (cell["ranks"] * cell["threads"] > 2)
+        parts = cell["parallel_s"] + cell["communication_s"] + cell["overhead_s"]
+        assert parts == pytest.approx(cell["fit_s"])
+        assert cell["fit_s"] < cell["wall_s"]
+    assert "2 × 2 oversubscribed" in done.stdout
+    assert cells["fixed", 1, 1]["speedup"] == 1
+    assert len(measured["elsewhere"]) == 4
+    assert all(set(phases) == set(FIT) for phases in measured["elsewhere"].values())
+    figures = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert figures == ["scaling_amdahl.png", "scaling_heat_maps.png"]  # and the images are gone
+    assert all((tmp_path / "figures" / name).stat().st_size > 5000 for name in figures)
+
+
+def test_speedups_are_against_one_rank_at_the_same_problem() -> None:
+    cells = [
+        {"problem": "fixed", "ranks": 1, "threads": 1, "images": 8, "fit_s": 4.0},
+        {"problem": "fixed", "ranks": 2, "threads": 2, "images": 8, "fit_s": 2.0},
+        {"problem": "alone", "ranks": 1, "threads": 1, "images": 8, "fit_s": 6.0},
+        {"problem": "growing", "ranks": 4, "threads": 1, "images": 8, "fit_s": 2.0},
+    ]
+    add_speedups(cells)
+    assert [cell["speedup"] for cell in cells] == [1, 2, 1, 3]
+    assert [cell["efficiency"] for cell in cells] == [1, 0.5, 1, 0.75]
+
+
+def test_the_cost_model_finds_the_constants_that_made_the_measurements() -> None:
+    truth = CostModel(Work(2e-11, 0.2), Work(4e-11, 0.5), Work(1e-11, 0.1), 1e-9, 2e-5, 2e-10)
+    grid = [(1, 1), (1, 2), (1, 4), (2, 1), (4, 1)]
+    problems = [Problem(n, 784, 10, 10) for n in (10_000, 80_000)]
+    cells = [Cell(p, r, t, truth.phases(p, r, t)) for p in problems for r, t in grid]
+    sums = [(8, 2 * truth.alpha), (1 << 25, 2 * truth.alpha + (1 << 25) * truth.beta)]
+    found = CostModel.fitted(cells, sums)
+    for problem in problems:
+        for ranks, threads in [*grid, (16, 2), (64, 8)]:
+            assert found.seconds(problem, ranks, threads) == pytest.approx(
+                truth.seconds(problem, ranks, threads), 0.05
+            )
+    assert found.product.serial == pytest.approx(0.2)
+    assert found.system.serial == pytest.approx(0.5)
+
+
+def test_the_cost_model_follows_the_arithmetic() -> None:
+    model = CostModel(Work(2e-11, 0.0), Work(4e-11, 0.0), Work(1e-11, 0.0), 0.0, 0.0, 0.0)  # free messages
+    small, large = Problem(10_000, 784, 10, 10), Problem(40_000, 784, 10, 10)
+    assert model.phases(large, 1, 1)["moments"] == pytest.approx(4 * model.phases(small, 1, 1)["moments"])
+    assert model.phases(small, 4, 2)["moments"] == pytest.approx(model.phases(small, 1, 1)["moments"] / 8)
+    assert model.phases(small, 10, 1)["path"] == pytest.approx(model.phases(small, 1, 1)["path"] / 10)
+    assert model.on(1e-3, 0).seconds(small, 2, 1) > model.seconds(small, 2, 1)
+    assert model.on(1e-3, 0).seconds(small, 1, 1) == model.seconds(small, 1, 1)
+
+
+@pytest.mark.mnist
+def test_a_grown_mnist_begins_as_mnist_does(tmp_path: Path) -> None:
+    write_mnist(DATA, 60_500, tmp_path)
+    train, test = open_dataset("mnist", tmp_path, PixelFormat())
+    original, _ = open_dataset("mnist", DATA, PixelFormat())
+    assert len(train) == 60_500
+    assert test is not None
+    assert len(test) == 10_000
+    items = np.array([0, 59_999])
+    assert np.array_equal(train.reader.read(items).pixels, original.reader.read(items).pixels)
+    assert np.array_equal(train.labels[60_000:], original.labels[:500])
+
+
+def test_a_job_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="unrecognized arguments: --nope"):
+        run(2, ROOT / "mpi_jobs" / "ridge_data_parallel.py", "--nope")
