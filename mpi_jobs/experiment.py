@@ -6,7 +6,6 @@ import argparse
 import platform
 import re
 import resource
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,7 +26,7 @@ from common.images import Block, Images
 from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, Moments, fingerprint, flatten, total, unflatten
-from common.ridge.path import RidgePath, best_lambda
+from common.ridge.path import RidgePath
 from common.splits import ALWAYS_TRAINING
 from common.threads import limit_blas
 from mpi_jobs.grid import solve_grid
@@ -134,11 +133,11 @@ class RankedExperiment:
             )
 
     def _facts(self) -> Facts:
-        train, test = self._at_root.train, self._at_root.test
+        train, test = self._opened.train, self._opened.test
         return Facts(train.n_features, len(train.class_names), len(train), len(test))
 
     @property
-    def _at_root(self) -> Experiment:
+    def _opened(self) -> Experiment:
         """The experiment, for what only rank 0 does."""
         if self.root is None:
             raise ValueError("only rank 0 has the experiment open")
@@ -227,7 +226,7 @@ class RankedExperiment:
 
     def _note(self, skipped: list[Skipped], images: Images | None) -> None:
         if images is not None:
-            self._at_root.note_skipped(skipped, images)
+            self._opened.note_skipped(skipped, images)
 
     def sum(self, moments: FoldMoments) -> FoldMoments:
         """The moments of all ranks' images, on every rank.
@@ -239,7 +238,7 @@ class RankedExperiment:
             flat = flatten(moments, self.folds, self.facts.d, self.facts.n_classes)
             self.world.sum(flat)
             everything = unflatten(flat, self.folds, self.facts.d, self.facts.n_classes)
-        self.world.at_root(lambda: self._at_root.check_folds(everything))
+        self.world.at_root(lambda: self._opened.check_folds(everything))
         return everything
 
     def refit(self, everything: Moments, lambda_: float) -> RidgePath:
@@ -255,7 +254,7 @@ class RankedExperiment:
 
     def best(self, correct: Labels) -> float:
         """The λ to choose from the validation images that each classifies correctly, int (n_lambdas,)."""
-        return self.lambdas[best_lambda(correct, self.lambdas)]
+        return self.world.at_root(lambda: self._opened.best(correct))
 
     def test(self, fits: Sequence[tuple[RidgePath, float]]) -> list[tuple[RidgeModel, Evaluation]]:
         """Make models of paths of length one and their λ, and score them on all test images.
@@ -266,15 +265,16 @@ class RankedExperiment:
         Raises:
             AgreedError: test images cannot be read, or too many are unusable.
         """
-        models = self.world.at_root(lambda: [self._at_root.model(path, lambda_) for path, lambda_ in fits])
-        own: list[list[Evaluation]] = []
+        models = self.world.at_root(lambda: [self._opened.model(path, lambda_) for path, lambda_ in fits])
+        own: list[Evaluation] = []
         with self._console.bar(self.facts.n_test // self.world.size, "img") as advance:
             for block in self._blocks(self.root.test if self.root else None, "test", names=True):
                 with self.phase("test"):
-                    own.append([evaluate(model, block) for model in models])
+                    scored = [evaluate(model, block) for model in models]
+                    own = _sums([own, scored]) if own else scored
                 advance(len(block.labels) + len(block.skipped))
         with self.phase("test"):
-            found = [each for each in self.world.gather(_sums(own)) if each]  # a rank may have no test image
+            found = [each for each in self.world.gather(own) if each]  # a rank may have no test image
         return list(zip(models, _sums(found), strict=True)) if self.world.is_root else []
 
     def say(self, message: str) -> None:
@@ -321,7 +321,7 @@ class RankedExperiment:
 
         def write() -> None:
             model, evaluation = tested[0]
-            self._at_root.finish(
+            self._opened.finish(
                 Engine(f"{library()}, {self.world.size} {'rank' if self.world.size == 1 else 'ranks'}",
                        self.world.size, self.threads),
                 total(moments).n, n_validation, correct, model, evaluation,
@@ -355,5 +355,4 @@ def library() -> str:
 
 def peak_mib() -> float:
     """The most memory this process has had at once."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 
 import numpy as np
 from mpi4py.util.pkl5 import Request
@@ -15,8 +14,8 @@ from mpi_jobs.world import World
 
 WAYS = ("read", "scatter")
 
-UNDERWAY = 2
-"""Blocks (images.BLOCK_BYTES each) that rank 0 has sent a rank and that have not arrived yet, at most."""
+UNDERWAY = 16
+"""Blocks (images.BLOCK_BYTES each) that rank 0 has sent and that have not arrived yet, at most."""
 
 
 def own_blocks(world: World, images: Images | None, way: str, names: bool = False) -> Iterator[Block]:
@@ -49,21 +48,23 @@ def own_blocks(world: World, images: Images | None, way: str, names: bool = Fals
 
 def _sent(world: World, parts: Sequence[Part | None], names: bool) -> Iterator[Block]:
     """Read all parts side by side, a block of each in turn; send the others' and yield rank 0's own."""
-    streams = [iter(()) if part is None else part.blocks(names) for part in parts]
+    streams = {rank: part.blocks(names) for rank, part in enumerate(parts) if part is not None}
     underway: deque[Request] = deque()
     try:
-        for blocks in zip_longest(*streams):
-            for rank, block in enumerate(blocks):
-                if rank and block is not None:
-                    if len(underway) >= UNDERWAY * (world.size - 1):
+        while streams:
+            for rank, stream in list(streams.items()):
+                block = next(stream, None)
+                if block is None:
+                    del streams[rank]
+                elif rank == 0:
+                    yield block
+                else:
+                    if len(underway) == UNDERWAY:
                         world.finish(underway.popleft())
                     underway.append(world.send(block, rank))
-            if blocks[0] is not None:
-                yield blocks[0]
     finally:
-        # whatever happened here, nobody waits for more; the blocks themselves are seen off first
-        for rank in range(1, world.size):
-            underway.append(world.send(None, rank))
+        # whatever happened here, nobody waits for more
+        underway += [world.send(None, rank) for rank in range(1, world.size)]
         for request in underway:
             world.finish(request)
 

@@ -268,7 +268,7 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
             code = int(error.code or 0)
         sys.stdout.flush()
         sys.stderr.flush()
-        World(world).meet()  # rank 0 may still be writing; and whoever exits with 2 may end the others
+        world.Barrier()  # to some launchers the first rank that exits with 2 is a reason to end the others
     except InputError as error:
         _abort(f"{name}: {error} (rank {world.rank})", 2)
     except KeyboardInterrupt as interrupt:

@@ -22,6 +22,8 @@ mpi_ridge.TILES = [None, mpi_ridge.Tile(512, 40)]
 sys.exit(harness.main("", mpi_ridge.measure))
 """
 
+GRID = "--ranks 2 --threads 1,2 --cores 2 --repeats 1 --images 900 --each 300"
+
 
 def test_the_mpi_benchmark_measures_everything_and_writes_it_down(tmp_path: Path) -> None:
     done = command("python", "-c", MPI_RIDGE, "--json", "mpi.json", cwd=tmp_path, PYTHONPATH=str(ROOT))
@@ -46,8 +48,7 @@ def test_the_published_pattern_finds_what_the_jobs_find(tmp_path: Path) -> None:
 
 @pytest.mark.mnist
 def test_the_scaling_benchmark_draws_every_cell(tmp_path: Path) -> None:
-    flags = "--ranks 2 --threads 1,2 --cores 2 --repeats 1 --images 900 --each 300".split()
-    words = ["python", "-m", "bench.scaling", *flags, "--json", "scaling.json", "--folder", "figures"]
+    words = ["python", "-m", "bench.scaling", *GRID.split(), "--json", "scaling.json", "--folder", "figures"]
     done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT), IMAGE_DATA_ROOT=str(DATA))
     assert done.returncode == 0, done.stderr[-4000:]
     measured = json.loads((tmp_path / "scaling.json").read_text())["measured"]

@@ -25,6 +25,9 @@ exec mpiexec -n "$ranks" "$@"
 """
 
 
+GRID = "--ranks 2 --threads 1 --repeats 1 --images 900 --each 200 --folder out"
+
+
 @pytest.fixture
 def allocation(tmp_path: Path) -> dict[str, str]:
     """The environment of a batch job of two ranks, in a folder that looks like a checkout."""
@@ -62,10 +65,9 @@ def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, 
 
 @pytest.mark.mnist
 def test_the_scaling_script_measures_a_grid(tmp_path: Path, allocation: dict[str, str]) -> None:
-    flags = "--ranks 2 --threads 1 --repeats 1 --images 900 --each 200 --folder out".split()
     done = subprocess.run(
-        ["bash", ROOT / "mpi_jobs" / "slurm" / "scaling.sbatch", *flags, "--json", "scaling.json"], cwd=tmp_path,
-        env=allocation, capture_output=True, text=True, timeout=200, check=False,
+        ["bash", ROOT / "mpi_jobs" / "slurm" / "scaling.sbatch", *GRID.split(), "--json", "scaling.json"],
+        cwd=tmp_path, env=allocation, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scaling.json").is_file()
