@@ -93,6 +93,9 @@ class World:
     def team(self, ranks: Sequence[int]) -> Iterator[World]:
         """Some of the ranks as a world of their own; these alone call this."""
         everyone = self._communicator
+        if len(ranks) == self.size:
+            yield self
+            return
         communicator = everyone.Create_group(everyone.Get_group().Incl(list(ranks)))
         team = copy(self)
         team._communicator = pkl5.Intracomm(communicator)
