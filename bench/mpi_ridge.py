@@ -3,7 +3,8 @@
 1. The exact data-parallel fit at 1 rank × 1 thread, 1 × 2 and 2 × 1, and the model-parallel fit at 2 × 1.
 2. The same against the published driver's pattern (published_ridge.py) at 2 × 1: rank 0 computes XᵀX alone, and
    broadcasts it and the validation images by pickle.
-3. The threads inside a rank: BLAS's own against tiles of several sizes, for the moments alone.
+3. The threads inside a rank: BLAS's own against tiles of several sizes, for the moments alone. 1024×392 is what
+   the jobs take for 784 features and two threads.
 
 A fit is everything from pixels in memory to the chosen model: moments, their sum over the ranks, the path of all
 λ, validation, refit. Ratios are medians over rounds, in each of which every case runs once.

@@ -23,7 +23,7 @@ from common.errors import InputError
 from common.evaluation import Evaluation, evaluate
 from common.experiment import Engine, Experiment, command
 from common.images import Block, Images
-from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct
+from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct, even_tile
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, Moments, fingerprint, flatten, total, unflatten
 from common.ridge.path import RidgePath
@@ -48,16 +48,19 @@ def ranked_parser(description: str) -> Parser:
     )  # fmt: skip
     group.add_argument(
         "--tile", metavar="ROWSxCOLUMNS", type=_tile,
-        help="multiply in tiles of this size, dealt out to the threads (default: BLAS's own threads)",
+        help="multiply in tiles of this size, dealt out to the threads, or by BLAS's own threads: blas "
+        "(default: tiles that give all threads the same to do)",
     )  # fmt: skip
     return parser
 
 
-def _tile(text: str) -> Tile:
+def _tile(text: str) -> Tile | str:
+    if text == "blas":
+        return text
     rows, _, columns = text.partition("x")
     if not (rows.isdecimal() and columns.isdecimal()) or not 1 <= int(rows) <= BLOCK_ROWS or not int(columns):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not ROWSxCOLUMNS of at most {BLOCK_ROWS:,} rows, such as 1024x256"
+            f"{text!r} is neither blas nor ROWSxCOLUMNS of at most {BLOCK_ROWS:,} rows, such as 1024x256"
         )
     return Tile(int(rows), int(columns))
 
@@ -128,7 +131,7 @@ class RankedExperiment:
         world, threads = self.world, self.threads
         if world.is_root and threads > 1 and world.neighbours * threads > world.cores:
             Console().warn(
-                f"{world.neighbours} ranks × {threads} threads on {world.cores} cores get in each other's way; "
+                f"{counted_ranks(world.neighbours)} × {threads} threads on {world.cores} cores get in each other's way; "
                 f"--threads {max(1, world.cores // world.neighbours)} would be faster"
             )
 
@@ -175,12 +178,12 @@ class RankedExperiment:
         Raises:
             AgreedError: they cannot be read, or too many are unusable.
         """
-        d, n_classes = self.facts.d, self.facts.n_classes
-        tile, threads = self.arguments.tile, self.threads
-        if tile:
+        d = self.facts.d
+        tile = self._tile()
+        if tile is not None:
             limit_blas(1)  # each of the threads has its own
-        product = partial(TiledProduct, tile=tile, threads=threads) if tile else BlasProduct
-        sums = FoldSums(n_classes, product)
+        product = partial(TiledProduct, tile=tile, threads=self.threads) if tile else BlasProduct
+        sums = FoldSums(self.facts.n_classes, product)
         held_out: list[Block] = []
         with self._console.bar(self.facts.n_train // self.world.size, "img") as advance:
             for block in self._blocks(self.root.train if self.root else None, "read"):
@@ -191,9 +194,17 @@ class RankedExperiment:
                 advance(len(block.labels) + len(block.skipped))
             with self.phase("moments"):
                 moments = sums.result()
-        if tile:
-            limit_blas(threads)
+        limit_blas(self.threads)
         return Share(moments, joined(held_out, d))
+
+    def _tile(self) -> Tile | None:
+        """The tiles to multiply by; None to leave it to BLAS, which one thread cannot better."""
+        asked: Tile | str | None = self.arguments.tile
+        if isinstance(asked, Tile):
+            return asked
+        if asked == "blas" or self.threads == 1:
+            return None
+        return even_tile(self.facts.d, self.threads)
 
     def _blocks(self, images: Images | None, phase: str, names: bool = False) -> Iterator[Block]:
         """The blocks of this rank's images; at their end, what was unusable on any rank has been noted."""
@@ -322,7 +333,7 @@ class RankedExperiment:
         def write() -> None:
             model, evaluation = tested[0]
             self._opened.finish(
-                Engine(f"{library()}, {self.world.size} {'rank' if self.world.size == 1 else 'ranks'}",
+                Engine(f"{library()}, {counted_ranks(self.world.size)}",
                        self.world.size, self.threads),
                 total(moments).n, n_validation, correct, model, evaluation,
                 command=f"mpiexec -n {self.world.size} {command()}", ranks=ranks, cores=self.world.cores,
@@ -344,6 +355,11 @@ def joined(blocks: Sequence[Block], d: int) -> Block:
         return Block(np.empty((0, 1, d, 1), np.uint8), nothing, nothing.astype(np.int16), None, [])
     pixels, labels, folds = (np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[:3])
     return Block(pixels, labels, folds, None, [])
+
+
+def counted_ranks(n: int) -> str:
+    """For example "1 rank"."""
+    return f"{n} {'rank' if n == 1 else 'ranks'}"
 
 
 def library() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -66,6 +67,15 @@ class Tile(NamedTuple):
 
     rows: int
     columns: int
+
+
+def even_tile(d: int, threads: int) -> Tile:
+    """Tiles that give all threads the same to do, and none of them small products: as many stripes as threads.
+
+    With k stripes there are k(k − 1)/2 tiles off the diagonal and k on it, which are half the work: k²/2 in all,
+    which k threads can share out evenly.
+    """
+    return Tile(BLOCK_ROWS, ceil(d / threads))
 
 
 class TiledProduct:

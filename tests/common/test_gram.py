@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct
+from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct, even_tile
 from common.ridge.moments import FoldSums, fingerprint
 
 RNG = np.random.default_rng(3)
@@ -47,6 +47,6 @@ def test_blocks_that_would_not_be_exact_are_refused(rows: int) -> None:
 @pytest.mark.parametrize("threads", [2, 3, 4, 8])
 def test_threads_get_even_shares(threads: int) -> None:
     """With as many stripes as threads, symmetric tiles being half the work, the shares are exactly even."""
-    product = TiledProduct(100 * threads, Tile(10, 100), threads)
+    product = TiledProduct(100 * threads, even_tile(100 * threads, threads), threads)
     work = [sum(0.5 if i is j else 1 for i, j in share) for share in product._shares]
     assert work == [threads / 2] * threads

@@ -88,7 +88,7 @@ def test_herbarium(tmp_path: Path) -> None:
     assert_same(run(DATA_PARALLEL, 2, tmp_path / "mpi", *flags), expected)
 
 
-@pytest.mark.parametrize("tile", ["1024x32", "100x7", "1x1"])
+@pytest.mark.parametrize("tile", ["1024x32", "100x7", "1x1", "blas"])
 def test_tiles_change_nothing(tmp_path: Path, tile: str) -> None:
     expected = run_main(serial.main, tmp_path / "serial", "--limit", "60")
     found = run(DATA_PARALLEL, 2, tmp_path / "mpi", "--limit", "60", "--tile", tile, "--threads", "3")

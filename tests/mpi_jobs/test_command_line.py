@@ -18,7 +18,7 @@ JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
     [
         (["--nope"], "unrecognized arguments: --nope"),
         (["--threads", "0"], "--threads: '0' is not a whole number from 1 up"),
-        (["--tile", "2000x3"], "--tile: '2000x3' is not ROWSxCOLUMNS of at most 1,024 rows"),
+        (["--tile", "2000x3"], "--tile: '2000x3' is neither blas nor ROWSxCOLUMNS of at most 1,024 rows"),
         (["--combine", "vote"], "invalid choice: 'vote'"),
         (["--data", "nope"], "--data nope: no such source"),
         (["--data", "folder:nowhere"], "no such folder"),

@@ -26,6 +26,8 @@ ELSEWHERE = {
     "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
 
@@ -35,7 +37,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the sources beside the environment that is already there, with images of the user's own."""
     folder = tmp_path_factory.mktemp("readme") / "checkout"
     folder.mkdir()
-    for name in ("common", "spark_jobs", "emr", "bench", "docs", ".ci"):
+    for name in ("common", "spark_jobs", "mpi_jobs", "emr", "bench", "docs", ".ci"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
     for path in ROOT.iterdir():
         if path.is_file():
@@ -53,10 +55,16 @@ def test_the_commands_are_found() -> None:
     assert set(ELSEWHERE) <= set(COMMANDS)
     assert set(COMMANDS) >= NEEDS_MNIST
     assert sum(line.startswith("spark-submit --master") for line in COMMANDS) == 1  # tests/spark_jobs runs it
+    assert sum(line.startswith("sbatch") for line in COMMANDS) == 2  # tests/mpi_jobs runs them
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in COMMANDS if line not in ELSEWHERE and not line.startswith("spark-submit --master")]
+    "line",
+    [
+        line
+        for line in COMMANDS
+        if line not in ELSEWHERE and not line.startswith(("spark-submit --master", "sbatch"))
+    ],
 )
 def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Path) -> None:
     if line in NEEDS_MNIST and not (DATA / "mnist").is_dir():
@@ -79,7 +87,7 @@ def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Pa
         assert "--data digits" in done.stderr
         return
     assert done.returncode == 0, done.stderr[-4000:]
-    if "spark_jobs/" in line or "make run" in line:
+    if "spark_jobs/" in line or "mpi_jobs/" in line or "make run" in line:
         report = Path(done.stdout.splitlines()[-1].removeprefix("report: "))
         assert report.is_file()
         assert report.is_relative_to(checkout / ("tables" if "ingest.py" in line else "runs"))
