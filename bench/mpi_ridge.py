@@ -45,7 +45,7 @@ def fits() -> dict[str, list[dict[str, Any]]]:
         say(f"round {turn + 1} of {ROUNDS}")
         for name, (ranks, threads, job) in CASES.items():
             done = run(ranks, job, *DATA, threads=threads)
-            found[name].append({"fit_s": done.fit_s} | {p: done.metrics["seconds"][p] for p in FIT})
+            found[name].append({"fit_s": done.fit_s, **done.phases})
         found[PUBLISHED].append(json.loads(launch(2, [ROOT / "bench" / "published_ridge.py", *DATA, "--quiet"])))
     return found
 

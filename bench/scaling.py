@@ -126,7 +126,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
         "root_only_s": root_only,
         "launch_s": chosen.wall_s - metrics["seconds"]["total"],
         "wall_s": chosen.wall_s,
-        "phases": {phase: metrics["seconds"][phase] for phase in FIT},
+        "phases": chosen.phases,
     }
 
 

@@ -128,11 +128,11 @@ class RankedExperiment:
 
     def _warn_of_crowding(self) -> None:
         """BLAS's threads wait for each other in a busy loop, which is ruinous where they have to share a core."""
-        world, threads = self.world, self.threads
-        if world.is_root and threads > 1 and world.neighbours * threads > world.cores:
+        ranks, cores, threads = self.world.neighbours, self.world.cores, self.threads
+        if self.world.is_root and threads > 1 and ranks * threads > cores:
             Console().warn(
-                f"{counted_ranks(world.neighbours)} × {threads} threads on {world.cores} cores get in each other's way; "
-                f"--threads {max(1, world.cores // world.neighbours)} would be faster"
+                f"{counted_ranks(ranks)} × {threads} threads on {cores} cores get in each other's way; "
+                f"--threads {max(1, cores // ranks)} would be faster"
             )
 
     def _facts(self) -> Facts:
