@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -91,19 +91,20 @@ def evaluate(model: RidgeModel, images: Block) -> Evaluation:
     )
 
 
-def validate(paths: Mapping[int, RidgePath], images: Block) -> tuple[int, Labels]:
+def validate(paths: Mapping[int, RidgePath], blocks: Iterable[Block]) -> tuple[int, Labels]:
     """Score each image that validates by its own fold's path.
 
     Args:
         paths: of each fold, all of one length.
-        images: of which those of other folds do not count.
+        blocks: images, of which those of other folds do not count.
 
     Returns:
         how many images were scored, and how many of them each λ classifies correctly, int64 (n_lambdas,).
     """
     scored, correct = 0, np.zeros(len(next(iter(paths.values())).intercepts), np.int64)
-    for fold, path in paths.items():
-        rows = np.flatnonzero(images.folds == fold)
-        scored += len(rows)
-        correct += path.count_correct(images.pixels[rows], images.labels[rows])
+    for block in blocks:
+        for fold, path in paths.items():
+            rows = np.flatnonzero(block.folds == fold)
+            scored += len(rows)
+            correct += path.count_correct(block.pixels[rows], block.labels[rows])
     return scored, correct

@@ -174,8 +174,12 @@ class CataloguePart:
         if self.reader.decodes:
             rows = min(rows, DECODED_ROWS)
         for start in range(0, len(self.items), rows):
-            items = self.items[start : start + rows]
-            read = self.reader.read(items)
-            kept = read.kept + start
-            named = [self.reader.name(item) for item in items[read.kept]] if names else None
-            yield Block(read.pixels, self.labels[kept], self.folds[kept], named, read.skipped)
+            # nothing of it stays here while it is worked on: there may be many parts that wait like this
+            yield self._block(slice(start, start + rows), names)
+
+    def _block(self, where: slice, names: bool) -> Block:
+        items = self.items[where]
+        read = self.reader.read(items)
+        kept = read.kept + where.start
+        named = [self.reader.name(item) for item in items[read.kept]] if names else None
+        return Block(read.pixels, self.labels[kept], self.folds[kept], named, read.skipped)

@@ -48,15 +48,23 @@ class RunFolder:
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        """A folder to write into; it becomes the run folder when the block ends, and goes when it raises."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=self.path.parent))
+        """A folder to write into; it becomes the run folder when the block ends, and goes when it raises.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        staging = None
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=self.path.parent))
             yield staging
             staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
             self._publish(staging)
+        except OSError as error:
+            raise InputError(f"--out {self.path}: cannot be written ({error.strerror or error})") from error
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
 
     def _publish(self, staging: Path) -> None:
         """Rename onto nothing or onto an empty folder; a new name that another run took gets a number."""

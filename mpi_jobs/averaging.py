@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from common.ridge.moments import FoldMoments, total
 from common.ridge.path import RidgePath, ridge_fits, ridge_path
-from common.splits import ALWAYS_TRAINING
 from mpi_jobs.world import World
 
 
@@ -22,16 +21,19 @@ class Shards:
     Args:
         world: the ranks.
         own: moments of this rank's images.
-        everyones: moments of all images.
+        n: how many images all ranks have, and how many train each fold that validates.
+        shape: (features, classes).
         penalty: "sum" or "mean".
     """
 
-    def __init__(self, world: World, own: FoldMoments, everyones: FoldMoments, penalty: str) -> None:
-        self._world, self._own, self._everyones, self._penalty = world, own, everyones, penalty
+    def __init__(
+        self, world: World, own: FoldMoments, n: Mapping[int | None, int], shape: tuple[int, int], penalty: str
+    ) -> None:
+        self._world, self._own, self._n, self._shape, self._penalty = world, own, n, shape, penalty
 
     def paths(self, lambdas: Sequence[float]) -> dict[int, RidgePath]:
         """For each fold that validates, the averaged path of the shards' images of the other folds."""
-        return {fold: self._average(fold, lambdas) for fold in sorted(self._everyones) if fold != ALWAYS_TRAINING}
+        return {fold: self._average(fold, lambdas) for fold in self._n if fold is not None}
 
     def refit(self, lambda_: float) -> RidgePath:
         """The average of models of all images at one λ: a path of length one."""
@@ -39,13 +41,11 @@ class Shards:
 
     def _average(self, without: int | None, lambdas: Sequence[float]) -> RidgePath:
         """The averaged path of the images of all folds but one."""
-        d, n_classes = self._everyones[max(self._everyones)].cross.shape
-        weights, intercepts = np.zeros((len(lambdas), d, n_classes)), np.zeros((len(lambdas), n_classes))
+        weights, intercepts = np.zeros((len(lambdas), *self._shape)), np.zeros((len(lambdas), self._shape[1]))
         own = [moments for fold, moments in self._own.items() if fold != without]
         if own:
             moments = sum(own[1:], start=own[0])
-            n = sum(everyones.n for fold, everyones in self._everyones.items() if fold != without)
-            share = moments.n / n
+            share = moments.n / self._n[without]
             # "mean" multiplies λ by the images that it is given, which is this shard's share already
             scaled = [lambda_ * share for lambda_ in lambdas] if self._penalty == "sum" else lambdas
             fit = ridge_fits if len(lambdas) == 1 else ridge_path

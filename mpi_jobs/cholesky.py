@@ -13,6 +13,8 @@ for its own share of the right-hand sides.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,10 +44,32 @@ def solve_together(world: World, system: Floats, right: Floats) -> Floats:
     """
     d = len(system)
     blocks = [slice(start, min(start + BLOCK, d)) for start in range(0, d, BLOCK)]
-    factor = []  # of each block column: the inverse of its corner's factor, and L below the corner
+    factor = _factorise(world, system, blocks)
+    share = shard(right.shape[1], world.rank, world.size)
+    solution = np.zeros(right.shape)
+    solution[:, share] = _substitute(factor, blocks, right[:, share].copy())
+    world.sum(solution)
+    return solution
+
+
+class Column(NamedTuple):
+    """A block column of L.
+
+    Attributes:
+        corner: lower triangular, float64 (b, b).
+        below: what is below the corner.
+    """
+
+    corner: Floats
+    below: Floats
+
+
+def _factorise(world: World, system: Floats, blocks: Sequence[slice]) -> list[Column]:
+    """L of A = LLᵀ, on every rank."""
+    factor = []
     for k, own in enumerate(blocks):
         width = own.stop - own.start
-        column = np.empty((d - own.start, width))
+        column = np.empty((len(system) - own.start, width))
         if k % world.size == world.rank:
             _finish_column(system[own.start :, own], column)
         world.broadcast(column, k % world.size)
@@ -55,27 +79,30 @@ def solve_together(world: World, system: Floats, right: Floats) -> Floats:
             if j % world.size == world.rank:
                 below = column[blocks[j].start - own.start :]
                 system[blocks[j].start :, blocks[j]] -= below @ below[: blocks[j].stop - blocks[j].start].T
-        factor.append((column[:width], column[width:]))
-    solution = np.zeros(right.shape)
-    share = shard(right.shape[1], world.rank, world.size)
-    x = right[:, share].copy()
-    for own, (inverse, below) in zip(blocks, factor, strict=True):
-        x[own] = inverse @ x[own]
-        x[own.stop :] -= below @ x[own]
-    for own, (inverse, below) in reversed(list(zip(blocks, factor, strict=True))):
-        x[own] = inverse.T @ (x[own] - below.T @ x[own.stop :])
-    solution[:, share] = x
-    world.sum(solution)
-    return solution
+        factor.append(Column(column[:width], column[width:]))
+    return factor
+
+
+def _substitute(factor: Sequence[Column], blocks: Sequence[slice], x: Floats) -> Floats:
+    """Solve LLᵀ X = B in place."""
+    for own, column in zip(blocks, factor, strict=True):
+        x[own] = np.linalg.solve(column.corner, x[own])
+        x[own.stop :] -= column.below @ x[own]
+    for own, column in reversed(list(zip(blocks, factor, strict=True))):
+        x[own] = np.linalg.solve(column.corner.T, x[own] - column.below.T @ x[own.stop :])
+    return x
 
 
 def _finish_column(updated: Floats, column: Floats) -> None:
-    """Of an updated block column of A: the inverse of its corner's factor, and L below; NaN if there is none."""
+    """Turn an updated block column of A into one of L; into NaN where there is none.
+
+    Numpy has no triangular solve. Its general one costs as much as an inverse of the corner and, unlike products
+    with that, stays stable where the corner is nearly singular.
+    """
     width = column.shape[1]
     try:
-        inverse = np.linalg.inv(np.linalg.cholesky(updated[:width]))
+        column[:width] = np.linalg.cholesky(updated[:width])
     except np.linalg.LinAlgError:
         column[...] = np.nan
         return
-    column[:width] = inverse
-    np.matmul(updated[width:], inverse.T, out=column[width:])
+    column[width:] = np.linalg.solve(column[:width], updated[width:].T).T

@@ -25,12 +25,21 @@ from common.experiment import Engine, Experiment, command
 from common.images import Block, Images
 from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct, even_tile
 from common.ridge.model import RidgeModel
-from common.ridge.moments import FoldMoments, FoldSums, Moments, fingerprint, flatten, total, unflatten
+from common.ridge.moments import (
+    FoldMoments,
+    FoldSums,
+    Moments,
+    fingerprint,
+    flatten,
+    total,
+    training_moments,
+    unflatten,
+)
 from common.ridge.path import RidgePath
 from common.splits import ALWAYS_TRAINING
 from common.threads import limit_blas
 from mpi_jobs.grid import solve_grid
-from mpi_jobs.shares import WAYS, own_blocks
+from mpi_jobs.shares import WAYS, HeldOut, own_blocks
 from mpi_jobs.world import World
 
 
@@ -81,18 +90,6 @@ class Facts(NamedTuple):
     n_test: int
 
 
-class Share(NamedTuple):
-    """What a rank keeps of its share of the images.
-
-    Attributes:
-        moments: of all of them, fold by fold.
-        held_out: those that validate; the pixels of the others are not kept.
-    """
-
-    moments: FoldMoments
-    held_out: Block
-
-
 class RankedExperiment:
     """One run of a ridge job on all ranks.
 
@@ -118,20 +115,28 @@ class RankedExperiment:
         self.world = world
         self.arguments = world.at_root(lambda: parser.parse_arguments(argv))
         self.threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
-        limit_blas(self.threads)
         self._warn_of_crowding()
+        limit_blas(self._blas_threads)
         self.root = world.at_root_only(lambda: Experiment.open(job, self.arguments))
         self._console = self.root.console if self.root else Console(quiet=True)
         self.facts = world.at_root(self._facts)
         self._waited: dict[str, float] = {}
         self._communicated: dict[str, float] = {}
+        self._n_images = 0
+        self._moments: FoldMoments = {}
+
+    @property
+    def _blas_threads(self) -> int:
+        """Threads of BLAS, which wait for each other in a busy loop: without a core for each that is ruinous."""
+        if self.arguments.tile == "blas":
+            return self.threads
+        return min(self.threads, max(1, self.world.cores // self.world.neighbours))
 
     def _warn_of_crowding(self) -> None:
-        """BLAS's threads wait for each other in a busy loop, which is ruinous where they have to share a core."""
-        ranks, cores, threads = self.world.neighbours, self.world.cores, self.threads
-        if self.world.is_root and threads > 1 and ranks * threads > cores:
+        ranks, cores, blas = self.world.neighbours, self.world.cores, self._blas_threads
+        if self.world.is_root and blas > 1 and ranks * blas > cores:
             Console().warn(
-                f"{counted_ranks(ranks)} × {threads} threads on {cores} cores get in each other's way; "
+                f"{counted_ranks(ranks)} × {blas} threads of BLAS on {cores} cores get in each other's way; "
                 f"--threads {max(1, cores // ranks)} would be faster"
             )
 
@@ -172,30 +177,31 @@ class RankedExperiment:
         self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
         self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
 
-    def read(self) -> Share:
+    def read(self) -> tuple[FoldMoments, list[Block]]:
         """Read this rank's share of the training and validation images, a block at a time, and sum it up.
+
+        Returns:
+            the moments of all of them, fold by fold, and those that validate, which alone are kept.
 
         Raises:
             AgreedError: they cannot be read, or too many are unusable.
         """
-        d = self.facts.d
         tile = self._tile()
         if tile is not None:
             limit_blas(1)  # each of the threads has its own
         product = partial(TiledProduct, tile=tile, threads=self.threads) if tile else BlasProduct
         sums = FoldSums(self.facts.n_classes, product)
-        held_out: list[Block] = []
+        held_out = HeldOut(self.facts.d)
         with self._console.bar(self.facts.n_train // self.world.size, "img") as advance:
             for block in self._blocks(self.root.train if self.root else None, "read"):
                 with self.phase("moments"):
                     sums.add(block.pixels, block.labels, block.folds)
-                kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
-                held_out.append(Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, []))
+                held_out.add(block)
                 advance(len(block.labels) + len(block.skipped))
             with self.phase("moments"):
                 moments = sums.result()
-        limit_blas(self.threads)
-        return Share(moments, joined(held_out, d))
+        limit_blas(self._blas_threads)
+        return moments, held_out.finish()
 
     def _tile(self) -> Tile | None:
         """The tiles to multiply by; None to leave it to BLAS, which one thread cannot better."""
@@ -209,7 +215,7 @@ class RankedExperiment:
     def _blocks(self, images: Images | None, phase: str, names: bool = False) -> Iterator[Block]:
         """The blocks of this rank's images; at their end, what was unusable on any rank has been noted."""
         skipped: list[Skipped] = []
-        problem = None
+        n, problem = 0, None
         with self.phase(phase):
             blocks = own_blocks(self.world, images, self.arguments.images, names)
         while True:
@@ -221,7 +227,12 @@ class RankedExperiment:
             if block is None:
                 break
             skipped += block.skipped
+            n += len(block.labels)
             yield block
+        if skipped and not n and problem is None:  # as on a machine where their folder is not mounted
+            problem = InputError(
+                f"none of its {len(skipped)} images can be used; {skipped[0].name}: {skipped[0].reason}"
+            )
 
         def agree() -> None:
             if problem is not None:
@@ -239,18 +250,31 @@ class RankedExperiment:
         if images is not None:
             self._opened.note_skipped(skipped, images)
 
-    def sum(self, moments: FoldMoments) -> FoldMoments:
-        """The moments of all ranks' images, on every rank.
+    def sum(self, own: FoldMoments) -> tuple[Moments, FoldMoments]:
+        """Add up the moments of all ranks.
+
+        Args:
+            own: of this rank's images.
+
+        Returns:
+            the moments of all images, and for each fold that validates those of the other folds; on every rank.
 
         Raises:
             AgreedError: a fold has no image left.
         """
+        d, n_classes = self.facts.d, self.facts.n_classes
+        self._n_images = sum(moments.n for moments in own.values())
         with self.phase("reduce"):
-            flat = flatten(moments, self.folds, self.facts.d, self.facts.n_classes)
+            flat = flatten(own, self.folds, d, n_classes)
             self.world.sum(flat)
-            everything = unflatten(flat, self.folds, self.facts.d, self.facts.n_classes)
-        self.world.at_root(lambda: self._opened.check_folds(everything))
-        return everything
+            moments = unflatten(flat, self.folds, d, n_classes)
+            del flat
+        self.world.at_root(lambda: self._opened.check_folds(moments))
+        if self.world.is_root:
+            self._moments = moments  # for their fingerprint
+        with self.phase("reduce"):
+            everything = total(moments)
+            return everything, training_moments(moments, everything)
 
     def refit(self, everything: Moments, lambda_: float) -> RidgePath:
         """Fit one λ to all images, all ranks together."""
@@ -285,8 +309,8 @@ class RankedExperiment:
                     own = _sums([own, scored]) if own else scored
                 advance(len(block.labels) + len(block.skipped))
         with self.phase("test"):
-            found = [each for each in self.world.gather(own) if each]  # a rank may have no test image
-        return list(zip(models, _sums(found), strict=True)) if self.world.is_root else []
+            found = self.world.reduce(own, lambda a, b: _sums([each for each in (a, b) if each]))
+        return list(zip(models, found, strict=True)) if found is not None else []
 
     def say(self, message: str) -> None:
         """One line of the result, on rank 0."""
@@ -300,21 +324,17 @@ class RankedExperiment:
 
     def finish(
         self,
-        moments: FoldMoments,
         n_validation: int,
         correct: Labels,
         tested: Sequence[tuple[RidgeModel, Evaluation]],
-        own: FoldMoments,
         **more: Any,
     ) -> None:
         """Write the run folder and say where its report is.
 
         Args:
-            moments: of all images.
-            n_validation: how many of them were scored to choose λ.
+            n_validation: how many images were scored to choose λ.
             correct: int (n_lambdas,), how many of those each λ classified correctly.
             tested: on rank 0, what test() returned; the first is the run's model.
-            own: moments of this rank's images.
             more: what else metrics.json should hold.
 
         Raises:
@@ -322,7 +342,7 @@ class RankedExperiment:
         """
         rank = {
             "host": platform.node(),
-            "images": sum(each.n for each in own.values()),
+            "images": self._n_images,
             "seconds": {name: value for name, value in self._console.seconds.items() if name != "open"},
             "waited": self._waited,
             "communicated": self._communicated,
@@ -332,12 +352,17 @@ class RankedExperiment:
 
         def write() -> None:
             model, evaluation = tested[0]
+            idle = sum(not rank["images"] for rank in ranks)
+            if idle and self.facts.n_train >= self.world.size:
+                self._console.warn(
+                    f"{counted_ranks(idle)} of {self.world.size} had no image: a table is dealt out by row groups"
+                )
             self._opened.finish(
                 Engine(f"{library()}, {counted_ranks(self.world.size)}",
                        self.world.size, self.threads),
-                total(moments).n, n_validation, correct, model, evaluation,
+                sum(own.n for own in self._moments.values()), n_validation, correct, model, evaluation,
                 command=f"mpiexec -n {self.world.size} {command()}", ranks=ranks, cores=self.world.cores,
-                images_by=self.arguments.images, moments_sha256=fingerprint(moments), **more,
+                images_by=self.arguments.images, moments_sha256=fingerprint(self._moments), **more,
             )  # fmt: skip
 
         self.world.at_root_only(write)
@@ -346,15 +371,6 @@ class RankedExperiment:
 def _sums(evaluations: Sequence[Sequence[Evaluation]]) -> list[Evaluation]:
     """Sum up, model by model."""
     return [reduce(add, each) for each in zip(*evaluations, strict=True)]
-
-
-def joined(blocks: Sequence[Block], d: int) -> Block:
-    """Blocks as one, of which there may be none: then its images have one row of d pixels."""
-    if not blocks:
-        nothing = np.empty(0, np.int64)
-        return Block(np.empty((0, 1, d, 1), np.uint8), nothing, nothing.astype(np.int16), None, [])
-    pixels, labels, folds = (np.concatenate(arrays) for arrays in list(zip(*blocks, strict=True))[:3])
-    return Block(pixels, labels, folds, None, [])
 
 
 def counted_ranks(n: int) -> str:

@@ -83,9 +83,8 @@ class Grid:
     def share_left(self) -> None:
         """Give every rank the solutions of the teams, of each of which one rank has entered it."""
         left = slice(self.left.start, self.left.stop)
-        if self.left:
-            self._world.sum(self._weights[left])
-            self._world.sum(self._intercepts[left])
+        self._world.sum(self._weights[left])
+        self._world.sum(self._intercepts[left])
 
     def paths(self) -> dict[int, RidgePath]:
         """The path of each fold, once it is shared."""
@@ -114,16 +113,17 @@ def solve_grid(world: World, training: Mapping[int, Moments], lambdas: Sequence[
             grid.put(stretch, ridge_fits(moments, own, penalty, alone))
         else:
             grid.put(stretch, ridge_path(moments, own, penalty))
-    for i, system in enumerate(grid.left):
-        ranks = team_of(world.size, len(grid.left), i, most_ranks(d))
-        if world.rank in ranks:
-            (stretch,) = grid.stretches(range(system, system + 1))
-            with world.team(ranks) as team:
+    if grid.left:
+        teams = [team_of(world.size, len(grid.left), i, most_ranks(d)) for i in range(len(grid.left))]
+        own_team = next((i for i, ranks in enumerate(teams) if world.rank in ranks), None)
+        with world.team(() if own_team is None else teams[own_team]) as team:
+            if team is not None and own_team is not None:
+                (stretch,) = grid.stretches(grid.left[own_team : own_team + 1])
                 solve = partial(solve_together, team)
                 path = ridge_fits(training[stretch.fold], lambdas[stretch.lambdas], penalty, solve)
                 if team.is_root:
                     grid.put(stretch, path)
-    grid.share_left()
+        grid.share_left()
     return grid
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from mpi4py import MPI
 
 from common.evaluation import validate
-from common.ridge.moments import total, training_moments
 from mpi_jobs.averaging import Shards
 from mpi_jobs.experiment import RankedExperiment, ranked_parser
 from mpi_jobs.grid import solve_grid
@@ -33,24 +32,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = World(MPI.COMM_WORLD)
     run = RankedExperiment(world, "ridge_data_parallel", parser, argv)
 
-    share = run.read()
-    moments = run.sum(share.moments)
-    everything = total(moments)
+    own, held_out = run.read()
+    everything, training = run.sum(own)
+    shards = None
+    if run.arguments.combine == "average":
+        n: dict[int | None, int] = {fold: others.n for fold, others in training.items()}
+        n[None] = everything.n
+        shards = Shards(world, own, n, everything.cross.shape, run.penalty)
+    del own
     with run.phase("path"):
-        grid = solve_grid(world, training_moments(moments), run.lambdas, run.penalty)
+        grid = solve_grid(world, training, run.lambdas, run.penalty)
         grid.share()
     with run.phase("validation"):
-        n_scored, correct = run.count(*validate(grid.paths(), share.held_out))
+        n_scored, correct = run.count(*validate(grid.paths(), held_out))
     lambda_ = run.best(correct)
     with run.phase("refit"):
         fits = [(run.refit(everything, lambda_), lambda_)]
 
     about: dict[str, Any] = {"combine": run.arguments.combine}
-    if run.arguments.combine == "average":
+    if shards is not None:
         about["exact"] = {"best_lambda": lambda_, "validation_correct": correct.tolist()}
-        shards = Shards(world, share.moments, moments, run.penalty)
         with run.phase("average"):
-            n_scored, correct = run.count(*validate(shards.paths(run.lambdas), share.held_out))
+            n_scored, correct = run.count(*validate(shards.paths(run.lambdas), held_out))
             averaged = run.best(correct)
             fits.insert(0, (shards.refit(averaged), averaged))
         run.warn(shards.warnings())
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"the average of {world.size} models is an approximation; exact, "
             f"{about['exact']['test_accuracy']:.4f} of test images are correct"
         )
-    run.finish(moments, n_scored, correct, tested, share.moments, **about)
+    run.finish(n_scored, correct, tested, **about)
     return 0
 
 

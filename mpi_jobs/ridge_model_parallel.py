@@ -14,7 +14,6 @@ import numpy as np
 from mpi4py import MPI
 
 from common.evaluation import validate
-from common.ridge.moments import total, training_moments
 from mpi_jobs.experiment import RankedExperiment, ranked_parser
 from mpi_jobs.grid import solve_grid
 from mpi_jobs.shares import everyones_blocks
@@ -27,23 +26,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = World(MPI.COMM_WORLD)
     run = RankedExperiment(world, "ridge_model_parallel", parser, argv)
 
-    share = run.read()
-    moments = run.sum(share.moments)
+    own, held_out = run.read()
+    everything, training = run.sum(own)
+    del own
     with run.phase("path"):
-        grid = solve_grid(world, training_moments(moments), run.lambdas, run.penalty)
+        grid = solve_grid(world, training, run.lambdas, run.penalty)
     with run.phase("validation"):
         correct = np.zeros(len(run.lambdas), np.int64)
         for stretch in grid.stretches(grid.left):
-            correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, share.held_out)[1]
-        for block in everyones_blocks(world, share.held_out):
+            correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, held_out)[1]
+        for block in everyones_blocks(world, held_out, run.facts.d):
             for stretch in grid.stretches(grid.own):
-                correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, block)[1]
-        n_scored, correct = run.count(len(share.held_out.labels), correct)
+                correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, [block])[1]
+        n_scored, correct = run.count(sum(len(block.labels) for block in held_out), correct)
     lambda_ = run.best(correct)
     with run.phase("refit"):
-        fitted = run.refit(total(moments), lambda_)
+        fitted = run.refit(everything, lambda_)
     tested = run.test([(fitted, lambda_)])
-    run.finish(moments, n_scored, correct, tested, share.moments)
+    run.finish(n_scored, correct, tested)
     return 0
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from mpi4py.util.pkl5 import Request
 
-from common.images import BLOCK_BYTES, Block, Images, Part
+from common.images import Block, Images, Part
+from common.splits import ALWAYS_TRAINING
 from mpi_jobs.world import World
 
 WAYS = ("read", "scatter")
 
-UNDERWAY = 16
+UNDERWAY = 8
 """Blocks (images.BLOCK_BYTES each) that rank 0 has sent and that have not arrived yet, at most."""
+
+ENOUGH_BYTES = 1 << 20
+"""Pixels of a block of images that validate, at least, but for the last."""
+
+STREAMS = 64
+"""Parts that rank 0 reads side by side, each of which may hold a file open."""
 
 
 def own_blocks(world: World, images: Images | None, way: str, names: bool = False) -> Iterator[Block]:
@@ -47,11 +53,15 @@ def own_blocks(world: World, images: Images | None, way: str, names: bool = Fals
 
 
 def _sent(world: World, parts: Sequence[Part | None], names: bool) -> Iterator[Block]:
-    """Read all parts side by side, a block of each in turn; send the others' and yield rank 0's own."""
-    streams = {rank: part.blocks(names) for rank, part in enumerate(parts) if part is not None}
+    """Read parts side by side, a block of each in turn; send the others' and yield rank 0's own."""
+    waiting = deque((rank, part) for rank, part in enumerate(parts) if part is not None)
+    streams: dict[int, Iterator[Block]] = {}
     underway: deque[Request] = deque()
     try:
-        while streams:
+        while waiting or streams:
+            while waiting and len(streams) < STREAMS:
+                rank, part = waiting.popleft()
+                streams[rank] = part.blocks(names)
             for rank, stream in list(streams.items()):
                 block = next(stream, None)
                 if block is None:
@@ -75,22 +85,54 @@ def _received(world: World) -> Iterator[Block]:
         yield block
 
 
-def everyones_blocks(world: World, own: Block) -> Iterator[Block]:
-    """The images of all ranks, in bounded blocks, on every rank.
+class HeldOut:
+    """Images that validate, gathered from blocks of which they are a part, in blocks that are worth a product.
+
+    Args:
+        d: features of each.
+
+    Attributes:
+        blocks: the images so far, each a row of d pixels; finish() completes them.
+    """
+
+    def __init__(self, d: int) -> None:
+        self._d = d
+        self._waiting: list[Block] = []
+        self.blocks: list[Block] = []
+
+    def add(self, block: Block) -> None:
+        """Keep those images of a block that validate."""
+        kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
+        if len(kept):
+            pixels = block.pixels.reshape(-1, 1, self._d, 1)
+            self._waiting.append(Block(pixels[kept], block.labels[kept], block.folds[kept], None, []))
+        if sum(waiting.pixels.nbytes for waiting in self._waiting) >= ENOUGH_BYTES:
+            self.finish()
+
+    def finish(self) -> list[Block]:
+        """The images, once all are added."""
+        if self._waiting:
+            pixels, labels, folds = (np.concatenate([block[i] for block in self._waiting]) for i in range(3))
+            self.blocks.append(Block(pixels, labels, folds, None, []))
+            self._waiting.clear()
+        return self.blocks
+
+
+def everyones_blocks(world: World, own: Sequence[Block], d: int) -> Iterator[Block]:
+    """The images of all ranks, block by block, on every rank.
 
     Args:
         world: the ranks, all of which go through this to its end.
-        own: this rank's images.
+        own: this rank's images, each a row of d pixels.
+        d: features of each.
     """
-    for rank, shape in enumerate(world.all_gather(own.pixels.shape)):
-        rows = max(1, BLOCK_BYTES // max(1, math.prod(shape[1:])))
-        for start in range(0, shape[0], rows):
-            n = min(rows, shape[0] - start)
-            pixels = np.empty((n, *shape[1:]), np.uint8)
-            labels, folds = np.empty(n, np.int64), np.empty(n, np.int16)
+    for rank, counts in enumerate(world.all_gather([len(block.labels) for block in own])):
+        for i, n in enumerate(counts):
             if rank == world.rank:
-                block = slice(start, start + n)
-                pixels[:], labels[:], folds[:] = own.pixels[block], own.labels[block], own.folds[block]
+                pixels, labels, folds, *_ = own[i]
+            else:
+                pixels = np.empty((n, 1, d, 1), np.uint8)
+                labels, folds = np.empty(n, np.int64), np.empty(n, np.int16)
             world.broadcast(pixels, rank)
             world.broadcast(labels, rank)
             world.broadcast(folds, rank)

@@ -90,18 +90,29 @@ class World:
         return self.rank == 0
 
     @contextmanager
-    def team(self, ranks: Sequence[int]) -> Iterator[World]:
-        """Some of the ranks as a world of their own; these alone call this."""
-        everyone = self._communicator
+    def team(self, ranks: Sequence[int]) -> Iterator[World | None]:
+        """Make a world of the ranks of a team; None for a rank that is in no team.
+
+        All ranks call this, each with the ranks of its own team, which has no part in any other.
+
+        Args:
+            ranks: in ascending order; empty for no team.
+        """
         if len(ranks) == self.size:
             yield self
             return
-        communicator = everyone.Create_group(everyone.Get_group().Incl(list(ranks)))
+        self.meet()  # politely: to split a communicator is a wait that is not
+        communicator = self._communicator.Split(ranks[0] if ranks else MPI.UNDEFINED)
+        if communicator == MPI.COMM_NULL:
+            yield None
+            return
         team = copy(self)
         team._communicator = pkl5.Intracomm(communicator)
         team.rank, team.size = communicator.rank, communicator.size
-        yield team
-        communicator.Free()
+        try:
+            yield team
+        finally:
+            communicator.Free()
 
     def meet(self) -> None:
         """Wait until all ranks are here."""
@@ -166,8 +177,21 @@ class World:
 
     def all_gather(self, value: T) -> list[T]:
         """Every rank's value, in the order of ranks, on all."""
-        with self._together():
-            return list(self._communicator.allgather(value))
+        # by way of rank 0: pkl5 would send P² messages
+        gathered = self.gather(value)
+        return self.at_root(lambda: gathered)
+
+    def reduce(self, value: T, combine: Callable[[T, T], T]) -> T | None:
+        """All ranks' values combined in the order of ranks, in a tree, on rank 0; None elsewhere."""
+        distance = 1
+        while distance < self.size:
+            if self.rank % (2 * distance):
+                self.finish(self.send(value, self.rank - distance))
+                return None
+            if self.rank + distance < self.size:
+                value = combine(value, self.receive(self.rank + distance))
+            distance *= 2
+        return value
 
     # arrays
 
@@ -259,6 +283,7 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
         signal.signal(signal.SIGTERM, _interrupt)  # what batch systems send, and Open MPI when a rank is lost
     else:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     name = Path(sys.argv[0]).name
     try:
         try:

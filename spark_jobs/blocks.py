@@ -127,12 +127,7 @@ def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> tuple[int,
     shared = blocks.context.broadcast(paths)
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[int, Labels]]:
-        scored, correct = 0, np.zeros(len(next(iter(shared.value.values())).intercepts), np.int64)
-        for block in part:
-            own = validate(shared.value, block)
-            scored += own[0]
-            correct += own[1]
-        yield scored, correct
+        yield validate(shared.value, part)
 
     counts = blocks.mapPartitions(of_partition).collect()
     shared.destroy()

@@ -131,5 +131,8 @@ class IdxReader:
         """The images of these row numbers; none is ever skipped."""
         # a file that is mapped is mapped anew for each block: pages that were read count as this process's memory
         read = _inflated if self.path.suffix == ".gz" else read_array
-        pixels = np.asarray(read(self.path, self.lengths)[items])[..., None]
+        try:
+            pixels = np.asarray(read(self.path, self.lengths)[items])[..., None]
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # it was whole when its header was read
+            raise InputError(f"{self.path}: cannot be read any more ({error})") from error
         return Read(reformat(pixels, self.form), np.arange(len(items)), [])

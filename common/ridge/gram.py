@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import NamedTuple, Protocol
@@ -62,6 +63,10 @@ class BlasProduct:
         """Nothing is missing."""
 
 
+SMALLEST_TILE = 32
+"""Columns of a tile below which a product is too small for BLAS to be fast."""
+
+
 class Tile(NamedTuple):
     """How large the tiles of a TiledProduct are."""
 
@@ -75,7 +80,7 @@ def even_tile(d: int, threads: int) -> Tile:
     With k stripes there are k(k − 1)/2 tiles off the diagonal and k on it, which are half the work: k²/2 in all,
     which k threads can share out evenly.
     """
-    return Tile(BLOCK_ROWS, ceil(d / threads))
+    return Tile(BLOCK_ROWS, max(SMALLEST_TILE, ceil(d / threads)))
 
 
 class TiledProduct:
@@ -129,6 +134,9 @@ def _even_shares(tiles: list[tuple[slice, slice]], shares: int) -> list[list[tup
         return area / 2 if rows is columns else area  # BLAS does half of a symmetric product
 
     dealt: list[list[tuple[slice, slice]]] = [[] for _ in range(shares)]
+    loads = [(0.0, share) for share in range(shares)]
     for tile in sorted(tiles, key=cost, reverse=True):
-        min(dealt, key=lambda own: sum(map(cost, own))).append(tile)
+        load, share = heapq.heappop(loads)
+        dealt[share].append(tile)
+        heapq.heappush(loads, (load + cost(tile), share))
     return dealt

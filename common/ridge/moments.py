@@ -250,9 +250,9 @@ def total(moments: FoldMoments) -> Moments:
     return sum(others, start=first)
 
 
-def training_moments(moments: FoldMoments) -> FoldMoments:
-    """For each fold that validates: the moments of all other images, by subtraction."""
-    everything = total(moments)
+def training_moments(moments: FoldMoments, everything: Moments | None = None) -> FoldMoments:
+    """For each fold that validates: the moments of all other images, by subtraction from those of all images."""
+    everything = total(moments) if everything is None else everything
     return {fold: everything - own for fold, own in sorted(moments.items()) if fold != ALWAYS_TRAINING}
 
 
@@ -286,7 +286,9 @@ def unflatten(flat: Floats, folds: Sequence[int], d: int, n_classes: int) -> Fol
     for row, fold in zip(flat, folds, strict=True):
         n, sum_x, sum_y, gram, cross = np.split(row, ends)
         if n[0]:
-            moments[fold] = Moments(int(n[0]), sum_x, sum_y, unpack(gram, d), cross.reshape(d, n_classes))
+            # copied, because views would keep all of `flat`
+            sums = sum_x.copy(), sum_y.copy(), unpack(gram, d), cross.reshape(d, n_classes).copy()
+            moments[fold] = Moments(int(n[0]), *sums)
     return moments
 
 
@@ -295,5 +297,5 @@ def fingerprint(moments: FoldMoments) -> str:
     found = hashlib.sha256()
     for fold, own in sorted(moments.items()):
         for part in (np.array([fold, own.n]), own.sum_x, own.sum_y, own.gram, own.cross):
-            found.update(part.tobytes())
+            found.update(part.reshape(-1).view(np.uint8).data)
     return found.hexdigest()

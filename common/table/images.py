@@ -141,10 +141,7 @@ class TablePart:
             try:
                 with pq.ParquetFile(self.storage.open(file), page_checksum_verification=True) as opened:
                     for _, group, rows in pieces:
-                        read = opened.read_row_group(group, columns, use_threads=False).slice(0, rows)
-                        if len(read) < rows or set(columns) - set(read.column_names):
-                            raise OSError("it lacks rows or columns")
-                        yield self._block(file, read)
+                        yield self._block(file, _row_group(opened, group, rows, columns))
             except FileNotFoundError as error:
                 raise InputError(
                     f"{self.storage}/{file}: not there, though the table names it; ingest again"
@@ -169,6 +166,14 @@ class TablePart:
             _whole(read.column("name")) if "name" in read.column_names else None,
             [],
         )
+
+
+def _row_group(opened: pq.ParquetFile, group: int, rows: int, columns: Sequence[str]) -> pa.Table:
+    """The first rows of a row group."""
+    read = opened.read_row_group(group, columns, use_threads=False).slice(0, rows)
+    if len(read) < rows or set(columns) - set(read.column_names):
+        raise OSError("it lacks rows or columns")
+    return read
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

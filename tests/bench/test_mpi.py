@@ -60,6 +60,7 @@ def test_the_scaling_benchmark_draws_every_cell(tmp_path: Path) -> None:
         assert cell["oversubscribed"] == (cell["ranks"] * cell["threads"] > 2)
         parts = cell["parallel_s"] + cell["communication_s"] + cell["overhead_s"]
         assert parts == pytest.approx(cell["fit_s"])
+        assert min(cell["parallel_s"], cell["communication_s"], cell["overhead_s"]) > -1e-9
         assert cell["fit_s"] < cell["wall_s"]
     assert "2 × 2 oversubscribed" in done.stdout
     assert cells["fixed", 1, 1]["speedup"] == 1

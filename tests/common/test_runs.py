@@ -76,6 +76,23 @@ def test_what_could_not_be_written_in_the_end_is_refused_in_the_beginning(
         (staging / "file").write_text("")
 
 
+def test_a_folder_that_can_be_written_no_more_is_one_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "in" / "run", "run")
+    (tmp_path / "in").write_text("in the way")
+    with pytest.raises(InputError, match=r"--out .*/in/run: cannot be written \(.+\)"), run.written():
+        pass
+    run = RunFolder(tmp_path / "run", "run")
+
+    def fill_the_disk() -> None:
+        with run.written() as folder:
+            (folder / "half").write_text("x")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match="No space left"):
+        fill_the_disk()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 def test_the_folder_is_for_whom_the_umask_says(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "run", "x").written() as staging:
         (staging / "file").write_text("")

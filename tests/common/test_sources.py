@@ -74,6 +74,18 @@ def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str,
     assert some.names()[0] == "mnist/train/00007"
 
 
+def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
+    small_mnist: tuple[Path, dict[str, np.ndarray]],
+) -> None:
+    train, _ = open_dataset("mnist", small_mnist[0], FORM)
+    _truncate(small_mnist[0])
+    with pytest.raises(InputError, match=r"train-images.*cannot be read any more"):
+        load(train)
+    next((small_mnist[0] / "mnist").glob("train-images*")).unlink()
+    with pytest.raises(InputError, match=r"train-images.*No such file"):
+        load(train)
+
+
 @pytest.mark.mnist
 def test_mnist_is_mnist(data_root: Path) -> None:
     train, test = open_dataset("mnist", data_root, FORM)

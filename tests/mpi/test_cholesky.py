@@ -32,6 +32,21 @@ def test_the_residual_is_small_however_ill_the_condition(world: World) -> None:
     assert np.abs(system @ solution - right).max() <= 1e-13 * np.abs(solution).max()
 
 
+def test_features_that_are_almost_the_same_cost_no_digits(world: World) -> None:
+    """What neighbouring pixels are: the corners of the factor themselves are nearly singular."""
+    rng = np.random.default_rng(8)
+    half = rng.standard_normal((500, BLOCK))
+    x = np.hstack([half, half + 1e-5 * rng.standard_normal(half.shape)])
+    x = x[:, np.arange(2 * BLOCK).reshape(2, -1).T.reshape(-1)]  # each beside its like
+    system = x.T @ x + 1e-9 * np.eye(2 * BLOCK)
+    right = system @ rng.standard_normal((2 * BLOCK, 3))
+    solution = solve_together(world, system.copy(), right)
+    backward = np.abs(system @ solution - right).max() / (
+        np.abs(system).sum(axis=1).max() * np.abs(solution).max()
+    )
+    assert backward < 1e-15
+
+
 def test_all_ranks_have_the_same_bits(world: World) -> None:
     system, right = problem(2 * BLOCK + 5, 7)
     solution = solve_together(world, system, right)

@@ -6,11 +6,12 @@ import pytest
 from common.ridge.moments import FoldMoments, moments_by_fold, training_moments
 from common.ridge.path import ridge_path
 from common.splits import k_folds
+from mpi_jobs.cholesky import BLOCK
 from mpi_jobs.grid import EIGENDECOMPOSITION, Grid, solve_grid, team_of
 from mpi_jobs.world import World
 
 
-def moments_of(n_folds: int, d: int = 12) -> FoldMoments:
+def moments_of(n_folds: int, d: int) -> FoldMoments:
     rng = np.random.default_rng(5)
     pixels = rng.integers(0, 256, (300, d, 1, 1), np.uint8)
     pixels[:, 0] = 9  # never varies
@@ -22,8 +23,9 @@ def moments_of(n_folds: int, d: int = 12) -> FoldMoments:
 @pytest.mark.parametrize("n_folds", [1, 2, 5])
 @pytest.mark.parametrize("n_lambdas", [1, 2, 7, EIGENDECOMPOSITION, 3 * EIGENDECOMPOSITION + 1])
 @pytest.mark.parametrize("penalty", ["sum", "mean"])
-def test_it_is_the_path_of_every_fold(world: World, n_folds: int, n_lambdas: int, penalty: str) -> None:
-    training = moments_of(n_folds)
+@pytest.mark.parametrize("d", [12, 2 * BLOCK + 5])  # systems for one rank, and for a team
+def test_it_is_the_path_of_every_fold(world: World, n_folds: int, n_lambdas: int, penalty: str, d: int) -> None:
+    training = moments_of(n_folds, d)
     lambdas = [0.0, *np.logspace(-4, 4, n_lambdas - 1)]
     grid = solve_grid(world, training, lambdas, penalty)
     grid.share()

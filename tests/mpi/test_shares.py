@@ -7,12 +7,12 @@ from common.catalogue import Catalogue, Read
 from common.datasets.packed import ArrayReader
 from common.errors import InputError
 from common.images import Block, CatalogueImages
-from common.ridge.moments import fingerprint, flatten, moments_by_fold, training_moments, unflatten
+from common.ridge.moments import FoldSums, fingerprint, flatten, moments_by_fold, training_moments, unflatten
 from common.ridge.path import ridge_path
 from common.splits import k_folds, validation_fold
 from mpi_jobs.averaging import Shards
-from mpi_jobs.experiment import RankedExperiment, joined, ranked_parser
-from mpi_jobs.shares import WAYS, everyones_blocks, own_blocks
+from mpi_jobs.experiment import RankedExperiment, ranked_parser
+from mpi_jobs.shares import WAYS, HeldOut, everyones_blocks, own_blocks
 from mpi_jobs.world import AgreedError, World
 
 
@@ -44,26 +44,30 @@ def test_moments_are_those_of_one_process_to_the_last_bit(world: World, n: int) 
     images = images_of(n)
     whole = images.load()
     expected = moments_by_fold(whole.pixels, whole.labels, whole.folds, 4)
-    own = joined(list(own_blocks(world, images if world.is_root else None, "read")), 3000)
-    flat = flatten(moments_by_fold(own.pixels, own.labels, own.folds, 4), [-1, 0], 3000, 4)
+    sums = FoldSums(4)
+    for block in own_blocks(world, images if world.is_root else None, "read"):
+        sums.add(block.pixels, block.labels, block.folds)
+    flat = flatten(sums.result(), [-1, 0], 3000, 4)
     world.sum(flat)
     assert fingerprint(unflatten(flat, [-1, 0], 3000, 4)) == fingerprint(expected)
 
 
 def test_held_out_images_go_round(world: World) -> None:
     images = images_of(3001).load()
-    own = slice(3001 * world.rank // world.size, 3001 * (world.rank + 1) // world.size)
-    if world.rank == world.size - 1 and world.size > 1:
-        own = slice(0, 0)
-    rounds = list(
-        everyones_blocks(world, Block(images.pixels[own], images.labels[own], images.folds[own], None, []))
-    )
-    expected = 3001 if world.size == 1 else 3001 * (world.size - 1) // world.size
-    seen = joined(rounds, 3000)
-    assert np.array_equal(seen.pixels, images.pixels[:expected])
-    assert np.array_equal(seen.labels, images.labels[:expected])
-    assert np.array_equal(seen.folds, images.folds[:expected])
-    assert all(block.pixels.nbytes <= 4 << 20 for block in rounds)
+    held_out = HeldOut(3000)
+    if world.rank < world.size - 1 or world.size == 1:  # the last rank has none
+        for i in range(world.rank, 3001, max(1, world.size - 1)):
+            one = slice(i, i + 1)
+            held_out.add(Block(images.pixels[one], images.labels[one], images.folds[one], None, []))
+    rounds = list(everyones_blocks(world, held_out.finish(), 3000))
+    assert len(rounds) > 1
+    assert all(block.pixels.nbytes < (1 << 20) + 3000 for block in rounds)
+    validates = np.flatnonzero(images.folds == 0)
+    pairs = [pair for block in rounds for pair in zip(block.pixels, block.labels, strict=True)]
+    assert len(pairs) == len(validates)
+    seen = {bytes(pixels): label for pixels, label in pairs}
+    assert all(seen[bytes(images.pixels[i])] == images.labels[i] for i in validates)
+    assert all((block.folds == 0).all() for block in rounds)
 
 
 class FailingReader(ArrayReader):
@@ -76,6 +80,7 @@ class FailingReader(ArrayReader):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, way: str) -> None:
     run = RankedExperiment(world, "test", ranked_parser(""), ["--quiet", "--images", way])
+    run.facts = run.facts._replace(d=3000, n_classes=4)
     if run.root is not None:
         images = images_of(40)
         images.catalogue = Catalogue(
@@ -96,8 +101,10 @@ def test_averaging_the_same_images_is_exact(world: World, penalty: str) -> None:
     flat = flatten(own, [-1, 0], 9, 4)
     world.sum(flat)
     everyones = unflatten(flat, [-1, 0], 9, 4)
-    averaged = Shards(world, own, everyones, penalty).paths([0.1, 10.0])[0]
+    training = training_moments(everyones)[0]
+    n: dict[int | None, int] = {None: everyones[-1].n + everyones[0].n, 0: training.n}
+    averaged = Shards(world, own, n, (9, 4), penalty).paths([0.1, 10.0])[0]
 
-    exact = ridge_path(training_moments(everyones)[0], [0.1, 10.0], penalty)
+    exact = ridge_path(training, [0.1, 10.0], penalty)
     np.testing.assert_allclose(averaged.weights, exact.weights, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(averaged.intercepts, exact.intercepts, rtol=1e-9, atol=1e-12)

@@ -112,12 +112,20 @@ def test_objects_with_large_arrays_pass_between_ranks(world: World) -> None:
 def test_a_team_is_a_world_of_its_own(world: World) -> None:
     odd, even = range(1, world.size, 2), range(0, world.size, 2)
     with world.team(odd if world.rank % 2 else even) as team:
+        assert team is not None
         assert team.size == len(odd if world.rank % 2 else even)
         total = np.full(1000, float(world.rank))
         team.sum(total)
         assert np.array_equal(total, np.full(1000, float(sum(odd if world.rank % 2 else even))))
         assert team.spent is world.spent
     assert world.all_gather(world.rank) == list(range(world.size))
+    with world.team([0] if world.is_root else []) as team:
+        assert (team is None) is (world.rank > 0)
+
+
+def test_values_are_combined_in_the_order_of_ranks(world: World) -> None:
+    combined = world.reduce([world.rank], lambda a, b: a + b)
+    assert combined == (list(range(world.size)) if world.is_root else None)
 
 
 def test_a_rank_that_waits_sleeps(world: World) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.images import BLOCK_BYTES
+from mpi_jobs.shares import UNDERWAY
 from tests.conftest import ROOT, environment, metrics_of, mpi_environment, mpiexec
 
 JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
@@ -52,10 +54,15 @@ def test_too_many_unusable_images(tmp_path: Path, folder_of_images: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_more_threads_than_cores_are_warned_of(tmp_path: Path) -> None:
-    done = mpiexec(2, JOB, "--threads", str(os.cpu_count()), "--limit", "50", cwd=tmp_path)
+def test_more_threads_of_blas_than_cores_are_warned_of(tmp_path: Path) -> None:
+    many = ["--threads", str(os.cpu_count()), "--limit", "50"]
+    done = mpiexec(2, JOB, *many, "--tile", "blas", cwd=tmp_path)
     assert done.returncode == 0
     assert "get in each other's way" in done.stderr
+    done = mpiexec(2, JOB, *many, "--out", "tiles", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert metrics_of(tmp_path / "tiles")["threads"] == os.cpu_count()
 
 
 def test_a_plain_python_is_one_rank(tmp_path: Path) -> None:
@@ -93,23 +100,65 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
     assert piped.stderr == ""
 
 
-def test_the_memory_of_rank_0_is_its_own_share(tmp_path: Path) -> None:
-    """At four ranks: its own images and at most 250 MB, whatever the others hold."""
-    n, side = 600_000, 28
-    folder = tmp_path / "mnist"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for stem, count in (("train", n), ("t10k", 1000)):
-        with (folder / f"{stem}-images-idx3-ubyte").open("wb") as file:
-            file.write(b"\0\0\x08\x03" + b"".join(number.to_bytes(4, "big") for number in (count, side, side)))
-            for start in range(0, count, 50_000):
-                file.write(rng.bytes(min(50_000, count - start) * side * side))
-        labels = b"\0\0\x08\x01" + count.to_bytes(4, "big") + bytes(i % 10 for i in range(count))
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
-    flags = ["--data", "mnist", "--data-root", tmp_path, "--threads", "1", "--lambdas", "1,10", "--quiet"]
-    done = mpiexec(4, JOB, *flags, "--out", tmp_path / "run", cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("flags", "kept", "blocks"),
+    [([], 0.2, 0), (["--folds", "2"], 1.0, 0), (["--images", "scatter"], 0.2, 2 * UNDERWAY)],
+    ids=["read", "folds", "scatter"],
+)
+def test_the_memory_of_a_rank_is_its_own_share(
+    tmp_path: Path, many_images: Path, flags: list[str], kept: float, blocks: int
+) -> None:
+    """At four ranks: at most 250 MB, those of its own images that validate, and blocks on their way to others."""
+    always = ["--data", "mnist", "--data-root", many_images, "--threads", "1", "--lambdas", "1,10", "--quiet"]
+    done = mpiexec(4, JOB, *always, *flags, "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    share = n / 4 * side**2 / 2**20
+    share = N_IMAGES / 4 * 28**2 / 2**20
     for rank in metrics_of(tmp_path / "run")["ranks"]:
-        assert rank["images"] == n // 4
-        assert rank["peak_mib"] < share + 250e6 / 2**20
+        assert abs(rank["images"] - N_IMAGES // 4) <= 2
+        assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 250e6) / 2**20
+
+
+N_IMAGES = 600_000
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with an MNIST of many random images."""
+    root = tmp_path_factory.mktemp("many")
+    (root / "mnist").mkdir()
+    rng = np.random.default_rng(0)
+    for stem, count in (("train", N_IMAGES), ("t10k", 1000)):
+        with (root / "mnist" / f"{stem}-images-idx3-ubyte").open("wb") as file:
+            file.write(b"\0\0\x08\x03" + b"".join(number.to_bytes(4, "big") for number in (count, 28, 28)))
+            for start in range(0, count, 50_000):
+                file.write(rng.bytes(min(50_000, count - start) * 28**2))
+        labels = b"\0\0\x08\x01" + count.to_bytes(4, "big") + bytes(i % 10 for i in range(count))
+        (root / "mnist" / f"{stem}-labels-idx1-ubyte").write_bytes(labels)
+    return root
+
+
+HIDES = """
+import sys
+from pathlib import Path
+from mpi4py import MPI
+from mpi_jobs import ridge_data_parallel
+from mpi_jobs.world import run_mpi_job
+
+if MPI.COMM_WORLD.rank == 1:  # as on a machine where the folder is not mounted
+    Path.read_bytes = lambda path: Path(f"/nowhere{path}").open("rb").read()
+run_mpi_job(ridge_data_parallel.main)
+"""
+
+
+def test_a_folder_that_one_rank_does_not_see_is_told_as_that(tmp_path: Path, folder_of_images: Path) -> None:
+    (tmp_path / "job.py").write_text(HIDES)
+    flags = ["--data", f"folder:{folder_of_images}", "--max-corrupt", "1", "--out", "run"]
+    done = mpiexec(3, "job.py", *flags, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert "rank 1 on " in line
+    assert "none of its 16 images can be used" in line
+    assert "--images scatter" in line
+    assert not (tmp_path / "run").exists()
+    seen = mpiexec(3, "job.py", *flags, "--images", "scatter", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.console import INTERRUPTED
 from tests.conftest import MPIS, ROOT, environment, mpi_environment, mpiexec, processes
 
 ENDS_WITHIN_S = 5
@@ -95,6 +96,9 @@ def test_ctrl_c_and_the_end_of_a_batch_job(tmp_path: Path, mpi: str, number: int
     code, output = disturb(tmp_path, mpi, lambda job, _: job.process.send_signal(number))
     assert code != 0
     assert "Traceback" not in output
+    if mpi == "mpich":
+        assert code == INTERRUPTED
+        assert f"interrupted ({signal.Signals(number).name}); no result was written" in output
 
 
 RAISES = """
