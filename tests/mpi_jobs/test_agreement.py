@@ -102,7 +102,6 @@ def test_tiles_change_nothing(tmp_path: Path, tile: str) -> None:
     ("ranks", "flags"),
     [
         (7, ["--lambdas", "10,100"]),  # more ranks than λ, and a prime number of them
-        (5, ["--lambdas", "1"]),
         (4, ["--limit", "12", "--lambdas", "1,10,100"]),  # more ranks than images of a class
         (7, ["--limit", "5"]),  # ranks without an image
         (3, ["--limit", "2", "--lambdas", "0"]),
