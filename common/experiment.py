@@ -52,8 +52,28 @@ class Engine(NamedTuple):
     threads: int
 
 
+class RidgeFlags:
+    """What the flags say of the fit.
+
+    Attributes:
+        arguments: the flags.
+    """
+
+    arguments: argparse.Namespace
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The grid, for intensities in [0, 1]."""
+        return tuple(self.arguments.lambdas)
+
+    @property
+    def penalty(self) -> str:
+        """Which way λ is meant: "sum" or "mean"."""
+        return str(self.arguments.penalty)
+
+
 @dataclass
-class Experiment:
+class Experiment(RidgeFlags):
     """One run of a ridge job.
 
     Attributes:
@@ -108,16 +128,6 @@ class Experiment:
                 console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
         _check_memory(train, arguments.folds or 1, len(arguments.lambdas))
         return cls(job, arguments, console, folder, train, test, form, split, quarantined)
-
-    @property
-    def lambdas(self) -> tuple[float, ...]:
-        """The grid, for intensities in [0, 1]."""
-        return tuple(self.arguments.lambdas)
-
-    @property
-    def penalty(self) -> str:
-        """Which way λ is meant: "sum" or "mean"."""
-        return str(self.arguments.penalty)
 
     @property
     def n_classes(self) -> int:

@@ -21,7 +21,7 @@ from common.catalogue import Skipped
 from common.console import Console, Parser, positive_integer, ridge_parser
 from common.errors import InputError
 from common.evaluation import Evaluation, evaluate
-from common.experiment import Engine, Experiment, command
+from common.experiment import Engine, Experiment, RidgeFlags, command
 from common.images import Block, Images
 from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct, even_tile
 from common.ridge.model import RidgeModel
@@ -90,7 +90,7 @@ class Facts(NamedTuple):
     n_test: int
 
 
-class RankedExperiment:
+class RankedExperiment(RidgeFlags):
     """One run of a ridge job on all ranks.
 
     Args:
@@ -150,16 +150,6 @@ class RankedExperiment:
         if self.root is None:
             raise ValueError("only rank 0 has the experiment open")
         return self.root
-
-    @property
-    def lambdas(self) -> tuple[float, ...]:
-        """The grid, for intensities in [0, 1]."""
-        return tuple(self.arguments.lambdas)
-
-    @property
-    def penalty(self) -> str:
-        """Which way λ is meant: "sum" or "mean"."""
-        return str(self.arguments.penalty)
 
     @property
     def folds(self) -> list[int]:
