@@ -191,7 +191,7 @@ class RankedExperiment(RidgeFlags):
             with self.phase("moments"):
                 moments = sums.result()
         limit_blas(self._blas_threads)
-        return moments, held_out.finish()
+        return moments, held_out.result()
 
     def _tile(self) -> Tile | None:
         """The tiles to multiply by; None to leave it to BLAS, which one thread cannot better."""

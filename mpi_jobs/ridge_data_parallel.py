@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             fits.insert(0, (shards.refit(averaged), averaged))
         run.warn(shards.warnings())
     tested = run.test(fits)
-    if "exact" in about and tested:
+    if shards is not None and tested:
         about["exact"]["test_accuracy"] = tested[1][1].confusion.accuracy()
         run.say(
             f"the average of {world.size} models is an approximation; exact, "

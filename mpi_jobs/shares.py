@@ -90,15 +90,12 @@ class HeldOut:
 
     Args:
         d: features of each.
-
-    Attributes:
-        blocks: the images so far, each a row of d pixels; finish() completes them.
     """
 
     def __init__(self, d: int) -> None:
         self._d = d
         self._waiting: list[Block] = []
-        self.blocks: list[Block] = []
+        self._blocks: list[Block] = []
 
     def add(self, block: Block) -> None:
         """Keep those images of a block that validate."""
@@ -107,15 +104,19 @@ class HeldOut:
             pixels = block.pixels.reshape(-1, 1, self._d, 1)
             self._waiting.append(Block(pixels[kept], block.labels[kept], block.folds[kept], None, []))
         if sum(waiting.pixels.nbytes for waiting in self._waiting) >= ENOUGH_BYTES:
-            self.finish()
+            self._flush()
 
-    def finish(self) -> list[Block]:
-        """The images, once all are added."""
+    def result(self) -> list[Block]:
+        """What was kept, each image a row of d pixels: uint8 (n, 1, d, 1); the last thing to ask of this."""
+        self._flush()
+        return self._blocks
+
+    def _flush(self) -> None:
+        """Make one block of those that wait."""
         if self._waiting:
             pixels, labels, folds = (np.concatenate([block[i] for block in self._waiting]) for i in range(3))
-            self.blocks.append(Block(pixels, labels, folds, None, []))
+            self._blocks.append(Block(pixels, labels, folds, None, []))
             self._waiting.clear()
-        return self.blocks
 
 
 def everyones_blocks(world: World, own: Sequence[Block], d: int) -> Iterator[Block]:

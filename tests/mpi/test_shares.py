@@ -59,7 +59,7 @@ def test_held_out_images_go_round(world: World) -> None:
         for i in range(world.rank, 3001, max(1, world.size - 1)):
             one = slice(i, i + 1)
             held_out.add(Block(images.pixels[one], images.labels[one], images.folds[one], None, []))
-    rounds = list(everyones_blocks(world, held_out.finish(), 3000))
+    rounds = list(everyones_blocks(world, held_out.result(), 3000))
     assert len(rounds) > 1
     assert all(block.pixels.nbytes < (1 << 20) + 3000 for block in rounds)
     validates = np.flatnonzero(images.folds == 0)
