@@ -24,8 +24,8 @@ $(READY): pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
-	@echo "Installing the packages of requirements.lock into $(VENV) (a minute or two)"
-	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,dev]'
+	@echo "Installing the packages of requirements.lock into $(VENV) (a few minutes; 6 GB, most of it PyTorch)"
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,cnn,dev]'
 	@conf=$$($(BIN)/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")') && \
 	  mkdir -p "$$conf" && cp spark_jobs/conf/log4j2.properties "$$conf"
 	@touch $@

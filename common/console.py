@@ -65,19 +65,8 @@ def ridge_parser(description: str) -> Parser:
     """A parser with the flags of every ridge job."""
     parser = Parser(description=description, formatter_class=Help)
     data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="SPEC", default="digits", help=SPECS)
-    data_root_flag(data)
-    data.add_argument(
-        "--limit", metavar="N", type=positive_integer, help="so many training images, of each class its share"
-    )
+    data_flags(data, SPECS)
     pixel_flags(data)
-    data.add_argument(
-        "--max-corrupt",
-        metavar="F",
-        type=_share,
-        default=0.01,
-        help="stop when more images than this are unusable",
-    )
     fit = parser.add_argument_group("fit")
     fit.add_argument(
         "--lambdas", metavar="SPEC", type=_lambdas, default="-5:5:10",
@@ -85,22 +74,52 @@ def ridge_parser(description: str) -> Parser:
     )  # fmt: skip
     fit.add_argument("--penalty", choices=PENALTIES, default="sum", help="the squared error's sum or its mean")
     held_out = fit.add_mutually_exclusive_group()
-    held_out.add_argument(
-        "--validation", metavar="F", type=fraction, default=0.2, help="fraction held out to choose λ"
-    )
+    validation_flag(held_out, "λ")
     held_out.add_argument("--folds", metavar="K", type=_folds, help="choose λ by K-fold cross-validation instead")
-    fit.add_argument(
+    seed_flags(fit)
+    output_flags(parser.add_argument_group("output"))
+    return parser
+
+
+def data_flags(group: argparse._ActionsContainer, specs: str) -> None:
+    """Add which images to use; `specs` are the sources that the job reads."""
+    group.add_argument("--data", metavar="SPEC", default="digits", help=specs)
+    data_root_flag(group)
+    group.add_argument(
+        "--limit", metavar="N", type=positive_integer, help="so many training images, of each class its share"
+    )
+    group.add_argument(
+        "--max-corrupt",
+        metavar="F",
+        type=_share,
+        default=0.01,
+        help="stop when more images than this are unusable",
+    )
+
+
+def validation_flag(group: argparse._ActionsContainer, what: str) -> None:
+    """Add --validation, which holds images out to choose `what`."""
+    group.add_argument(
+        "--validation", metavar="F", type=fraction, default=0.2, help=f"fraction held out to choose {what}"
+    )
+
+
+def seed_flags(group: argparse._ActionsContainer) -> None:
+    """Add --test and --seed."""
+    group.add_argument(
         "--test",
         metavar="F",
         type=fraction,
         default=0.2,
         help="test fraction, where the source brings no test set",
     )
-    fit.add_argument("--seed", metavar="S", type=_seed, default=0, help="of shuffles and splits")
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
-    quiet_flag(out)
-    return parser
+    group.add_argument("--seed", metavar="S", type=_seed, default=0, help="of shuffles and splits")
+
+
+def output_flags(group: argparse._ActionsContainer) -> None:
+    """Add --out and --quiet."""
+    group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
+    quiet_flag(group)
 
 
 def pixel_flags(group: argparse._ActionsContainer) -> None:
@@ -156,6 +175,16 @@ def _folds(text: str) -> int:
 def fraction(text: str) -> float:
     """The type of flags that hold something out."""
     return _number(text, float, lambda v: 0 < v < 1, "a fraction above 0 and below 1")
+
+
+def positive_number(text: str) -> float:
+    """The type of flags that measure something."""
+    return _number(text, float, lambda v: 0 < v < math.inf, "a number above 0")
+
+
+def number(text: str) -> float:
+    """The type of flags that measure something there may be none of."""
+    return _number(text, float, lambda v: 0 <= v < math.inf, "a number from 0 up")
 
 
 def _share(text: str) -> float:
@@ -225,18 +254,24 @@ class Console:
             self._show(name)
 
     @contextmanager
-    def bar(self, total: int, unit: str) -> Iterator[Callable[[int], object]]:
+    def bar(
+        self, total: int, unit: str, what: str | None = None, show: bool = True
+    ) -> Iterator[Callable[[int], object]]:
         """A progress bar on a terminal; yields the function that moves it by so many units.
 
-        Phases inside the bar, of which there may be many of one name, are shown when it ends.
+        Args:
+            total: units there are.
+            unit: their name.
+            what: is under way.
+            show: phases inside the bar, of which there may be many of one name, when it ends.
         """
         before = dict(self.seconds)
         self._in_bar = True
-        with tqdm(total=total, unit=unit, disable=not self.live, leave=False) as bar:
+        with tqdm(total=total, unit=unit, desc=what, disable=not self.live, leave=False) as bar:
             yield bar.update
         self._in_bar = False
         for name in self.seconds:
-            if self.live and self.seconds[name] != before.get(name):
+            if self.live and show and self.seconds[name] != before.get(name):
                 self._show(name)
 
     def _show(self, name: str) -> None:

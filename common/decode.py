@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,14 @@ class PixelFormat:
         size: (height, width) to resize to, or None to take images as they are.
         grey: one channel of luminance instead of three of colour.
         binarize: fraction of full intensity from which a grey pixel counts as white (255), below as 0.
+        crop: of a picture with other proportions than `size`, take the largest part in its centre that has
+            them, instead of squeezing it.
     """
 
     size: tuple[int, int] | None = None
     grey: bool = False
     binarize: float | None = None
+    crop: bool = False
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> PixelFormat:
@@ -48,7 +51,8 @@ class PixelFormat:
         """
         size = described["size"]
         height, width = size or (0, 0)
-        return cls((height, width) if size else None, described["grey"], described["binarize"])
+        form = cls((height, width) if size else None, described["grey"], described["binarize"])
+        return replace(form, crop=described.get("crop", False))  # which older descriptions do not mention
 
     @property
     def channels(self) -> int:
@@ -58,7 +62,7 @@ class PixelFormat:
     def __str__(self) -> str:
         words = []
         if self.size is not None:
-            words.append(f"{self.size[0]}x{self.size[1]}")
+            words.append(f"{self.size[0]}x{self.size[1]}" + (" from the centre" if self.crop else ""))
         if self.binarize is not None:
             words.append(f"binarized at {self.binarize:g}")
         elif self.grey:
@@ -108,7 +112,7 @@ def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
         return pixels
     images = (Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels)
     # an image without colour stays at one channel: three copies of it would say nothing more
-    form = PixelFormat(form.size, form.grey or pixels.shape[3] == 1, form.binarize)
+    form = replace(form, grey=form.grey or pixels.shape[3] == 1)
     height, width = form.size or pixels.shape[1:3]
     out = np.empty((len(pixels), height, width, form.channels), np.uint8)
     for i, image in enumerate(images):
@@ -147,11 +151,29 @@ def _to_8_bits(deep: NDArray[Any]) -> Pixels:
     return eight
 
 
+def _squeezed(image: Image.Image, height: int, width: int) -> Image.Image:
+    return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _from_the_centre(image: Image.Image, height: int, width: int) -> Image.Image:
+    """Resized until it just covers height × width, then cropped.
+
+    Of squares this is, pixel by pixel, what torchvision's Resize(side) and CenterCrop(side) make.
+    """
+    if height * image.width >= width * image.height:  # the picture is the wider of the two
+        covering = (height * image.width // image.height, height)
+    else:
+        covering = (width, width * image.height // image.width)
+    resized = image.resize(covering, Image.Resampling.BILINEAR)
+    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+    return resized.crop((left, top, left + width, top + height))
+
+
 def _pixels(image: Image.Image, form: PixelFormat) -> Pixels:
     """An upright L or RGB image in `form`: uint8 (h, w, c)."""
     image = image.convert("L" if form.channels == 1 else "RGB")
     if form.size is not None and image.size != (form.size[1], form.size[0]):
-        image = image.resize((form.size[1], form.size[0]), Image.Resampling.BILINEAR)
+        image = (_from_the_centre if form.crop else _squeezed)(image, *form.size)
     pixels = np.asarray(image, np.uint8)
     if form.binarize is not None:
         pixels = np.where(pixels >= form.binarize * 255, np.uint8(255), np.uint8(0))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.arrays import Labels, Pixels
 from common.images import Block
@@ -16,6 +17,9 @@ from common.ridge.model import RidgeModel
 from common.ridge.path import RidgePath
 
 MOST_MISTAKES = 24
+
+TOP = 5
+"""How many of the best classes may hold the true one, for an image to count as nearly right."""
 
 
 class Mistake(NamedTuple):
@@ -44,17 +48,20 @@ class Evaluation:
 
     Attributes:
         confusion: true and predicted classes.
+        near: images whose true class is among the TOP best.
         signs: per class, the one-vs-all decision "the score is positive".
         mistakes: those whose true class lost by most, worst first, at most MOST_MISTAKES.
     """
 
     confusion: Confusion
+    near: int
     signs: ClassCounts
     mistakes: list[Mistake]
 
     def __add__(self, other: Evaluation) -> Evaluation:
         return Evaluation(
             self.confusion + other.confusion,
+            self.near + other.near,
             ClassCounts(*(a + b for a, b in zip(self.signs, other.signs, strict=True))),
             heapq.nsmallest(MOST_MISTAKES, self.mistakes + other.mistakes, key=lambda mistake: mistake[:2]),
         )
@@ -62,24 +69,37 @@ class Evaluation:
 
 def evaluate(model: RidgeModel, images: Block) -> Evaluation:
     """Score images that have names."""
+    return judge(model.score_blocks(images.pixels), images, len(model.class_names))
+
+
+def judge(scored: Iterator[tuple[slice, NDArray[Any]]], images: Block, n_classes: int) -> Evaluation:
+    """Compare scores with the truth.
+
+    Args:
+        scored: which of the images, and their scores: floats (m, n_classes), which this may change.
+        images: with names.
+        n_classes: how many there are.
+    """
     if images.names is None:
         raise ValueError("images without names")
-    n_classes, truth = len(model.class_names), images.labels
+    truth, near = images.labels, 0
     predicted = np.empty(len(truth), np.int64)
     margin = np.empty(len(truth))
     correct, positive = np.zeros(n_classes, np.int64), np.zeros(n_classes, np.int64)
-    for block, scores in model.score_blocks(images.pixels):
+    for block, scores in scored:
         rows, true_class = np.arange(len(scores)), truth[block]
         predicted[block] = scores.argmax(axis=1)
         true_scores = scores[rows, true_class]
         positive += (scores > 0).sum(axis=0)
         correct += np.bincount(true_class[true_scores > 0], minlength=n_classes)
+        near += int(((scores > true_scores[:, None]).sum(axis=1) < TOP).sum())
         scores[rows, true_class] = -np.inf
         margin[block] = true_scores - scores.max(axis=1)
     wrong = np.flatnonzero(predicted != truth)
     worst = wrong[np.argsort(margin[wrong], kind="stable")[:MOST_MISTAKES]]
     return Evaluation(
         Confusion.of(predicted, truth, n_classes),
+        near,
         ClassCounts(correct, positive, np.bincount(truth, minlength=n_classes)),
         [
             # copied, because a view would keep all pixels of the block

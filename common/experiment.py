@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from common.arrays import Labels
 from common.catalogue import Skipped
 from common.console import Console, pixel_format
-from common.datasets import open_dataset, open_table
+from common.datasets import open_table
 from common.decode import PixelFormat
 from common.errors import InputError
 from common.evaluation import Evaluation
-from common.images import Block, CatalogueImages, Images
+from common.images import Block, Images
+from common.opening import check_unusable, open_splits, warn_of_splits
 from common.report import write_report
 from common.ridge.model import RidgeModel
 from common.ridge.moments import packed_bytes
 from common.ridge.path import RidgePath, best_lambda
 from common.runs import RunFolder, write_json, write_skipped
-from common.splits import ALWAYS_TRAINING, FoldRule, hold_out, limit
+from common.splits import ALWAYS_TRAINING, FoldRule
 
 if TYPE_CHECKING:
     from common.table.table import Table
@@ -109,6 +110,8 @@ class Experiment(RidgeFlags):
         """
         console = Console(arguments.quiet)
         folder = RunFolder(arguments.out, f"{job}-{arguments.data.partition(':')[0]}")
+        train: Images
+        test: Images
         with console.phase("open"):
             form, quarantined = pixel_format(arguments), 0
             split = f"--seed {arguments.seed} --test {arguments.test:g}"
@@ -117,15 +120,9 @@ class Experiment(RidgeFlags):
                 train, test = _split_table(table, arguments, form)
                 form, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
             else:
-                train, test = _split_catalogue(arguments, form)
-            if arguments.limit is not None and arguments.limit > len(train):
-                console.warn(
-                    f"--limit {arguments.limit} is more than the {len(train):,} training images; "
-                    "all of them are used"
-                )
-            unseen = int((train.class_counts == 0).sum())
-            if unseen:
-                console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
+                rule = FoldRule(arguments.folds, arguments.validation)
+                train, test = open_splits(arguments, form, rule)
+            warn_of_splits(console, arguments.limit, train)
         _check_memory(train, arguments.folds or 1, len(arguments.lambdas))
         return cls(job, arguments, console, folder, train, test, form, split, quarantined)
 
@@ -156,16 +153,9 @@ class Experiment(RidgeFlags):
         Raises:
             InputError: they are more than --max-corrupt allows; the message lists them.
         """
-        skipped = sorted(skipped)
-        if len(skipped) > self.arguments.max_corrupt * len(images):
-            listed = "".join(f"\n  {name}: {reason}" for name, reason in skipped[:20])
-            more = f"\n  and {len(skipped) - 20} more" if len(skipped) > 20 else ""
-            raise InputError(
-                f"{len(skipped)} of {len(images)} {'test' if images is self.test else 'training'} images "
-                "cannot be used, more than --max-corrupt "
-                f"{self.arguments.max_corrupt:g} allows; mend or remove them:{listed}{more}"
-            )
-        self.skipped += skipped
+        what = "test" if images is self.test else "training"
+        check_unusable(skipped, len(images), what, self.arguments.max_corrupt)
+        self.skipped += sorted(skipped)
 
     def check_folds(self, usable: Iterable[int]) -> None:
         """Make sure that every fold kept images to train on or to validate with.
@@ -282,24 +272,6 @@ class Experiment(RidgeFlags):
         return report
 
 
-def _split_catalogue(arguments: argparse.Namespace, form: PixelFormat) -> tuple[Images, Images]:
-    """Seeded stratified splits of a source whose names and labels are all at hand.
-
-    Raises:
-        InputError: flags or data are wrong.
-    """
-    train, test = open_dataset(arguments.data, arguments.data_root, form)
-    if test is None:
-        parts = hold_out(train.labels, arguments.test, arguments.seed, "test")
-        train, test = train.take(parts.rest), train.take(parts.held_out)
-    if arguments.limit is not None:
-        train = train.take(limit(train.labels, arguments.limit, arguments.seed))
-    if len(train) < max(2, arguments.folds or 0):
-        raise InputError(f"{len(train)} training images are too few to hold any out for validation")
-    folds = FoldRule(arguments.folds, arguments.validation).of_labels(train.labels, arguments.seed)
-    return CatalogueImages(train, folds), CatalogueImages(test)
-
-
 def _split_table(table: Table, arguments: argparse.Namespace, form: PixelFormat) -> tuple[Images, Images]:
     """The splits that a table's names have for ever.
 
@@ -353,7 +325,7 @@ def command() -> str:
 def versions() -> dict[str, str]:
     """Versions of what the result could depend on, as far as it is installed."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py"):
+    for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py", "torch", "torchvision"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -62,6 +63,34 @@ def accuracy_over_lambda(
         axes.grid(axis="y", color=MUTED, alpha=0.3)
         axes.legend(frameon=False, loc="best")
         return _svg(figure)
+
+
+def training_history(epochs: Sequence[Mapping[str, float]], best: int) -> bytes:
+    """Loss and accuracy of training and validation images over epochs, the best epoch (from 1) marked; SVG."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 5.0))
+        x = range(1, len(epochs) + 1)
+        for axes, name in zip(figure.subplots(2, 1, sharex=True), ("loss", "accuracy"), strict=True):
+            for key, colour, label in ((name, MUTED, "train"), (f"validation_{name}", ACCENT, "validation")):
+                known = [(at, epoch[key]) for at, epoch in zip(x, epochs, strict=True) if key in epoch]
+                axes.plot(*zip(*known, strict=True), "o-", color=colour, markersize=3, label=label)
+            axes.axvline(best, color="#c0392b", linestyle="--", linewidth=1, label=f"best epoch: {best}")
+            axes.set_ylabel(name)
+            axes.grid(axis="y", color=MUTED, alpha=0.3)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(frameon=False, loc="lower right")
+        return _svg(figure)
+
+
+def thumbnail(pixels: Pixels, side: int) -> Pixels:
+    """uint8 (h, w, 1 or 3) as it is, or scaled down to at most `side` pixels a side."""
+    height, width, channels = pixels.shape
+    if max(height, width) <= side:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image.height, image.width, channels)
 
 
 def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:

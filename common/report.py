@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from common.catalogue import Skipped
 from common.evaluation import Evaluation, Mistake
 from common.pages import MOST_SKIPPED, render
 from common.ridge.model import RidgeModel
+
+THUMBNAIL_SIDE = 128
+"""Pixels of a mistake's picture, at most."""
 
 MOST_CLASSES = 30
 """Classes that a matrix or a row of images can show and still be read."""
@@ -33,38 +37,53 @@ def write_report(
         skipped: images that could not be used.
     """
     shown = tested.confusion.most_confused(MOST_CLASSES)
-    figures = {
-        "accuracy_over_lambda.svg": plots.accuracy_over_lambda(
-            record["lambdas"], record["validation_accuracy"], record["best_lambda"], record["test_accuracy"]
-        ),
-        "confusion.svg": plots.confusion(tested.confusion.matrix(shown), [model.class_names[c] for c in shown]),
-    }
-    (folder / "figures").mkdir()
-    for name, image in figures.items():
-        with write_atomically(folder / "figures" / name) as file:
-            file.write(image)
-
+    figures = write_figures(
+        folder,
+        {
+            "accuracy_over_lambda.svg": plots.accuracy_over_lambda(
+                record["lambdas"], record["validation_accuracy"], record["best_lambda"], record["test_accuracy"]
+            ),
+            "confusion.svg": plots.confusion(
+                tested.confusion.matrix(shown), [model.class_names[c] for c in shown]
+            ),
+        },
+    )
     page = render(
         "ridge.html.j2",
         record=record,
         model=model,
-        figures={name.partition(".")[0]: image for name, image in figures.items()},
+        figures=figures,
         shown=shown,
         weights=[plots.png(image) for image in plots.weight_images(model.weights[:, shown], model.shape)],
-        mistakes=[_shown(mistake, model) for mistake in tested.mistakes],
+        mistakes=[shown_mistake(mistake, model.class_names) for mistake in tested.mistakes],
         n_mistakes=tested.confusion.n - tested.confusion.n_correct,
         seconds={name: value for name, value in record["seconds"].items() if name != "total"},
         skipped=skipped[:MOST_SKIPPED],
     )
+    write_page(folder, page)
+
+
+def write_figures(folder: Path, figures: dict[str, bytes]) -> dict[str, bytes]:
+    """Write figures below a run folder; they come back under names that pages know them by."""
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, image in figures.items():
+        with write_atomically(folder / "figures" / name) as file:
+            file.write(image)
+    return {name.partition(".")[0]: image for name, image in figures.items()}
+
+
+def write_page(folder: Path, page: bytes) -> None:
+    """Write report.html."""
     with write_atomically(folder / "report.html") as file:
         file.write(page)
 
 
-def _shown(mistake: Mistake, model: RidgeModel) -> dict[str, Any]:
+def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:
+    """A mistake as pages show it; photographs, which are larger than a page has room for, scaled down."""
     return {
-        "image": plots.png(mistake.pixels),
+        "image": plots.png(plots.thumbnail(mistake.pixels, THUMBNAIL_SIDE)),
         "name": mistake.name,
-        "truth": model.class_names[mistake.truth],
-        "predicted": model.class_names[mistake.predicted],
+        "truth": class_names[mistake.truth],
+        "predicted": class_names[mistake.predicted],
         "margin": mistake.margin,
     }

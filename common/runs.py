@@ -66,6 +66,16 @@ class RunFolder:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
 
+    def begin(self) -> Path:
+        """Make it now, empty, for a run that fills it piece by piece.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        with self.written():
+            pass
+        return self.path
+
     def _publish(self, staging: Path) -> None:
         """Rename onto nothing or onto an empty folder; a new name that another run took gets a number."""
         wanted, number = self.path, 2
@@ -78,6 +88,21 @@ class RunFolder:
                 self.path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
             else:
                 return
+
+
+@contextmanager
+def written_into(folder: Path) -> Iterator[None]:
+    """Writing into a run folder that is there already.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror or error}); mend that, and --resume it"
+        ) from error
 
 
 def _umask() -> int:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import platform
 import re
-import resource
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple
@@ -38,6 +36,7 @@ from common.ridge.moments import (
 from common.ridge.path import RidgePath
 from common.splits import ALWAYS_TRAINING
 from common.threads import limit_blas
+from mpi_jobs.clock import Clock
 from mpi_jobs.grid import solve_grid
 from mpi_jobs.shares import WAYS, HeldOut, own_blocks
 from mpi_jobs.world import World
@@ -120,8 +119,7 @@ class RankedExperiment(RidgeFlags):
         self.root = world.at_root_only(lambda: Experiment.open(job, self.arguments))
         self._console = self.root.console if self.root else Console(quiet=True)
         self.facts = world.at_root(self._facts)
-        self._waited: dict[str, float] = {}
-        self._communicated: dict[str, float] = {}
+        self._clock = Clock(world, self._console)
         self._n_images = 0
         self._moments: FoldMoments = {}
 
@@ -157,15 +155,9 @@ class RankedExperiment(RidgeFlags):
         k = self.arguments.folds
         return list(range(k)) if k else [ALWAYS_TRAINING, 0]
 
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a phase on this rank, and how much of it was spent waiting and communicating."""
-        before = replace(self.world.spent)
-        with self._console.phase(name):
-            yield
-        spent = self.world.spent
-        self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
-        self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Time a phase on this rank."""
+        return self._clock.phase(name)
 
     def read(self) -> tuple[FoldMoments, list[Block]]:
         """Read this rank's share of the training and validation images, a block at a time, and sum it up.
@@ -330,15 +322,7 @@ class RankedExperiment(RidgeFlags):
         Raises:
             AgreedError: no test image was usable, or the folder cannot be written.
         """
-        rank = {
-            "host": platform.node(),
-            "images": self._n_images,
-            "seconds": {name: value for name, value in self._console.seconds.items() if name != "open"},
-            "waited": self._waited,
-            "communicated": self._communicated,
-            "peak_mib": peak_mib(),
-        }
-        ranks = self.world.gather(rank)
+        ranks = self.world.gather(self._clock.record(self._n_images))
 
         def write() -> None:
             model, evaluation = tested[0]
@@ -373,8 +357,3 @@ def library() -> str:
     said = MPI.Get_library_version()
     known = re.search(r"(MPICH) Version:\s*([\w.]+)|(Open MPI) v([\w.]+)", said)
     return " ".join(filter(None, known.groups())) if known else said.splitlines()[0][:40]
-
-
-def peak_mib() -> float:
-    """The most memory this process has had at once."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

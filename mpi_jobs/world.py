@@ -57,6 +57,23 @@ class Spent:
     communicating: float = 0.0
 
 
+class Begun:
+    """Something that all ranks do together and that goes on by itself, or nearly: MPIs want to be asked about it.
+
+    Args:
+        requests: that are parts of it.
+    """
+
+    def __init__(self, requests: list[MPI.Request]) -> None:
+        self._requests = requests
+
+    def done(self) -> bool:
+        """Whether it is; asking moves it on."""
+        while self._requests and self._requests[-1].Test():
+            self._requests.pop()
+        return not self._requests
+
+
 class World:
     """The ranks of a communicator.
 
@@ -101,18 +118,30 @@ class World:
         if len(ranks) == self.size:
             yield self
             return
-        self.meet()  # politely: to split a communicator is a wait that is not
-        communicator = self._communicator.Split(ranks[0] if ranks else MPI.UNDEFINED)
-        if communicator == MPI.COMM_NULL:
-            yield None
-            return
-        team = copy(self)
-        team._communicator = pkl5.Intracomm(communicator)
-        team.rank, team.size = communicator.rank, communicator.size
+        team = self.split(ranks[0] if ranks else None)
         try:
             yield team
         finally:
-            communicator.Free()
+            if team is not None:
+                team._communicator.Free()
+
+    def split(self, colour: int | None) -> World | None:
+        """A world of the ranks that name the same colour; None for those that name none. All ranks call this."""
+        self.meet()  # politely: to split a communicator is a wait that is not
+        communicator = self._communicator.Split(MPI.UNDEFINED if colour is None else colour)
+        return None if communicator == MPI.COMM_NULL else self._of(communicator)
+
+    def machine(self) -> World:
+        """A world of the ranks on this machine. All ranks call this."""
+        self.meet()
+        return self._of(self._communicator.Split_type(MPI.COMM_TYPE_SHARED))
+
+    def _of(self, communicator: MPI.Intracomm) -> World:
+        """A world of some of these ranks, whose waits count as this one's."""
+        part = copy(self)
+        part._communicator = pkl5.Intracomm(communicator)
+        part.rank, part.size = communicator.rank, communicator.size
+        return part
 
     def meet(self) -> None:
         """Wait until all ranks are here."""
@@ -220,6 +249,30 @@ class World:
         for rank in range(self.size):
             self.broadcast(flat[rank * part : (rank + 1) * part], rank)
 
+    # what goes on while a rank computes
+
+    def begin_meeting(self) -> Begun:
+        """Say that this rank is here, and go on; it is done when all are."""
+        return Begun([self._communicator.Ibarrier()])
+
+    def begin_sum(self, array: Any) -> Begun:
+        """Begin what sum() does, of an array that nobody touches before it is done.
+
+        Args:
+            array: contiguous and flat; besides NumPy's, any that mpi4py takes for a buffer.
+        """
+        return Begun([self._communicator.Iallreduce(MPI.IN_PLACE, piece) for piece in self._pieces(array)])
+
+    def complete(self, begun: Begun, communicating: bool = False) -> None:
+        """Wait until it is done, which counts as waiting for others or as communicating."""
+        started = time.perf_counter()
+        self._poll(begun.done)
+        seconds = time.perf_counter() - started
+        if communicating:
+            self.spent.communicating += seconds
+        else:
+            self.spent.waiting += seconds
+
     # messages
 
     def send(self, value: object, to: int) -> pkl5.Request:
@@ -263,7 +316,7 @@ class World:
                 time.sleep(min(max(waiting / 8, SHORTEST_NAP_S), LONGEST_NAP_S))
         return answer
 
-    def _pieces(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    def _pieces(self, array: Any) -> Iterator[Any]:
         """A contiguous array, a message at a time."""
         flat = array.reshape(-1)
         items = max(1, self._piece_bytes // array.itemsize)
@@ -300,7 +353,8 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
     except InputError as error:
         _abort(f"{name}: {error} (rank {world.rank})", 2)
     except KeyboardInterrupt as interrupt:
-        _abort(f"{name}: interrupted ({str(interrupt) or 'SIGINT'}); no result was written", INTERRUPTED)
+        left = "; ".join(getattr(interrupt, "__notes__", ["no result was written"]))
+        _abort(f"{name}: interrupted ({str(interrupt) or 'SIGINT'}); {left}", INTERRUPTED)
     except BaseException:
         _abort(f"{name}: rank {world.rank} of {world.size} failed\n{traceback.format_exc()}", 1)
     raise SystemExit(code)

@@ -1,0 +1,1 @@
+"""Convolutional networks: trained with the images dealt out to ranks."""

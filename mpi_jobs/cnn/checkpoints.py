@@ -1,0 +1,205 @@
+"""Checkpoints: everything that a run needs to go on as if nothing had happened, and all that prediction needs.
+
+There is no state of a random generator in them, because none lives from step to step: the order of images, their
+augmentation and dropout follow from the seed and from which epoch, step, image and rank it is.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+
+from common.atomic import write_atomically
+from common.errors import InputError
+from mpi_jobs.cnn.networks import NetworkSpec
+from mpi_jobs.cnn.preprocessing import Preprocessing
+
+FORMAT = "checkpoint of a convolutional network, version 1"
+LAST, BEST = "last.pt", "best.pt"
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: from 0; the one that is under way.
+        step: steps of it that are done.
+        cut: images and steps of such an epoch.
+        updates: of the parameters, in all.
+        images: that each rank has used in these steps.
+        loss: summed over them.
+        correct: of them, when they were trained on.
+        seconds: that these steps took.
+        history: a record for each epoch that ended.
+        skipped: names and reasons of images that were unusable.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    cut: list[int] = field(default_factory=list)
+    updates: int = 0
+    images: list[int] = field(default_factory=list)
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    skipped: list[list[str]] = field(default_factory=list)
+
+    @property
+    def best(self) -> int:
+        """The epoch whose validation accuracy is highest, the first of equals."""
+        return max(range(len(self.history)), key=lambda i: (self.history[i]["validation_accuracy"], -i))
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        spec: what the network was built from.
+        parameters: by name.
+        buffers: by name, with an axis of ranks before all others: (ranks, ...).
+        optimiser: its vectors, each by parameter.
+        progress: how far it has come.
+        class_names: one name a class.
+        preprocessing: what images go through.
+        arguments: the flags, as plain values.
+        ranks: how many there were.
+    """
+
+    spec: NetworkSpec
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    optimiser: dict[str, dict[str, Tensor]]
+    progress: Progress
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+    arguments: dict[str, Any]
+    ranks: int
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers as the network takes them, buffers averaged over ranks."""
+        return self.parameters | averaged(self.buffers, self.progress.images)
+
+    def save(self, path: Path, best: Path | None = None) -> None:
+        """Write it, atomically.
+
+        Args:
+            path: its name; what was there before stays until this is whole.
+            best: another name for it, if it is the best so far.
+
+        Raises:
+            InputError: it cannot be written; what was there is still there.
+        """
+        described = {
+            "format": FORMAT,
+            "spec": self.spec._asdict(),
+            "parameters": self.parameters,
+            "buffers": self.buffers,
+            "optimiser": self.optimiser,
+            "progress": vars(self.progress),
+            "class_names": list(self.class_names),
+            "preprocessing": self.preprocessing.described(),
+            "arguments": self.arguments,
+            "ranks": self.ranks,
+        }
+        try:
+            with write_atomically(path) as file:
+                torch.save(described, file)
+            if best is not None:
+                partial = best.with_name(f".{best.name}.{os.getpid()}.partial")
+                partial.unlink(missing_ok=True)
+                try:
+                    partial.hardlink_to(path)  # which the next one replaces and never writes to
+                except OSError:  # a file system without links
+                    shutil.copyfile(path, partial)
+                partial.replace(best)
+        # torch's writer turns what the system says into errors of its own
+        except (OSError, RuntimeError) as error:
+            kept = "the one before is still there" if path.exists() else "there is none"
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise InputError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read what save() wrote.
+
+        Raises:
+            InputError: there is no such file, or it is something else.
+        """
+        described = load_tensors(path)
+        if described.get("format") != FORMAT:
+            raise InputError(f"{path}: no checkpoint of train_cnn.py ({FORMAT})")
+        try:
+            return cls(
+                NetworkSpec(**described["spec"]),
+                described["parameters"],
+                described["buffers"],
+                described["optimiser"],
+                Progress(**described["progress"]),
+                tuple(map(str, described["class_names"])),
+                Preprocessing.of(described["preprocessing"]),
+                described["arguments"],
+                int(described["ranks"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def averaged(buffers: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, Tensor]:
+    """The mean over ranks, as far as they saw images; of integers, which count, the largest.
+
+    Args:
+        buffers: by name, (ranks, ...).
+        images: that each rank saw.
+    """
+    weights = torch.tensor(images, dtype=torch.float64)
+    if not weights.any():
+        weights = torch.ones(len(weights), dtype=torch.float64)
+    weights /= weights.sum()
+    return {
+        name: torch.tensordot(weights, ranks.double(), 1).to(ranks.dtype)
+        if ranks.is_floating_point()
+        else ranks.amax(0)
+        for name, ranks in buffers.items()
+    }
+
+
+def load_tensors(path: Path) -> Mapping[str, Any]:
+    """A dictionary that torch saved, without running anything that is in the file.
+
+    Raises:
+        InputError: there is no such file, or it is something else.
+    """
+    try:
+        described = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise InputError(f"{path}: no file of torch's, or one that holds more than weights ({reason})") from error
+    if not isinstance(described, dict):
+        raise InputError(f"{path}: a {type(described).__name__} where a dictionary was expected")
+    return described
+
+
+def find(run: Path) -> Path:
+    """The last checkpoint of a run folder, or the file itself.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = run / LAST if run.is_dir() else run
+    if not path.exists():
+        raise InputError(f"--resume {run}: no {LAST} there; a run has one from its first epoch on")
+    return path
