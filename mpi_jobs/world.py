@@ -136,10 +136,10 @@ class World:
         self.meet()
         return self._of(self._communicator.Split_type(MPI.COMM_TYPE_SHARED))
 
-    def _of(self, communicator: MPI.Intracomm) -> World:
+    def _of(self, communicator: MPI.Comm) -> World:
         """A world of some of these ranks, whose waits count as this one's."""
         part = copy(self)
-        part._communicator = pkl5.Intracomm(communicator)
+        part._communicator = pkl5.Intracomm(cast(MPI.Intracomm, communicator))
         part.rank, part.size = communicator.rank, communicator.size
         return part
 

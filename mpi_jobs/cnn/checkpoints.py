@@ -10,7 +10,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -54,6 +54,20 @@ class Progress:
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
+
+    def going_on(self, cut: list[int], ranks: int) -> Progress:
+        """The same for a run whose epochs have these images and steps, on so many ranks.
+
+        An epoch that was cut otherwise begins again.
+        """
+        if self.step and self.cut != cut:
+            again = replace(self, step=0, loss=0.0, correct=0, seconds=0.0, images=[0] * ranks)
+            return again.going_on(cut, ranks)
+        images = self.images
+        if len(images) != ranks:
+            each, more = divmod(sum(images), ranks)
+            images = [each + (rank < more) for rank in range(ranks)]
+        return replace(self, cut=cut, images=images)
 
     @property
     def best(self) -> int:
@@ -173,6 +187,22 @@ def averaged(buffers: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, 
         else ranks.amax(0)
         for name, ranks in buffers.items()
     }
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """Weights by name: of a checkpoint of ours, or as others save them.
+
+    Raises:
+        InputError: there is no such file, or it is something else.
+    """
+    found = load_tensors(path)
+    if "format" in found:
+        return Checkpoint.load(path).state_dict()
+    for key in ("state_dict", "model"):  # as training scripts often wrap them
+        if isinstance(found.get(key), dict):
+            weights: dict[str, Any] = found[key]
+            return weights
+    return found
 
 
 def load_tensors(path: Path) -> Mapping[str, Any]:

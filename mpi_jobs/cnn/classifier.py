@@ -40,7 +40,7 @@ class Classifier:
 
     def __post_init__(self) -> None:
         # a pixel's channels side by side, as images come: convolutions are half as fast the other way round
-        self.network.to(self.device, memory_format=torch.channels_last)
+        self.network.to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def dtype(self) -> torch.dtype:

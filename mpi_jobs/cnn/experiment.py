@@ -1,93 +1,37 @@
-"""A training run on all ranks: from flags to parts that fit together, and from what was learnt to a run folder."""
+"""A training run on all ranks: parts that fit together, epoch by epoch, and checkpoints to go on from."""
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from common.arrays import Indices
-from common.catalogue import Catalogue, PixelReader, Skipped
+from common.catalogue import Catalogue, Skipped
 from common.console import Console
-from common.decode import PixelFormat
 from common.errors import InputError
-from common.experiment import command, versions
-from common.images import CatalogueImages
-from common.opening import check_unusable, open_splits, warn_of_splits
-from common.runs import RunFolder, write_json, write_skipped, written_into
-from common.splits import ALWAYS_TRAINING, FoldRule
-from common.training_report import write_training_report
+from common.opening import check_unusable
 from mpi_jobs.clock import Clock
-from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint, averaged, find, load_tensors
+from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint, Progress, averaged, read_weights
 from mpi_jobs.cnn.classifier import Classifier
-from mpi_jobs.cnn.flags import SOURCES, differences, recipe, training_parser
+from mpi_jobs.cnn.devices import find_device
+from mpi_jobs.cnn.flags import recipe
 from mpi_jobs.cnn.gradients import ExchangeSettings, Replica
 from mpi_jobs.cnn.loading import Loader, PixelCache
-from mpi_jobs.cnn.networks import SMALL, NetworkSpec, build, load_weights
-from mpi_jobs.cnn.optimisers import LEARNING_RATES, STATES, Optimiser, Schedule
+from mpi_jobs.cnn.networks import build, load_weights
+from mpi_jobs.cnn.opening import BATCH, Asked, Opened, ask, find_facts, open_images
+from mpi_jobs.cnn.optimisers import STATES, Optimiser, Schedule
 from mpi_jobs.cnn.order import Order, deal
-from mpi_jobs.cnn.preprocessing import PHOTOGRAPH_SIDE, Augmentation, Preprocessing
+from mpi_jobs.cnn.preprocessing import Augmentation
+from mpi_jobs.cnn.results import Results, write_results
 from mpi_jobs.cnn.scalars import write_scalars
 from mpi_jobs.cnn.training import Score, Trainer, TrainingSettings, evaluate
-from mpi_jobs.experiment import counted_ranks, library
 from mpi_jobs.world import World
-
-BATCH = 32
-"""Images of a step on each rank, where nobody asks for another number."""
-
-
-class Facts(NamedTuple):
-    """What every rank has to know.
-
-    Attributes:
-        spec: of the network.
-        preprocessing: of all images.
-        class_names: one name a class.
-        reader: of training and validation images.
-        test_reader: of test images.
-        n_train: images.
-        n_validation: images.
-        n_test: images.
-    """
-
-    spec: NetworkSpec
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...]
-    reader: PixelReader
-    test_reader: PixelReader
-    n_train: int
-    n_validation: int
-    n_test: int
-
-
-@dataclass
-class Opened:
-    """What rank 0 alone has.
-
-    Attributes:
-        train: training and validation images.
-        test: images.
-        folder: where the run folder will be; None once it is there.
-        path: of the run folder.
-        checkpoint: that the run goes on from.
-    """
-
-    train: CatalogueImages
-    test: CatalogueImages
-    folder: RunFolder | None
-    path: Path
-    checkpoint: Checkpoint | None
-
-    def numbers(self, validation: bool) -> Indices:
-        """Which of `train` are validation images, or which are not."""
-        return np.flatnonzero((self.train.folds != ALWAYS_TRAINING) == validation)
 
 
 class TrainingRun:
@@ -104,115 +48,22 @@ class TrainingRun:
 
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:
         self._world = world
-        self._resumed: Checkpoint | None = None
-        self.arguments: argparse.Namespace
-        self.arguments, notes = world.at_root(lambda: self._parse(argv))
+        asked = world.at_root_only(lambda: ask(argv, world.size))
+        self.arguments = world.at_root(lambda: _known(asked).arguments)
         self._console = Console(self.arguments.quiet or not world.is_root)
         self._clock = Clock(world, self._console)
-        self._device = self._find_device()
+        self._device = find_device(world, self.arguments.device, self.arguments.bf16)
         self._threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         torch.set_num_threads(self._threads)
-        self._root = world.at_root_only(self._open)
-        self.facts = world.at_root(self._facts)
-        self._assemble()
-        self._restore()
-        if world.is_root:
-            for note in notes:
-                self._console.say(note)
+        self._root = world.at_root_only(lambda: open_images(_known(asked), self._console))
+        self.facts = world.at_root(lambda: find_facts(self.arguments, self._opened))
         self._tested: Score | None = None
         self._validated: Score | None = None
         self._skipped: dict[str, Skipped] = {}
-
-    # opening
-
-    def _parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """The flags, those of a resumed run filled in, and what a person should know of that."""
-        parser = training_parser()
-        arguments = parser.parse_arguments(argv)
-        notes: list[str] = []
-        if arguments.resume is not None:
-            if arguments.out is not None or arguments.weights is not None:
-                raise InputError("--resume goes on in its own folder with its own weights: no --out, no --weights")
-            path = find(arguments.resume)
-            self._resumed = checkpoint = Checkpoint.load(path)
-            parser.set_defaults(**checkpoint.arguments)
-            arguments = parser.parse_arguments(argv)
-            if arguments.batch is not None:
-                arguments.global_batch = arguments.batch * self._world.size
-            notes = self._told_of_resuming(path, checkpoint, arguments)
-        if arguments.global_batch is None:
-            arguments.global_batch = (arguments.batch or BATCH) * self._world.size
-        if arguments.lr is None:
-            arguments.lr = LEARNING_RATES[arguments.optimiser]
-        return arguments, notes
-
-    def _told_of_resuming(self, path: Path, checkpoint: Checkpoint, arguments: argparse.Namespace) -> list[str]:
-        if checkpoint.progress.epoch >= arguments.epochs and (path.parent / "metrics.json").exists():
-            raise InputError(
-                f"--resume {arguments.resume}: all of its {arguments.epochs} epochs are done; --epochs N for more"
-            )
-        progress = checkpoint.progress
-        where = (
-            f"step {progress.step + 1} of epoch {progress.epoch + 1}"
-            if progress.step
-            else f"epoch {progress.epoch + 1}"
-        )
-        notes = [f"going on with {where} of {arguments.epochs}"]
-        changed = differences(checkpoint.arguments, arguments)
-        if checkpoint.ranks != self._world.size:
-            changed.insert(0, f"{counted_ranks(self._world.size)} instead of {checkpoint.ranks}, which share the same "
-                              f"{arguments.global_batch} images a step: sums are rounded in another order, and batch "
-                              "norm sees other images together")  # fmt: skip
-        return notes + [f"what differs from before: {each}" for each in changed]
-
-    def _find_device(self) -> torch.device:
-        wanted, world = self.arguments.device, self._world
-        available = torch.cuda.is_available()
-
-        def check() -> None:
-            if wanted == "cuda" and not available:
-                raise InputError(
-                    "--device cuda: torch sees no GPU here; leave the flag out, or look at nvidia-smi"
-                )
-
-        world.everywhere(check)
-        device = torch.device("cpu")
-        if wanted != "cpu" and available:
-            device = torch.device("cuda", world.machine().rank % torch.cuda.device_count())
-            torch.cuda.set_device(device)
-
-        def check_bf16() -> None:
-            has = (
-                torch.cuda.is_bf16_supported()
-                if device.type == "cuda"
-                else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-            )
-            if self.arguments.bf16 and not has:
-                raise InputError(f"--bf16: this {device.type} does not multiply in bfloat16; leave the flag out")
-
-        world.everywhere(check_bf16)
-        return device
-
-    def _open(self) -> Opened:
-        arguments, console = self.arguments, self._console
-        kind, _, place = arguments.data.partition(":")
-        with console.phase("open"):
-            if kind == "parquet":
-                raise InputError(f"--data {arguments.data}: train_cnn.py reads {SOURCES}")
-            side = arguments.image_size or (PHOTOGRAPH_SIDE if place else None)
-            form = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
-            train, test = open_splits(arguments, form, FoldRule(None, arguments.validation))
-            warn_of_splits(console, arguments.limit, train)
-        checkpoint = self._resumed
-        if checkpoint is None:
-            folder = RunFolder(arguments.out, f"train_cnn-{kind}")
-            return Opened(train, test, folder, folder.path, None)
-        if train.class_names != checkpoint.class_names:
-            raise InputError(
-                f"--resume {arguments.resume}: it knows {_told(checkpoint.class_names)}, and --data {arguments.data} "
-                f"has {_told(train.class_names)}"
-            )
-        return Opened(train, test, None, find(arguments.resume).resolve().parent, checkpoint)
+        self._assemble()
+        self._restore()
+        for note in asked.notes if asked else ():
+            self._console.say(note)
 
     @property
     def _opened(self) -> Opened:
@@ -220,27 +71,6 @@ class TrainingRun:
         if self._root is None:
             raise ValueError("only rank 0 has the images open")
         return self._root
-
-    def _facts(self) -> Facts:
-        arguments, opened = self.arguments, self._opened
-        height, width, channels = opened.train.shape
-        if arguments.network != SMALL:
-            channels = 3  # what torchvision's networks take
-        spec = NetworkSpec(
-            arguments.network, channels, height, width, len(opened.train.class_names), not arguments.no_batch_norm
-        )
-        if opened.checkpoint is not None and spec != opened.checkpoint.spec:
-            raise InputError(
-                f"--resume {arguments.resume}: its network is {_described(opened.checkpoint.spec)}, and the flags ask "
-                f"for {_described(spec)}"
-            )
-        reader = opened.train.catalogue.reader
-        form = getattr(reader, "form", PixelFormat())
-        n_validation = len(opened.numbers(True))
-        return Facts(
-            spec, Preprocessing.for_channels(form, channels), opened.train.class_names, reader,
-            opened.test.catalogue.reader, len(opened.train) - n_validation, n_validation, len(opened.test),
-        )  # fmt: skip
 
     # assembling
 
@@ -288,10 +118,8 @@ class TrainingRun:
 
     def _start_from(self, path: Path, network: torch.nn.Module) -> None:
         """Load the weights of --weights into rank 0's network, which are everyone's then."""
-        found = load_tensors(path)
-        weights = found["parameters"] | averaged(found["buffers"], []) if "parameters" in found else found
         try:
-            left = load_weights(network, weights)
+            left = load_weights(network, read_weights(path))
         except InputError as error:
             raise InputError(f"--weights {path}: {error}; --network says which network to build") from error
         if left:
@@ -301,45 +129,37 @@ class TrainingRun:
         """Go on from a checkpoint, if there is one; or spread rank 0's buffers, which --weights may have set."""
         world, replica = self._world, self._replica
         checkpoint = self._root.checkpoint if self._root else None
-        network = self.classifier.network
-        own = {name: value.cpu()[None].numpy() for name, value in network.named_buffers()}
-        rows, images = world.at_root(
-            lambda: (own, [1]) if checkpoint is None
-            else ({name: value.numpy() for name, value in checkpoint.buffers.items()}, checkpoint.progress.images)
-        )  # fmt: skip
-        self._fill_buffers({name: torch.from_numpy(value) for name, value in rows.items()}, images)
-        progress = world.at_root(lambda: checkpoint and checkpoint.progress)
+        own = {name: value.cpu()[None] for name, value in self.classifier.network.named_buffers()}
+        images = checkpoint.progress.images if checkpoint else [1]
+        self._fill_buffers(checkpoint.buffers if checkpoint else own, images)
+        progress: Progress | None = world.at_root(lambda: checkpoint.progress if checkpoint else None)
         if progress is None:
             return
         replica.fill(replica.values, checkpoint.parameters if checkpoint else None)
         for name, state in zip(STATES[self.arguments.optimiser], replica.states, strict=True):
-            vectors = world.at_root_only(lambda name=name: self._vectors(name))
-            replica.fill(state, vectors)
-        cut = [self._order.n, self._order.steps]
-        if progress.step and progress.cut != cut:
-            progress = replace(progress, step=0, images=[0] * world.size, loss=0.0, correct=0, seconds=0.0)
-            if world.is_root:
-                self._console.say(f"epoch {progress.epoch + 1} begins again: its steps are not those of before")
-        if len(progress.images) != world.size:
-            each, more = divmod(sum(progress.images), world.size)
-            progress = replace(progress, images=[each + (rank < more) for rank in range(world.size)])
-        self._trainer.resume(replace(progress, cut=cut))
+            replica.fill(state, world.at_root_only(partial(self._vectors, name)))
+        going_on = progress.going_on(self._trainer.progress.cut, world.size)
+        if world.is_root and going_on.step != progress.step:
+            self._console.say(f"epoch {progress.epoch + 1} begins again: its steps are not those of before")
+        self._trainer.resume(going_on)
 
     def _vectors(self, name: str) -> dict[str, torch.Tensor]:
         checkpoint = self._opened.checkpoint
         if checkpoint is None or name not in checkpoint.optimiser:
             raise InputError(
-                f"--optimiser {self.arguments.optimiser}: the run to go on with has another; leave the flag out, or "
-                f"begin a new run with --weights {self.arguments.resume / LAST}"
+                f"--optimiser {self.arguments.optimiser}: the run to go on with has another; leave the flag out, "
+                f"or begin a new run with --weights {self.arguments.resume / LAST}"
             )
         return checkpoint.optimiser[name]
 
-    def _fill_buffers(self, rows: dict[str, torch.Tensor], images: Sequence[int]) -> None:
-        """Set this rank's buffers to its row, or to the mean where there were other ranks."""
-        mean = averaged(rows, images)
+    def _fill_buffers(self, rows: Mapping[str, torch.Tensor], images: Sequence[int]) -> None:
+        """Set this rank's buffers to its row of rank 0's `rows`, or to their mean where there are other ranks."""
+        arrays, images = self._world.at_root(lambda: ({name: row.numpy() for name, row in rows.items()}, images))
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        mean = averaged(tensors, images)
         for name, buffer in self.classifier.network.named_buffers():
-            same = len(rows[name]) == self._world.size
-            buffer.copy_(rows[name][self._world.rank] if same else mean[name])
+            same = len(tensors[name]) == self._world.size
+            buffer.copy_(tensors[name][self._world.rank] if same else mean[name])
 
     # training
 
@@ -355,24 +175,22 @@ class TrainingRun:
         """Take the steps of an epoch; save now and then if it is long."""
         world, progress = self._world, self._trainer.progress
         with self.phase("deal"):
-            images, numbers = self._training_images()
-            shares = deal(world, self._order, images, numbers, epoch, progress.step)
+            shares = deal(world, self._order, *self._images(validation=False), epoch, progress.step)
         left = sum(self._order.step_size(step) for step in range(progress.step, self._order.steps))
         what = f"epoch {epoch + 1}/{self.arguments.epochs}"
         with self._console.bar(left, "img", what, show=False) as advance, self.phase("train"):
             self._trainer.epoch(shares, self._augmentation, self._save, advance)
             self._trainer.gather()
 
-    def _training_images(self) -> tuple[Catalogue | None, Indices | None]:
-        return (self._root.train.catalogue, self._root.numbers(False)) if self._root else (None, None)
+    def _images(self, validation: bool) -> tuple[Catalogue | None, Indices | None]:
+        """Those of validation or of training: the catalogue they are in, and which of it; on rank 0."""
+        return (self._root.train.catalogue, self._root.numbers(validation)) if self._root else (None, None)
 
     def validate(self) -> None:
         """Score the network on all validation images, with the buffers of all ranks averaged."""
         with self.phase("validation"):
             self._trainer.average_buffers()
-            images, numbers = (
-                (self._root.train.catalogue, self._root.numbers(True)) if self._root else (None, None)
-            )
+            images, numbers = self._images(validation=True)
             self._validated = self._score(self._loader, images, numbers, self.facts.n_validation, "validation")
 
     def _score(
@@ -440,10 +258,7 @@ class TrainingRun:
         with self.phase("test"):
             best = world.at_root_only(lambda: Checkpoint.load(self._opened.path / BEST))
             self._replica.fill(self._replica.values, best.parameters if best else None)
-            rows = world.at_root(
-                lambda: {name: value.numpy() for name, value in best.buffers.items()} if best else {}
-            )
-            self._fill_buffers({name: torch.from_numpy(value) for name, value in rows.items()}, [1] * world.size)
+            self._fill_buffers(best.buffers if best else {}, best.progress.images if best else [])
             images = self._root.test.catalogue if self._root else None
             loader = Loader(facts.test_reader, self.arguments.decoders)
             numbers = np.arange(facts.n_test) if self._root else None
@@ -458,76 +273,21 @@ class TrainingRun:
         """
         ranks = self._world.gather(self._clock.record(self._trainer.images))
         self._loader.close()
-        self._world.at_root_only(lambda: self._write(ranks))
-
-    def _write(self, ranks: list[dict[str, Any]]) -> None:
-        arguments, facts, opened, tested = self.arguments, self.facts, self._opened, self._tested
-        progress, console = self._trainer.progress, self._console
-        if tested is None:
-            raise InputError("no usable test image is left; mend the images or use a larger --test")
+        progress = self._trainer.progress
         unusable = {name: Skipped(name, reason) for name, reason in progress.skipped} | self._skipped
-        skipped = sorted(unusable.values())
-        confusion = tested.evaluation.confusion
-        by_class = confusion.by_class()
-        best = progress.history[progress.best]
-        record: dict[str, Any] = {
-            "job": "train_cnn",
-            "engine": f"{library()}, {counted_ranks(self._world.size)}",
-            "command": f"mpiexec -n {self._world.size} {command()}",
-            "data": arguments.data,
-            "images": {
-                "train": facts.n_train, "validation": facts.n_validation, "test": confusion.n,
-                "skipped": len(skipped),
-            },
-            "shape": list(facts.reader.shape),
-            "preprocessing": str(facts.preprocessing),
-            "classes": list(facts.class_names),
-            "network": facts.spec.name,
+        machinery = {
             "parameters": self._replica.layout.length,
             "batch": self._order.batch,
-            "optimiser": arguments.optimiser,
             "learning_rate": self._schedule.highest,
-            "recipe": recipe(arguments),
-            "epochs": progress.history,
-            "best_epoch": progress.best + 1,
-            "validation_accuracy": best["validation_accuracy"],
-            "test_loss": tested.loss,
-            "test_accuracy": confusion.accuracy(),
-            "test_top5": tested.evaluation.near / confusion.n,
-            "macro_f1": by_class.macro_f1(),
-            "per_class": {
-                "precision": by_class.precision.tolist(),
-                "recall": by_class.recall.tolist(),
-                "test_images": by_class.true.tolist(),
-            },
-            "device": str(self._device.type),
+            "device": self._device.type,
             "shared_memory": self._replica.shared,
-            "workers": self._world.size,
             "threads": self._threads,
             "cores": self._world.cores,
-            "ranks": ranks,
-            "seed": arguments.seed,
-            "versions": versions(),
-        }  # fmt: skip
-        with written_into(opened.path):
-            with console.phase("report"):
-                if skipped:
-                    write_skipped(opened.path / "skipped.csv", skipped)
-                record["seconds"] = console.seconds | {"total": console.total_seconds()}
-                write_training_report(opened.path, record, tested.evaluation, skipped)
-            record["seconds"] = console.seconds | {"total": console.total_seconds()}
-            write_json(opened.path / "metrics.json", record)
-        if skipped:
-            console.warn(f"{len(skipped)} images were skipped; {opened.path / 'skipped.csv'} lists them")
-        console.say(
-            f"train_cnn on {record['engine']}: {facts.n_train:,} training and {confusion.n:,} test images from "
-            f"{arguments.data}"
+        }
+        results = Results(progress, self._tested, sorted(unusable.values()), ranks, machinery)
+        self._world.at_root_only(
+            lambda: write_results(self._opened.path, self.arguments, self.facts, results, self._console)
         )
-        console.say(
-            f"best epoch {record['best_epoch']}: {best['validation_accuracy']:.4f} of validation, "
-            f"{record['test_accuracy']:.4f} of test images correct, macro F1 {record['macro_f1']:.4f}"
-        )
-        print(f"report: {opened.path / 'report.html'}")
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
         """Add to an interrupt what is left of the run."""
@@ -536,13 +296,8 @@ class TrainingRun:
             interrupt.add_note(f"--resume {opened.path} goes on after epoch {len(progress.history)}")
 
 
-def _told(class_names: Sequence[str]) -> str:
-    shown = ", ".join(class_names[:4]) + (", …" if len(class_names) > 4 else "")
-    return f"{len(class_names):,} classes ({shown})"
-
-
-def _described(spec: NetworkSpec) -> str:
-    norm = "" if spec.batch_norm else " without batch norm"
-    return (
-        f"{spec.name}{norm} for images of {spec.height}x{spec.width}x{spec.channels} in {spec.n_classes:,} classes"
-    )
+def _known(asked: Asked | None) -> Asked:
+    """For what only rank 0 does."""
+    if asked is None:
+        raise ValueError("only rank 0 has read the flags")
+    return asked

@@ -140,7 +140,9 @@ class Replica:
         self.layout = layout = Layout(network, settings.bucket_bytes)
         first = layout.parameters[0]
         self._device, self._dtype = first.device, first.dtype
-        self._staged = settings.staged or (self._device.type == "cuda" and not settings.direct)
+        self._staged = world.size > 1 and (
+            settings.staged or (self._device.type == "cuda" and not settings.direct)
+        )
         self._half = settings.wire == "fp16"
         share = settings.shared and self._device.type == "cpu" and not self._staged
         self._machine, memory = self._find_memory(world, states, share)
@@ -167,15 +169,14 @@ class Replica:
         self._host = self._host_memory()
 
         self._views = [layout.view(self._own, i) for i in range(len(layout.parameters))]
-        self._last_of = {bucket: i for i, bucket in enumerate(layout.bucket_of)}
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(self._hook(i))
+            parameter.register_post_accumulate_grad_hook(self._hook(i))  # type: ignore[no-untyped-call]
             for i, parameter in enumerate(layout.parameters)
         ]
         self._begin()
 
     def _find_memory(self, world: World, states: int, share: bool) -> tuple[World, Sequence[Tensor]]:
-        """The flat vectors: of parameters, the optimiser's states, and a gradient for each rank that shares them."""
+        """Make the vectors: parameters, states of the optimiser, and a gradient for each rank that shares them."""
         length = self.layout.length
         machine = world.machine() if share else _alone(world)
         count = 1 + states + machine.size
@@ -246,7 +247,9 @@ class Replica:
     def _is_here(self) -> bool:
         """Whether the next bucket is complete on all neighbours, and where it can be read."""
         meeting = self._meetings[0]
-        return (meeting is None or meeting.done()) and (not self._copied or self._copied[self._summed].query())
+        if meeting is not None and not meeting.done():
+            return False
+        return not self._copied or bool(self._copied[self._summed].query())  # type: ignore[no-untyped-call]
 
     def _sum(self) -> None:
         """Add up this rank's slice of the next bucket over its neighbours, and begin to over other machines."""

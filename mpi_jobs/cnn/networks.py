@@ -90,8 +90,8 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
             network(torch.zeros(1, spec.channels, spec.height, spec.width))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
-            f"--network {spec.name} cannot take images of {spec.height}x{spec.width} ({str(error).splitlines()[0]}); "
-            "another --image-size, mostly 224, is the remedy"
+            f"--network {spec.name} cannot take images of {spec.height}x{spec.width} "
+            f"({str(error).splitlines()[0]}); another --image-size, mostly 224, is the remedy"
         ) from error
     network.train()
 

@@ -41,13 +41,12 @@ class Order:
 
     def step_size(self, step: int) -> int:
         """Images of a step."""
-        where = shard(self.n, step, self.steps)
-        return where.stop - where.start
+        return _length(shard(self.n, step, self.steps))
 
     def share(self, step: int, rank: int) -> slice:
         """Where in the epoch a rank's part of a step is; it may be empty."""
         where = shard(self.n, step, self.steps)
-        part = shard(where.stop - where.start, rank, self.ranks)
+        part = shard(_length(where), rank, self.ranks)
         return slice(where.start + part.start, where.start + part.stop)
 
     def epoch(self, epoch: int) -> Indices:
@@ -57,10 +56,15 @@ class Order:
         return np.random.default_rng([self.seed, epoch, *b"epoch"]).permutation(self.n)
 
 
+def _length(where: slice) -> int:
+    length: int = where.stop - where.start
+    return length
+
+
 def deal(
     world: World, order: Order, images: Catalogue | None, numbers: Indices | None, epoch: int = 0, first: int = 0
 ) -> list[Share]:
-    """This rank's images of each step of an epoch; all ranks call this.
+    """Deal out an epoch: this rank's images of each step. All ranks call this.
 
     Args:
         world: the ranks.
@@ -83,6 +87,6 @@ def deal(
         return dealt
 
     own = world.scatter(shares)
-    counts = [len(range(*order.share(step, world.rank).indices(order.n))) for step in range(first, order.steps)]
+    counts = [_length(order.share(step, world.rank)) for step in range(first, order.steps)]
     ends = np.cumsum(counts)
     return [Share(*(each[end - n : end] for each in own)) for n, end in zip(counts, ends, strict=True)]
