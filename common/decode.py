@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,18 +85,39 @@ def decode(data: bytes, form: PixelFormat) -> Pixels:
     Raises:
         UndecodableImageError: not such a file, truncated, or more than MAX_PIXELS pixels.
     """
+    with _opened(io.BytesIO(data)) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return _pixels(_flatten(upright), form)
+
+
+def dimensions(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, from its header.
+
+    Raises:
+        UndecodableImageError: it is no such file, or has more than MAX_PIXELS pixels.
+    """
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
+    """An image of an allowed kind and size, its pixels not read yet; whatever goes wrong is the image's fault.
+
+    Raises:
+        UndecodableImageError: something does.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only pixels matter here
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise UndecodableImageError(
                         f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed"
                     )
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _pixels(_flatten(upright), form)
+                yield image
     except UndecodableImageError:
         raise
     # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,
