@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-
 from common.errors import InputError
 
 SMALL = "small"
@@ -38,11 +36,6 @@ class NetworkSpec(NamedTuple):
     batch_norm: bool = True
 
 
-def names() -> list[str]:
-    """Every network there is."""
-    return [SMALL, *models.list_models(module=models)]
-
-
 def build(spec: NetworkSpec) -> nn.Module:
     """A network with random weights, from torch's generator.
 
@@ -51,11 +44,15 @@ def build(spec: NetworkSpec) -> nn.Module:
     """
     if spec.name == SMALL:
         return small(spec)
+    # imported here, because it takes a second, which the small network has no use for
+    from torchvision import models
+
     try:
         without = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
         network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **without)
     except ValueError as error:
-        raise InputError(f"--network {spec.name}: no such network; use one of {', '.join(names())}") from error
+        known = ", ".join([SMALL, *models.list_models(module=models)])
+        raise InputError(f"--network {spec.name}: no such network; use one of {known}") from error
     _try(network, spec)
     return network
 
@@ -99,9 +96,11 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
 def needs_two(network: nn.Module, spec: NetworkSpec) -> bool:
     """Whether a batch of one image leaves batch norm a single value to normalise, which it refuses."""
     kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    image = next(network.parameters()).new_zeros(1, spec.channels, spec.height, spec.width)
+    network.train()
     try:
         with torch.no_grad():
-            network(torch.zeros(1, spec.channels, spec.height, spec.width))
+            network(image)
     except ValueError:
         return True
     finally:

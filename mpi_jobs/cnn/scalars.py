@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from common.runs import written_into
 
 NAMES = {
@@ -27,6 +25,9 @@ def write_scalars(folder: Path, epoch: int, record: Mapping[str, float]) -> None
     Raises:
         InputError: they cannot be written.
     """
+    # imported here, because it takes a second, which most runs have no use for
+    from tensorboardX import SummaryWriter
+
     with written_into(folder), SummaryWriter(str(folder)) as writer:
         for name, tag in NAMES.items():
             if name in record:

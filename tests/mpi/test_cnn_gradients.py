@@ -1,0 +1,265 @@
+"""Gradients and steps of all ranks together are those of one process with the whole batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from mpi_jobs.cnn import gradients
+from mpi_jobs.cnn.gradients import ExchangeSettings, Layout, Replica
+from mpi_jobs.cnn.networks import NetworkSpec, build
+from mpi_jobs.cnn.optimisers import STATES, Optimiser
+from mpi_jobs.cnn.shared_memory import shared_bytes
+from mpi_jobs.world import World
+
+torch.set_num_threads(1)
+
+SPEC = NetworkSpec("small", 1, 8, 8, 10, batch_norm=False)
+WAYS = {
+    "shared": ExchangeSettings(),
+    "messages": ExchangeSettings(shared=False),
+    "small buckets": ExchangeSettings(bucket_bytes=5_000),
+    "small buckets, messages": ExchangeSettings(shared=False, bucket_bytes=5_000),
+    "one bucket": ExchangeSettings(bucket_bytes=1 << 30),
+    "staged": ExchangeSettings(staged=True, bucket_bytes=20_000),
+}
+
+
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Pretend that so many ranks, one after the other, are on a machine."""
+
+    def pretend(size: int) -> None:
+        monkeypatch.setattr(World, "machine", lambda world: world.split(world.rank // size))
+
+    return pretend
+
+
+def network(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(3)
+    return build(SPEC).to(dtype)
+
+
+def batch(n: int, dtype: torch.dtype, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(n, 1, 8, 8, generator=generator, dtype=torch.float64).to(dtype)
+    return images, torch.randint(10, (n,), generator=generator)
+
+
+def backward(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, n: int) -> None:
+    if len(labels):
+        (cross_entropy(net(images), labels, reduction="sum") / n).backward()
+
+
+def whole_gradient(replica: Replica, world: World) -> torch.Tensor:
+    """What the pieces of all ranks make together."""
+    flat = torch.zeros(replica.layout.length, dtype=torch.float64)
+    count = torch.zeros_like(flat)
+    for piece in replica.pieces:
+        start = piece.gradient.storage_offset() - replica._own.storage_offset()
+        flat[start : start + len(piece.gradient)] += piece.gradient.double()
+        count[start : start + len(piece.gradient)] += 1
+    world.sum(flat.numpy())
+    world.sum(count.numpy())
+    assert count.min() > 0
+    return flat / count
+
+
+def close(found: torch.Tensor, truth: torch.Tensor, tolerance: float) -> bool:
+    return bool((found - truth).norm() <= tolerance * truth.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, dtype: torch.dtype) -> None:
+    images, labels = batch(23, dtype)
+    alone = network(dtype)
+    cross_entropy(alone(images), labels).backward()
+    ours = network(dtype)
+    replica = Replica(world, ours, 0, WAYS[way])
+    for _ in range(2):  # the second step finds nothing left of the first
+        own = slice(world.rank, None, world.size)
+        backward(ours, images[own], labels[own], 23)
+        replica.reduce()
+        found = whole_gradient(replica, world)
+        truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))]).double()
+        assert close(found, truth, 1e-5 if dtype == torch.float32 else 1e-12)
+        replica.settle()
+
+
+@pytest.mark.parametrize("optimiser", STATES)
+@pytest.mark.parametrize(
+    ("way", "ranks_a_machine"), [("shared", None), ("messages", None), ("shared", 1), ("shared", 2), ("shared", 3)]
+)
+def test_twenty_steps_are_torchs_own(
+    world: World, way: str, ranks_a_machine: int | None, optimiser: str, machines: Callable[[int], None]
+) -> None:
+    if ranks_a_machine:
+        machines(ranks_a_machine)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        alone, ours = network(dtype), network(dtype)
+        plain: torch.optim.Optimizer
+        if optimiser == "adam":
+            plain = torch.optim.AdamW(alone.parameters(), lr=1e-3, weight_decay=0.01)
+        else:
+            plain = torch.optim.SGD(alone.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
+        replica = Replica(world, ours, len(STATES[optimiser]), WAYS[way])
+        assert replica.shared == (way == "shared" and has_neighbours(world, ranks_a_machine))
+        steps = Optimiser(optimiser, replica.pieces, 0.9, 0.01)
+        for step in range(20):
+            images, labels = batch(12, dtype, step)
+            plain.zero_grad()
+            cross_entropy(alone(images), labels).backward()
+            plain.step()
+            own = slice(12 * world.rank // world.size, 12 * (world.rank + 1) // world.size)
+            backward(ours, images[own], labels[own], 12)
+            replica.reduce()
+            steps.step(1e-3 if optimiser == "adam" else 0.05)
+            replica.settle()
+        for ours_, truth in zip(ours.parameters(), alone.parameters(), strict=True):
+            assert close(ours_, truth, tolerance)
+
+
+def has_neighbours(world: World, ranks_a_machine: int | None) -> bool:
+    size = ranks_a_machine or world.size
+    first = world.rank // size * size
+    return min(first + size, world.size) - first > 1
+
+
+def test_half_precision_on_the_wire_is_nearly_the_same(world: World) -> None:
+    images, labels = batch(24, torch.float32)
+    found = []
+    for wire in ("fp32", "fp16"):
+        net = network(torch.float32)
+        replica = Replica(world, net, 0, ExchangeSettings(shared=False, wire=wire))
+        own = slice(world.rank, None, world.size)
+        backward(net, images[own], labels[own], 24)
+        replica.reduce()
+        found.append(whole_gradient(replica, world))
+        replica.close()
+    assert close(found[1], found[0], 2e-3)
+    assert world.size == 1 or not torch.equal(*found)
+
+
+@pytest.mark.parametrize("way", ["shared", "messages"])
+def test_ranks_without_images_add_nothing(world: World, way: str) -> None:
+    images, labels = batch(1, torch.float64)
+    alone = network(torch.float64)
+    cross_entropy(alone(images), labels).backward()
+    ours = network(torch.float64)
+    replica = Replica(world, ours, 0, WAYS[way])
+    last = world.rank == world.size - 1
+    backward(ours, images[: int(last)], labels[: int(last)], 1)
+    replica.reduce()
+    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    assert close(whole_gradient(replica, world), truth, 1e-12)
+
+
+def test_parameters_that_nothing_flows_through_have_no_gradient(world: World) -> None:
+    net = nn.ModuleDict({"used": nn.Linear(3, 2), "idle": nn.Linear(3, 2)})
+    replica = Replica(world, net, 0, ExchangeSettings())
+    net["used"](torch.ones(1, 3)).sum().backward()
+    replica.reduce()
+    names = {name: replica.layout.places[i] for i, name in enumerate(replica.layout.names)}
+    found = whole_gradient(replica, world)
+    assert not found[names["idle.weight"]].any()
+    assert found[names["used.weight"]].eq(world.size).all()
+
+
+def test_every_rank_starts_from_the_parameters_of_rank_0(world: World) -> None:
+    for settings in (ExchangeSettings(), ExchangeSettings(shared=False)):
+        torch.manual_seed(world.rank)
+        net = build(SPEC)
+        torch.manual_seed(0)
+        truth = build(SPEC)
+        Replica(world, net, 0, settings)
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), truth.parameters(), strict=True))
+
+
+def test_vectors_are_filled_from_rank_0_and_named(world: World, machines: Callable[[int], None]) -> None:
+    machines(2)
+    net = build(SPEC)
+    replica = Replica(world, net, 1, ExchangeSettings())
+    named = {name: torch.full_like(p, i) for i, (name, p) in enumerate(net.named_parameters())}
+    replica.fill(replica.states[0], named if world.is_root else None)
+    found = replica.named(replica.states[0])
+    assert found.keys() == named.keys()
+    assert all(torch.equal(found[name], named[name]) for name in named)
+
+
+def test_a_layout_is_cut_at_parameters_from_the_last_to_the_first(world: World) -> None:
+    net = nn.Sequential(*(nn.Linear(*ends, bias=False) for ends in ((10, 300), (300, 20), (20, 5))))
+    layout = Layout(net, 4 * 5000)
+    assert layout.names == ["2.weight", "1.weight", "0.weight"]
+    assert layout.places == [slice(0, 100), slice(100, 6100), slice(6100, 9100)]
+    assert layout.buckets == [slice(0, 100), slice(100, 6100), slice(6100, 9100)]
+    assert len(Layout(net, 1 << 30).buckets) == 1
+
+
+def test_channels_last_parameters_keep_their_order_in_memory(world: World) -> None:
+    net = nn.Conv2d(4, 6, 3).to(memory_format=torch.channels_last)
+    truth = deepcopy(net.weight)
+    replica = Replica(world, net, 0, ExchangeSettings())
+    assert net.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(net.weight, truth) or not world.is_root
+    assert replica.named(replica.values)["weight"].is_contiguous()
+
+
+def test_shared_memory_is_one_and_the_same(world: World) -> None:
+    memory = shared_bytes(world, 1000)
+    assert memory is not None
+    assert memory.shape == (1000,)
+    assert not memory.any()
+    assert memory.ctypes.data % 64 == 0
+    world.meet()
+    memory[world.rank] = world.rank + 1
+    world.meet()
+    assert memory[: world.size].tolist() == list(range(1, world.size + 1))
+    world.meet()
+
+
+@pytest.fixture
+def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+
+
+def test_without_shared_memory_ranks_send_messages(world: World, without_memory: None) -> None:
+    assert shared_bytes(world, 1000) is None
+    net = network(torch.float64)
+    replica = Replica(world, net, 1, ExchangeSettings())
+    assert not replica.shared
+    images, labels = batch(8, torch.float64)
+    own = slice(world.rank, None, world.size)
+    backward(net, images[own], labels[own], 8)
+    replica.reduce()
+    alone = network(torch.float64)
+    cross_entropy(alone(images), labels).backward()
+    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    assert close(whole_gradient(replica, world), truth, 1e-12)
+
+
+def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sum of the last layer's bucket has begun when the first layer's gradient arrives."""
+    monkeypatch.setattr(gradients, "FIRST_BUCKET_BYTES", 1)
+    net = network(torch.float32)
+    replica = Replica(world, net, 0, ExchangeSettings(shared=False, bucket_bytes=1))
+    launched: list[int] = []
+    first = next(iter(net.parameters()))
+    first.register_hook(lambda gradient: launched.append(replica._launched))
+    images, labels = batch(4, torch.float32)
+    backward(net, images, labels, 4)
+    replica.reduce()
+    assert len(launched) == 1
+    assert launched[0] >= len(replica.layout.buckets) - 2
+    assert np.isfinite(whole_gradient(replica, world).numpy()).all()

@@ -1,0 +1,333 @@
+"""Training on all ranks together against training on one of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mpi4py import MPI
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from common.catalogue import Catalogue, Read, Skipped
+from common.datasets.packed import ArrayReader
+from common.decode import PixelFormat
+from common.errors import InputError
+from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
+from mpi_jobs.cnn.classifier import Classifier
+from mpi_jobs.cnn.experiment import TrainingRun
+from mpi_jobs.cnn.gradients import ExchangeSettings, Replica
+from mpi_jobs.cnn.loading import Loader, PixelCache
+from mpi_jobs.cnn.networks import NetworkSpec, build
+from mpi_jobs.cnn.optimisers import Optimiser, Schedule
+from mpi_jobs.cnn.order import Order, deal
+from mpi_jobs.cnn.preprocessing import Preprocessing
+from mpi_jobs.cnn.training import Trainer, TrainingSettings, evaluate
+from mpi_jobs.world import AgreedError, World
+
+SPEC = NetworkSpec("small", 1, 8, 8, 3, batch_norm=False)
+PREPROCESSING = Preprocessing.for_channels(PixelFormat(), 1)
+CPU = torch.device("cpu")
+
+
+class Damaged(ArrayReader):
+    """A reader whose every seventh image is unusable, and which says that it decodes."""
+
+    decodes = True
+
+    def read(self, items: np.ndarray) -> Read:
+        kept = np.flatnonzero(items % 7 != 3)
+        skipped = [Skipped(self.name(item), "damaged") for item in items if item % 7 == 3]
+        return Read(self.pixels[items[kept]], kept, skipped)
+
+
+def catalogue(n: int, reader: type[ArrayReader] = ArrayReader) -> Catalogue:
+    rng = np.random.default_rng(1)
+    labels = np.arange(n) % 3
+    pixels = rng.integers(0, 120, (n, 8, 8, 1), np.uint8)
+    pixels[np.arange(n), 2 * labels] += 130
+    return Catalogue(reader("made", pixels), np.arange(n), labels, ("a", "b", "c"))
+
+
+def trainer(
+    world: World, images: Catalogue, batch: int, spec: NetworkSpec = SPEC, max_corrupt: float = 1.0
+) -> tuple[Trainer, Classifier, Loader, Order]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    classifier = Classifier(spec, build(spec), PREPROCESSING, images.class_names, CPU)
+    classifier.network.to(torch.float64)
+    copy = Replica(world, classifier.network, 2, ExchangeSettings())
+    order = Order(len(images), batch, world.size, 5)
+    loader = Loader(images.reader, 2)
+    settings = TrainingSettings(5, 0.1, max_corrupt, 1e9)
+    schedule = Schedule("adam", 1e-3, batch, 100, 3, "cosine")
+    return (
+        Trainer(world, classifier, copy, Optimiser("adam", copy.pieces, 0, 0), schedule, order, loader, settings),
+        classifier, loader, order,
+    )  # fmt: skip
+
+
+def train(world: World, images: Catalogue, made: Trainer, order: Order, epochs: int) -> None:
+    numbers = np.arange(len(images))
+    for epoch in range(epochs):
+        shares = deal(world, order, images if world.is_root else None, numbers if world.is_root else None, epoch)
+        made.epoch(shares, None, lambda: None, lambda _: None)
+        made.gather()
+        made.end_epoch(None)
+
+
+@pytest.mark.parametrize("batch", [5, 20])
+def test_no_number_of_images_hangs(world: World, batch: int) -> None:
+    for n in range(20, 61):
+        images = catalogue(n)
+        made, _, loader, order = trainer(world, images, batch)
+        train(world, images, made, order, 1)
+        loader.close()
+        assert made.progress.updates == -(-n // batch)
+        assert sum(world.all_gather(made.images)) == n
+
+
+def test_parameters_are_those_of_one_rank_alone(world: World) -> None:
+    for damaged in (False, True):
+        images = catalogue(61, Damaged if damaged else ArrayReader)
+        found = []
+        for ranks in (world, World(MPI.COMM_SELF)):
+            made, classifier, loader, order = trainer(ranks, images, 16)
+            train(ranks, images, made, order, 5)
+            loader.close()
+            assert made.progress.updates == 20
+            found.append((torch.cat([p.detach().reshape(-1) for p in classifier.network.parameters()]), made))
+        (together, a), (alone, b) = found
+        assert (together - alone).norm() <= 1e-10 * alone.norm()
+        assert a.progress.history[-1]["loss"] == pytest.approx(b.progress.history[-1]["loss"], rel=1e-10)
+        assert a.progress.history[-1]["accuracy"] == b.progress.history[-1]["accuracy"]
+        assert a.progress.skipped == b.progress.skipped
+        assert len(a.progress.skipped) == (9 if damaged else 0)
+
+
+def test_a_step_is_the_gradient_of_the_mean_over_usable_images(world: World) -> None:
+    """One step of plain SGD at a rate of one is the gradient itself."""
+    images = catalogue(23, Damaged)
+    made, classifier, loader, order = trainer(world, images, 23)
+    before = [p.detach().clone() for p in classifier.network.parameters()]
+    copy = made._replica
+    made._optimiser = Optimiser(
+        "sgd", [piece._replace(states=piece.states[:1]) for piece in copy.pieces], 0.0, 0.0
+    )
+    made._schedule = Schedule("sgd", 1.0, 128, 10, 0, "constant")
+    train(world, images, made, order, 1)
+    loader.close()
+    torch.manual_seed(0)
+    alone = build(SPEC).to(torch.float64)
+    read = images.reader.read(images.items)
+    pixels = torch.from_numpy(read.pixels[..., 0] / 255.0)[:, None]
+    logits = alone((pixels - PREPROCESSING.mean[0]) / PREPROCESSING.deviation[0])
+    cross_entropy(logits, torch.from_numpy(images.labels[read.kept]), label_smoothing=0.1).backward()
+    for was, now, truth in zip(before, classifier.network.parameters(), alone.parameters(), strict=True):
+        assert truth.grad is not None
+        assert ((was - now) - truth.grad).norm() <= 1e-10 * max(truth.grad.norm(), 1e-3)
+
+
+def test_too_many_unusable_images_stop_all_ranks(world: World) -> None:
+    images = catalogue(61, Damaged)
+    made, _, loader, order = trainer(world, images, 16, max_corrupt=0.05)
+    with pytest.raises(AgreedError, match="of 61 training images cannot be used"):
+        train(world, images, made, order, 1)
+    loader.close()
+
+
+def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(world: World) -> None:
+    orders = []
+    for ranks in (1, 2, 3, 5):
+        order = Order(47, 10, ranks, 3)
+        epoch = order.epoch(2)
+        parts = [[epoch[order.share(step, rank)] for rank in range(ranks)] for step in range(order.steps)]
+        assert [sum(map(len, step)) for step in parts] == [order.step_size(s) for s in range(order.steps)]
+        assert max(max(map(len, step)) - min(map(len, step)) for step in parts) <= 1
+        orders.append([np.sort(np.concatenate(step)).tolist() for step in parts])
+    assert all(each == orders[0] for each in orders)  # a step is the same images for any number of ranks
+    assert sorted(number for step in orders[0] for number in step) == list(range(47))
+    assert not np.array_equal(Order(47, 10, 1, 3).epoch(0), Order(47, 10, 1, 3).epoch(1))
+    assert not np.array_equal(Order(47, 10, 1, 3).epoch(0), Order(47, 10, 1, 4).epoch(0))
+
+
+def test_only_a_ranks_own_names_are_dealt_out(world: World) -> None:
+    images = catalogue(30)
+    order = Order(30, 7, world.size, 0)
+    shares = deal(world, order, images if world.is_root else None, np.arange(30) if world.is_root else None, 4, 2)
+    assert len(shares) == order.steps - 2
+    expected = [order.epoch(4)[order.share(step, world.rank)] for step in range(2, order.steps)]
+    for share, numbers in zip(shares, expected, strict=True):
+        assert np.array_equal(share.numbers, numbers)
+        assert np.array_equal(share.labels, numbers % 3)
+
+
+def test_scores_are_those_of_one_rank_alone(world: World) -> None:
+    images = catalogue(61, Damaged)
+    _, classifier, loader, _ = trainer(world, images, 16)
+    found = []
+    for ranks in (world, World(MPI.COMM_SELF)):
+        order = Order(61, 8, ranks.size, None)
+        numbers = np.arange(61) if ranks.is_root else None
+        shares = deal(ranks, order, images if ranks.is_root else None, numbers)
+        found.append(evaluate(ranks, classifier, loader, shares, lambda _: None))
+    loader.close()
+    (together, skipped), (alone, skipped_alone) = found
+    assert sorted(skipped) == sorted(skipped_alone)
+    assert alone is not None
+    if world.is_root:
+        assert together is not None
+        assert together.loss == pytest.approx(alone.loss, rel=1e-12)
+        assert together.evaluation.near == alone.evaluation.near == 61 - len(skipped)
+        assert np.array_equal(together.evaluation.confusion.counts, alone.evaluation.confusion.counts)
+        assert [m.name for m in together.evaluation.mistakes] == [m.name for m in alone.evaluation.mistakes]
+
+
+def test_running_averages_are_averaged_over_the_ranks_that_saw_images(world: World) -> None:
+    images = catalogue(24)
+    made, classifier, loader, _ = trainer(world, images, 24, SPEC._replace(batch_norm=True))
+    norm = next(m for m in classifier.network.modules() if isinstance(m, nn.BatchNorm2d))
+    norm.running_mean.fill_(world.rank)
+    made.progress.images = [rank + 1 for rank in range(world.size)]
+    made.average_buffers()
+    ranks = np.arange(world.size)
+    assert norm.running_mean[0].item() == pytest.approx(np.average(ranks, weights=ranks + 1))
+    loader.close()
+
+
+def test_one_image_is_enough_for_a_network_that_normalises_by_batch(world: World) -> None:
+    """ResNet-18 ends at 1×1 pixels here: of a single image, batch norm would refuse to take the variance."""
+    spec = NetworkSpec("resnet18", 3, 8, 8, 3)
+    images = catalogue(world.size + 1)
+    made, _, loader, order = trainer(world, images, world.size, spec)
+    made._classifier.preprocessing = Preprocessing.for_channels(PixelFormat(), 3)
+    assert made._fragile
+    numbers = np.arange(len(images)) if world.is_root else None
+    shares = deal(world, order, images if world.is_root else None, numbers)
+    assert {len(share.labels) for share in shares} <= {0, 1}
+    made.epoch(shares, None, lambda: None, lambda _: None)
+    loader.close()
+    assert made.progress.step == order.steps
+
+
+def test_a_cache_is_filled_by_all_ranks_and_read_by_all(world: World) -> None:
+    images = catalogue(40, Damaged)
+    for budget, kept in ((1 << 20, 40), (65 * 10, 10), (10, 0)):
+        cache = PixelCache(world.machine(), 40, images.reader.shape, budget)
+        loader = Loader(images.reader, 2, cache)
+        plain = Loader(images.reader, 1)
+        order = Order(40, 8, world.size, 1)
+        for epoch in range(3):
+            numbers = np.arange(40) if world.is_root else None
+            shares = deal(world, order, images if world.is_root else None, numbers, epoch)
+            for found, truth in zip(loader.batches(shares), plain.batches(shares), strict=True):
+                assert np.array_equal(found.pixels, truth.pixels)
+                assert np.array_equal(found.labels, truth.labels)
+                assert np.array_equal(found.items, truth.items)
+                assert found.skipped == truth.skipped
+            world.meet()
+        cache.begin_pass()
+        usable = np.arange(40) % 7 != 3
+        assert np.array_equal(cache.known(np.arange(40)), usable & (np.arange(40) < kept))
+        loader.close()
+        plain.close()
+
+
+FLAGS = ["--limit", "150", "--global-batch", "24", "--quiet", "--device", "cpu"]
+
+
+def run(world: World, folder: Path, flags: Sequence[str], epochs: int, total: int = 3) -> TrainingRun:
+    where = [] if "--resume" in flags else ["--out", str(folder)]
+    made = TrainingRun(world, [*FLAGS, *flags, "--epochs", str(total), *where])
+    for _, epoch in zip(range(epochs), made.epochs(), strict=False):
+        made.train(epoch)
+        made.validate()
+        made.end_epoch()
+    return made
+
+
+def last(world: World, folder: Path) -> Checkpoint:
+    """The last checkpoint of rank 0's folder, on all ranks."""
+    path = world.at_root(lambda: folder / LAST)
+    world.meet()
+    return Checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--no-batch-norm"], ["--no-batch-norm", "--augment", "crop,flip", "--optimiser", "sgd"]],
+    ids=["plain", "augmented"],
+)
+def test_a_run_learns_what_one_rank_alone_learns(world: World, tmp_path: Path, flags: list[str]) -> None:
+    folder = world.at_root(lambda: tmp_path)
+    run(world, folder / "together", flags, 3)
+    together = last(world, folder / "together")
+    if world.is_root:
+        run(World(MPI.COMM_SELF), folder / "alone", flags, 3)
+        alone = Checkpoint.load(folder / "alone" / LAST)
+        for name, truth in alone.parameters.items():
+            assert (together.parameters[name] - truth).norm() <= 1e-5 * max(1e-2, truth.norm())
+        assert together.progress.history[-1]["validation_accuracy"] == pytest.approx(
+            alone.progress.history[-1]["validation_accuracy"], abs=0.04
+        )
+    world.meet()
+
+
+@pytest.mark.parametrize("flags", [["--augment", "crop"], ["--no-batch-norm", "--optimiser", "sgd"]])
+def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
+    world: World, tmp_path: Path, flags: list[str]
+) -> None:
+    folder = world.at_root(lambda: tmp_path)
+    run(world, folder / "whole", flags, 3)
+    half = run(world, folder / "half", flags, 1)
+    # in the middle of the second epoch, after two of its steps
+    shares = deal(world, half._order, *half._images(validation=False), 1)
+    half._trainer.epoch(shares[:2], half._augmentation, lambda: None, lambda _: None)
+    half._save()
+    half._loader.close()
+    again = TrainingRun(world, ["--resume", str(folder / "half"), "--quiet", "--device", "cpu"])
+    assert again._trainer.progress.step == 2
+    for epoch in again.epochs():
+        again.train(epoch)
+        again.validate()
+        again.end_epoch()
+    whole, resumed = last(world, folder / "whole"), last(world, folder / "half")
+    for kind in ("parameters", "buffers"):
+        for name, truth in getattr(whole, kind).items():
+            assert torch.equal(getattr(resumed, kind)[name], truth)
+    for state, vectors in whole.optimiser.items():
+        assert all(torch.equal(resumed.optimiser[state][name], vector) for name, vector in vectors.items())
+    assert resumed.progress.updates == whole.progress.updates
+    assert [e["accuracy"] for e in resumed.progress.history] == [e["accuracy"] for e in whole.progress.history]
+    assert (folder / "half" / BEST).exists()
+    world.meet()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--grey"], None),
+        (["--image-size", "12"], "its network is NetworkSpec"),
+        (["--network", "resnet18"], "its network is NetworkSpec"),
+        (["--optimiser", "sgd"], "--optimiser sgd: the run to go on with has another"),
+        (["--data", "folder:IMAGES"], "it knows 10 classes"),
+    ],
+)
+def test_another_network_or_other_classes_are_told(
+    world: World, tmp_path: Path, folder_of_images: Path, flags: list[str], said: str | None
+) -> None:
+    folder, images = world.at_root(lambda: (tmp_path, folder_of_images))
+    if said is None:
+        run(world, folder / "run", [], 1)._loader.close()
+        TrainingRun(world, ["--resume", str(folder / "run"), "--quiet", *flags])
+        return
+    if world.is_root:
+        alone = World(MPI.COMM_SELF)
+        run(alone, folder / "run", [], 1)._loader.close()
+        words = [word.replace("IMAGES", str(images)) for word in flags]
+        with pytest.raises(InputError, match=said):
+            TrainingRun(alone, ["--resume", str(folder / "run"), "--quiet", *words])
+    world.meet()
