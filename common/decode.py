@@ -19,6 +19,9 @@ from common.arrays import Pixels
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
+# Pillow warns of odd metadata; only pixels matter here. Once and for all, because threads decode side by side.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 MAX_PIXELS = 64_000_000
 """Width times height above which a file is refused from its header, before any pixel is allocated."""
 
@@ -109,15 +112,13 @@ def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
         UndecodableImageError: something does.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata; only pixels matter here
-            with Image.open(file, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS:
-                    raise UndecodableImageError(
-                        f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed"
-                    )
-                yield image
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise UndecodableImageError(
+                    f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed"
+                )
+            yield image
     except UndecodableImageError:
         raise
     # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,

@@ -39,6 +39,9 @@ PIECE_BYTES = 64 << 20
 SPIN_S, SHORTEST_NAP_S, LONGEST_NAP_S = 0.002, 0.00001, 0.005
 """How long a rank polls without a pause where it has a core of its own, and its pauses after that."""
 
+MOVING_NAP_S = 0.0002
+"""The longest pause from a message that is on its way: many MPIs move it only when they are asked about it."""
+
 
 class AgreedError(InputError):
     """Wrong input that every rank has been told of."""
@@ -228,13 +231,13 @@ class World:
         """Add up the ranks' contiguous arrays, in place on every rank."""
         with self._together():
             for piece in self._pieces(array):
-                self._poll(self._communicator.Iallreduce(MPI.IN_PLACE, piece).Test)
+                self._poll(self._communicator.Iallreduce(MPI.IN_PLACE, piece).Test, MOVING_NAP_S)
 
     def broadcast(self, array: NDArray[Any], root: int) -> None:
         """Copy one rank's contiguous array into the others' of the same shape."""
         with self._together():
             for piece in self._pieces(array):
-                self._poll(self._communicator.Ibcast(piece, root).Test)
+                self._poll(self._communicator.Ibcast(piece, root).Test, MOVING_NAP_S)
 
     def share(self, array: NDArray[Any]) -> None:
         """Complete a contiguous array of which each rank has filled its own of `size` parts of even length."""
@@ -244,7 +247,7 @@ class World:
             raise ValueError(f"{len(flat)} items are not {self.size} even parts")
         if self.size * self._piece_bytes >= array.nbytes:
             with self._together():
-                self._poll(self._communicator.Iallgather(MPI.IN_PLACE, flat).Test)
+                self._poll(self._communicator.Iallgather(MPI.IN_PLACE, flat).Test, MOVING_NAP_S)
             return
         for rank in range(self.size):
             self.broadcast(flat[rank * part : (rank + 1) * part], rank)
@@ -266,7 +269,7 @@ class World:
     def complete(self, begun: Begun, communicating: bool = False) -> None:
         """Wait until it is done, which counts as waiting for others or as communicating."""
         started = time.perf_counter()
-        self._poll(begun.done)
+        self._poll(begun.done, MOVING_NAP_S if communicating else LONGEST_NAP_S)
         seconds = time.perf_counter() - started
         if communicating:
             self.spent.communicating += seconds
@@ -307,13 +310,13 @@ class World:
         self.spent.waiting += met - started
         self.spent.communicating += time.perf_counter() - met
 
-    def _poll(self, ready: Callable[[], T]) -> T:
+    def _poll(self, ready: Callable[[], T], longest_nap_s: float = LONGEST_NAP_S) -> T:
         """Ask until the answer is yes: at once, then at growing intervals, so that others may have the core."""
         started = time.perf_counter()
         while not (answer := ready()):
             waiting = time.perf_counter() - started
             if waiting >= self._spin_s:
-                time.sleep(min(max(waiting / 8, SHORTEST_NAP_S), LONGEST_NAP_S))
+                time.sleep(min(max(waiting / 8, SHORTEST_NAP_S), longest_nap_s))
         return answer
 
     def _pieces(self, array: Any) -> Iterator[Any]:

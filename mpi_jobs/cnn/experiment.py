@@ -97,7 +97,8 @@ class TrainingRun:
             arguments.optimiser, arguments.lr, self._order.batch, arguments.epochs * steps,
             math.ceil(arguments.warm_up * steps), arguments.schedule,
         )  # fmt: skip
-        self._loader = Loader(facts.reader, arguments.decoders, self._make_cache())
+        self._decoders: int = arguments.decoders or self._threads
+        self._loader = Loader(facts.reader, self._decoders, self._make_cache())
         self._trainer = Trainer(
             world, self.classifier, self._replica, optimiser, self._schedule, self._order, self._loader,
             TrainingSettings(
@@ -260,7 +261,7 @@ class TrainingRun:
             self._replica.fill(self._replica.values, best.parameters if best else None)
             self._fill_buffers(best.buffers if best else {}, best.progress.images if best else [])
             images = self._root.test.catalogue if self._root else None
-            loader = Loader(facts.test_reader, self.arguments.decoders)
+            loader = Loader(facts.test_reader, self._decoders)
             numbers = np.arange(facts.n_test) if self._root else None
             self._tested = self._score(loader, images, numbers, facts.n_test, "test")
             loader.close()

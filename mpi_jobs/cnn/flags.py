@@ -107,8 +107,9 @@ def _rank_flags(group: argparse._ActionsContainer) -> None:
         help="of each rank (default: the cores of a machine, shared out among its ranks)",
     )  # fmt: skip
     group.add_argument(
-        "--decoders", metavar="T", type=positive_integer, default=2, help="threads of each rank that decode images"
-    )
+        "--decoders", metavar="T", type=positive_integer,
+        help="threads of each rank that decode images (default: as many as --threads)",
+    )  # fmt: skip
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one"
     )

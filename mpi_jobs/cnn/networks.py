@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
 from common.errors import InputError
 
 SMALL = "small"

@@ -86,7 +86,9 @@ class Preprocessing:
         Returns:
             (n, channels, height, width), in memory a pixel's channels side by side.
         """
-        raw = torch.from_numpy(pixels)
+        raw = torch.from_numpy(
+            np.require(pixels, requirements=["C", "W"])
+        )  # torch warns of what it cannot write to
         if device.type == "cuda":
             raw = raw.pin_memory().to(device, non_blocking=True)
         # x/255 normalised is x·scale + shift

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -331,3 +332,47 @@ def test_another_network_or_other_classes_are_told(
         with pytest.raises(InputError, match=said):
             TrainingRun(alone, ["--resume", str(folder / "run"), "--quiet", *words])
     world.meet()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--network", "resnet81"], "--network resnet81: no such network; use one of small, alexnet"),
+        (["--network", "alexnet"], "cannot take images of 8x8"),
+        (["--image-size", "3"], "too small for this network"),
+        (["--data", "parquet:table"], "train_cnn.py reads digits, mnist, folder:PATH, herbarium:PATH"),
+        (["--weights", "nowhere.pt"], "nowhere.pt: no such file"),
+        (["--weights", __file__], "no file of torch's"),
+        (["--resume", "nowhere"], "a run has one from its first epoch on"),
+        (["--resume", ".", "--out", "new"], "no --out, no --weights"),
+        (["--device", "cuda"], "--device cuda: torch sees no GPU here"),
+    ],
+)
+def test_wrong_input_is_told_on_every_rank(world: World, tmp_path: Path, flags: list[str], said: str) -> None:
+    if "cuda" in flags and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(AgreedError, match=re.escape(said)):
+        TrainingRun(world, [*flags, "--quiet", *([] if "--resume" in flags else ["--out", str(tmp_path / "run")])])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--augment", "blur"], "'blur' is none of flip, crop"),
+        (["--label-smoothing", "1"], "is not a number from 0 to below 1"),
+        (["--lr", "0"], "'0' is not a number above 0"),
+        (["--image-size", "9999"], "'9999' is more than 4096"),
+    ],
+)
+def test_wrong_flags_are_one_line(
+    world: World, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        TrainingRun(world, flags)
+    assert (said in capsys.readouterr().err) == world.is_root
+
+
+def test_a_network_that_diverges_is_told(world: World, tmp_path: Path) -> None:
+    with pytest.raises(AgreedError, match="the network has diverged; lower --lr"):
+        run(world, tmp_path, ["--lr", "1e9", "--optimiser", "sgd", "--warm-up", "0"], 3)

@@ -1,0 +1,285 @@
+"""train_cnn.py as users run it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.console import INTERRUPTED
+from common.errors import InputError
+from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
+from tests.conftest import DATA, MPIS, ROOT, command, metrics_of, mpiexec
+from tests.mpi_jobs.disturbed import Job
+
+JOB = ROOT / "mpi_jobs" / "train_cnn.py"
+
+
+def test_digits_as_typed(tmp_path: Path) -> None:
+    done = mpiexec(4, JOB, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == 23
+    report = Path(lines[-1].removeprefix("report: "))
+    record = metrics_of(report.parent)
+    assert record["test_accuracy"] >= 0.97
+    assert record["workers"] == len(record["ranks"]) == 4
+    assert sum(rank["images"] for rank in record["ranks"]) == 20 * record["images"]["train"]
+    assert record["best_epoch"] == 1 + int(np.argmax([e["validation_accuracy"] for e in record["epochs"]]))
+    assert {"loss", "accuracy", "validation_accuracy", "macro_f1", "seconds", "images_per_second"} <= set(
+        record["epochs"][0]
+    )
+    page = report.read_text()
+    assert 'id="history"' in page
+    assert 'id="ranks"' in page
+    assert {path.name for path in report.parent.iterdir()} == {
+        "report.html", "metrics.json", "figures", LAST, BEST,
+    }  # fmt: skip
+
+
+@pytest.mark.hands
+def test_hands_from_a_folder_and_as_a_herbarium(tmp_path: Path) -> None:
+    made = command(
+        "python", "-m", "common.datasets.make_herbarium", f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path,
+        PYTHONPATH=str(ROOT),
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    for data in (f"folder:{DATA / 'hands'}", "herbarium:herbarium"):
+        out = tmp_path / "runs" / data.partition(":")[0]
+        flags = ["--data", data, "--image-size", "64", "--augment", "crop", "--epochs", "15", "--out", out]
+        done = mpiexec(2, JOB, *flags, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        record = metrics_of(out)
+        assert record["shape"] == [64, 64, 3]
+        assert record["test_accuracy"] >= 0.9
+
+
+@pytest.mark.mnist
+def test_mnist_in_two_epochs(tmp_path: Path) -> None:
+    done = mpiexec(2, JOB, "--data", "mnist", "--epochs", "2", "--out", "run", "--tensorboard", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.985
+    events = list((tmp_path / "run" / "tensorboard").glob("events.*"))
+    assert len(events) == 2
+    assert min(path.stat().st_size for path in events) > 100
+
+
+def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Path, folder_of_images: Path) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    weights = models.resnet18(num_classes=7).state_dict()
+    torch.save(weights, tmp_path / "weights.pt")
+    flags = [
+        "--data",
+        f"folder:{folder_of_images}",
+        "--image-size",
+        "32",
+        "--network",
+        "resnet18",
+        "--epochs",
+        "2",
+    ]
+    flags += ["--label-smoothing", "0.1", "--weight-decay", "0.01", "--optimiser", "sgd", "--augment", "flip,crop"]
+    done = mpiexec(2, JOB, *flags, "--weights", "weights.pt", "--lr", "1e-9", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "weights.pt has no weights that fit fc.weight, fc.bias: these start at random" in done.stdout
+    last = Checkpoint.load(tmp_path / "run" / LAST)
+    assert torch.allclose(last.parameters["conv1.weight"], weights["conv1.weight"], atol=1e-4)
+    assert last.parameters["fc.weight"].shape == (3, 512)
+
+
+@pytest.fixture
+def damaged(folder_of_images: Path) -> Path:
+    """Sixty images, of which one is truncated, one empty, one of another kind and one gone after it was listed."""
+    whole = (folder_of_images / "ash" / "00.png").read_bytes()
+    (folder_of_images / "ash" / "03.png").write_bytes(whole[:200])
+    (folder_of_images / "beech" / "05.png").write_bytes(b"")
+    (folder_of_images / "beech" / "07.png").write_bytes(b"GIF89a" + bytes(50))
+    (folder_of_images / "cedar" / "09.png").unlink()
+    (folder_of_images / "cedar" / "09.png").symlink_to("nowhere.png")
+    return folder_of_images
+
+
+def test_unusable_images_are_skipped_counted_and_listed(tmp_path: Path, damaged: Path) -> None:
+    flags = ["--data", f"folder:{damaged}", "--image-size", "16", "--epochs", "2", "--batch", "4", "--out", "run"]
+    done = mpiexec(3, JOB, *flags, "--max-corrupt", "0.5", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "4 images were skipped" in done.stderr
+    assert metrics_of(tmp_path / "run")["images"]["skipped"] == 4
+    listed = (tmp_path / "run" / "skipped.csv").read_text()
+    assert [line.partition(",")[0] for line in listed.splitlines()] == [
+        "name", "ash/03.png", "beech/05.png", "beech/07.png", "cedar/09.png",
+    ]  # fmt: skip
+    assert 'id="skipped"' in (tmp_path / "run" / "report.html").read_text()
+    stopped = mpiexec(3, JOB, *flags[:-1], "stopped", cwd=tmp_path)
+    assert stopped.returncode == 2
+    assert "images cannot be used, more than --max-corrupt 0.01 allows" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert not (tmp_path / "stopped").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--batch", "4", "--global-batch", "8"], "not allowed with argument"),
+        (["--resume", str(JOB)], "no file of torch's"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
+    """That other wrong input is told on every rank is tested on every rank."""
+    done = mpiexec(2, JOB, *flags, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = mpiexec(3, JOB, *LONG, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+LONG = [
+    "--epochs",
+    "15",
+    "--batch",
+    "4",
+    "--limit",
+    "400",
+    "--augment",
+    "crop",
+    "--checkpoint-minutes",
+    "0.001",
+    "--out",
+    "run",
+]
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturbed: Path) -> None:
+    job = Job(tmp_path, ["train_cnn.py", *LONG], "mpich")
+    job.wait_for((tmp_path / "run" / LAST).exists)
+    moment = os.urandom(1)[0] / 255
+    job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 6 * moment)
+    code, _ = job.disturb(lambda ranks: os.kill(ranks[1], signal.SIGKILL))
+    assert code != 0
+    killed = Checkpoint.load(tmp_path / "run" / LAST).progress
+    assert killed.epoch < 15
+    done = mpiexec(3, JOB, "--resume", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0].startswith("going on with ")
+    whole, resumed = Checkpoint.load(undisturbed / LAST), Checkpoint.load(tmp_path / "run" / LAST)
+    for name, truth in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], truth), f"{name}, killed in epoch {killed.epoch}"
+    assert metrics_of(tmp_path / "run")["test_accuracy"] == metrics_of(undisturbed)["test_accuracy"]
+    again = mpiexec(1, JOB, "--resume", "run", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "all of its 15 epochs are done; --epochs N for more" in again.stderr
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_says_what_differs(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "16", "--weight-decay", "0.1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "going on with epoch 16 of 16"
+    assert lines[1].startswith(
+        "what differs from before: 2 ranks instead of 3, which share the 12 images of a step"
+    )
+    assert "what differs from before: --epochs 16 instead of 15" in lines
+    assert "what differs from before: --weight-decay 0.1 instead of 0.0" in lines
+    assert len(metrics_of(undisturbed)["epochs"]) == 16
+
+
+@pytest.mark.parametrize("mpi", MPIS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(lambda job, _: job.process.send_signal(signal.SIGINT), id="interrupted"),
+        pytest.param(lambda _, ranks: os.kill(ranks[0], signal.SIGKILL), id="killed"),
+    ],
+)
+def test_the_last_checkpoint_is_whole_however_it_ends(
+    tmp_path: Path, mpi: str, how: Callable[[Job, list[int]], None]
+) -> None:
+    job = Job(tmp_path, ["train_cnn.py", "--epochs", "10000", "--out", "run"], mpi)
+    job.wait_for(lambda: (tmp_path / "run" / LAST).exists() and job.ranks())
+    code, output = job.disturb(lambda ranks: how(job, ranks))
+    assert code != 0
+    assert "Traceback" not in output
+    progress = Checkpoint.load(tmp_path / "run" / LAST).progress
+    assert len(progress.history) == progress.epoch > 0
+    assert Checkpoint.load(tmp_path / "run" / BEST).progress.best == len(
+        Checkpoint.load(tmp_path / "run" / BEST).progress.history
+    ) - 1  # fmt: skip
+    if code == INTERRUPTED:
+        assert f"--resume {tmp_path / 'run'} goes on after epoch" in output
+
+
+def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path: Path, undisturbed: Path) -> None:
+    checkpoint = Checkpoint.load(undisturbed / LAST)
+    checkpoint.save(tmp_path / LAST)
+    before = (tmp_path / LAST).read_bytes()
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # writes fail, as on a full disk
+        with pytest.raises(InputError, match=r"cannot be written .*; the one before is still there"):
+            checkpoint.save(tmp_path / LAST)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / LAST).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [LAST]
+
+
+def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+            return exec, ("raise SystemExit('it ran')",)
+
+    torch.save({"format": Evil()}, tmp_path / LAST)
+    with pytest.raises(InputError, match="or one that holds more than weights"):
+        Checkpoint.load(tmp_path / LAST)
+
+
+def test_a_checkpoint_knows_what_images_go_through(undisturbed: Path) -> None:
+    checkpoint = Checkpoint.load(undisturbed / BEST)
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
+    batch = checkpoint.preprocessing.tensor(pixels, torch.device("cpu"), torch.float64)
+    assert batch.shape == (1, 1, 8, 8)
+    assert batch[0, 0, 2, 3].item() == pytest.approx((19 / 255 - 0.459) / 0.226)
+
+
+def test_photographs_are_resized_and_cropped_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision import transforms
+
+    from common.decode import PixelFormat, decode
+    from mpi_jobs.cnn.preprocessing import Preprocessing
+
+    rng = np.random.default_rng(0)
+    published = transforms.Compose([
+        transforms.Resize(224), transforms.CenterCrop(224), transforms.ToTensor(),
+        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ])  # fmt: skip
+    ours = Preprocessing.for_channels(PixelFormat((224, 224), crop=True), 3)
+    for height, width in ((667, 1000), (1000, 667), (300, 1334), (224, 224), (100, 101), (671, 447)):
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / "image.png")
+        with Image.open(tmp_path / "image.png") as image:
+            truth = published(image)
+        pixels = decode((tmp_path / "image.png").read_bytes(), ours.form)
+        found = ours.tensor(pixels[None], torch.device("cpu"), torch.float32)[0]
+        assert torch.allclose(found, truth, atol=1e-5), (height, width)
