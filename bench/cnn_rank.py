@@ -143,7 +143,7 @@ class Bench:
         return step
 
     def seconds(self, step: Step, steps: int) -> float:
-        """Seconds a step, of the slowest rank; the first, which finds others' things in the caches, does not count.
+        """Seconds a step, of the slowest rank; the first, which finds others' things in caches, is left out.
 
         Args:
             step: takes one.

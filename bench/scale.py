@@ -33,6 +33,7 @@ from common.ridge.model import RidgeModel
 
 SIZES = (125_000, 250_000, 500_000, 1_000_000, 2_000_000)
 SMALL = 500_000
+REPEATS = 3
 BARE_ROWS = 8192
 FIGURE = Path(__file__).parent / "results" / "scale.png"
 SUBMIT = ("--driver-memory", "1g", "--executor-memory", "2g")
@@ -100,12 +101,12 @@ def measure_on(master: str, folder: Path) -> dict[str, Any]:
         say(submit(master, str(BENCH / "images.py"), place, "--images", str(n)))
     say("a fresh driver for each size")
     driver = str(BENCH / "scale_driver.py")
-    cold = {n: json.loads(submit(master, driver, big, small, "-", str(n))) for n in SIZES}
+    cold = {n: json.loads(submit(master, driver, big, small, "-", "1", str(n))) for n in SIZES}
     gram = str(BENCH.parent / "spark_jobs" / "gram.py")
     submit(master, gram, "--data", f"parquet:{small}", "--out", model, "--quiet")
     say("warm executors")
     bare, scoring = [bare_product_rate()], [bare_scoring_rate(RidgeModel.load(Path(model)))]
-    warm = json.loads(submit(master, driver, big, small, model, *map(str, SIZES)))
+    warm = json.loads(submit(master, driver, big, small, model, str(REPEATS), *map(str, SIZES)))
     bare.append(bare_product_rate())
     scoring.append(bare_scoring_rate(RidgeModel.load(Path(model))))
     return {"cold": cold, "bare": bare, "bare_scoring": scoring, **warm}

@@ -33,7 +33,6 @@ from spark_jobs.process import settle
 from spark_jobs.session import configuration, wait_for_executors
 
 RULE = FoldRule(None, 0.2)
-REPEATS = 3
 PREDICTIONS = 7
 BATCH = 8192
 
@@ -104,7 +103,7 @@ def pixels_of_records(records: Iterable[Row]) -> Iterator[int]:
         yield np.stack([np.frombuffer(record.pixels, np.uint8) for record in batch]).size
 
 
-def compare_paths(session: SparkSession, table: Table) -> dict[str, dict[str, list[float]]]:
+def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str, dict[str, list[float]]]:
     """Ways to bring pixels to Python as arrays, and to the same moments; and a check that they are the same."""
     images = TableImages(table, RULE, "train")
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
@@ -129,8 +128,8 @@ def compare_paths(session: SparkSession, table: Table) -> dict[str, dict[str, li
     def pixels_in_records() -> None:
         arrived["records"] = frame.rdd.mapPartitions(pixels_of_records).sum()
 
-    delivered = interleaved({"table": our_pixels, "records": pixels_in_records}, REPEATS)
-    summed = interleaved({"table": ours, "mapInArrow": in_arrow, "records": of_records}, REPEATS)
+    delivered = interleaved({"table": our_pixels, "records": pixels_in_records}, repeats)
+    summed = interleaved({"table": ours, "mapInArrow": in_arrow, "records": of_records}, repeats)
     if arrived["table"] != arrived["records"]:
         raise AssertionError("other pixels arrived")
     for other in ("mapInArrow", "records"):
@@ -146,22 +145,22 @@ def predictions(table: str, model: str) -> list[dict[str, Any]]:
     return [run(predict.main, *words) for _ in range(PREDICTIONS + 1)][1:]
 
 
-def warm(big: str, small: str, model: str, sizes: list[int]) -> dict[str, Any]:
-    """Everything that is measured on warm executors."""
+def warm(big: str, small: str, model: str, repeats: int, sizes: list[int]) -> dict[str, Any]:
+    """Everything that is measured on warm executors, so often."""
     session = SparkSession.builder.config(conf=configuration("scale", live=False)).getOrCreate()
     wait_for_executors(session.sparkContext)
     fit(big, sizes[0])
     fits = {}
     for size in sizes:
-        every = [fit(big, size) for _ in range(REPEATS)]
-        fits[size] = sorted(every, key=work)[REPEATS // 2]
+        every = [fit(big, size) for _ in range(repeats)]
+        fits[size] = sorted(every, key=work)[repeats // 2]
     most = sizes[-1]
-    folds = [(work(fit(big, most)), work(fit(big, most, "--folds", "5"))) for _ in range(REPEATS)]
+    folds = [(work(fit(big, most)), work(fit(big, most, "--folds", "5"))) for _ in range(repeats)]
     measured = {
         "cores": session.sparkContext.defaultParallelism,
         "fits": {size: {"seconds": metrics["seconds"], "work": work(metrics)} for size, metrics in fits.items()},
         "five_folds": statistics.median(five / one for one, five in folds),
-        "paths": compare_paths(session, Table.open(Storage.at(small))),
+        "paths": compare_paths(session, Table.open(Storage.at(small)), repeats),
         "predictions": [
             (made["images"]["predicted"], made["seconds"]["predict"]) for made in predictions(small, model)
         ],
@@ -172,12 +171,12 @@ def warm(big: str, small: str, model: str, sizes: list[int]) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, and print what was found."""
-    big, small, model, *sizes = sys.argv[1:]
+    big, small, model, repeats, *sizes = sys.argv[1:]
     if model == "-":
         metrics = fit(big, int(sizes[0]))
         found: dict[str, Any] = {"peaks": peaks(), "seconds": metrics["seconds"]}
     else:
-        found = warm(big, small, model, [int(size) for size in sizes])
+        found = warm(big, small, model, int(repeats), [int(size) for size in sizes])
     print(json.dumps(found))
     return 0
 

@@ -191,7 +191,8 @@ def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tupl
 
 @pytest.mark.hands
 def test_hand_photographs(spark: Any, tmp_path: Path, data_root: Path) -> None:
-    metrics = run_all(tmp_path, "--data", f"folder:{data_root / 'hands'}", "--size", "40x60", "--grey")
+    data = f"folder:{data_root / 'hands'}"
+    metrics = run_all(tmp_path, "--data", data, "--size", "40x60", "--grey", "--lambdas", "2:4:3")
     assert metrics["test_accuracy"] >= 0.68
     assert metrics["shape"] == [40, 60, 1]
     assert len(metrics["classes"]) == 10
