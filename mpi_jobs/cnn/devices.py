@@ -20,9 +20,11 @@ def find_device(world: World, wanted: str, bf16: bool) -> torch.device:
         AgreedError: a rank has no such device.
     """
     device = torch.device("cpu")
-    if wanted != "cpu" and torch.cuda.is_available():
-        device = torch.device("cuda", world.machine().rank % torch.cuda.device_count())
-        torch.cuda.set_device(device)
+    if wanted != "cpu":
+        place = world.machine().rank
+        if torch.cuda.is_available():
+            device = torch.device("cuda", place % torch.cuda.device_count())
+            torch.cuda.set_device(device)
 
     def check() -> None:
         if wanted == "cuda" and device.type != "cuda":

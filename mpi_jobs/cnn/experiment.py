@@ -29,7 +29,7 @@ from mpi_jobs.cnn.optimisers import STATES, Optimiser, Schedule
 from mpi_jobs.cnn.order import Order, deal
 from mpi_jobs.cnn.preprocessing import Augmentation
 from mpi_jobs.cnn.results import Results, write_results
-from mpi_jobs.cnn.scalars import write_scalars
+from mpi_jobs.cnn.scalars import Scalars
 from mpi_jobs.cnn.training import Score, Trainer, TrainingSettings, evaluate
 from mpi_jobs.world import World
 
@@ -60,6 +60,7 @@ class TrainingRun:
         self._tested: Score | None = None
         self._validated: Score | None = None
         self._skipped: dict[str, Skipped] = {}
+        self._scalars: Scalars | None = None
         self._assemble()
         self._restore()
         for note in asked.notes if asked else ():
@@ -143,6 +144,8 @@ class TrainingRun:
         if world.is_root and going_on.step != progress.step:
             self._console.say(f"epoch {progress.epoch + 1} begins again: its steps are not those of before")
         self._trainer.resume(going_on)
+        if self._root is not None:
+            self._root.checkpoint = None  # three times the parameters
 
     def _vectors(self, name: str) -> dict[str, torch.Tensor]:
         checkpoint = self._opened.checkpoint
@@ -207,7 +210,13 @@ class TrainingRun:
         with self._console.bar(n // self._world.size, "img", what, show=False) as advance:
             score, skipped = evaluate(self._world, self.classifier, loader, shares, advance)
         self._skipped |= {image.name: image for image in skipped}
-        self._world.at_root(lambda: check_unusable(skipped, n, what, self.arguments.max_corrupt))
+
+        def check() -> None:
+            check_unusable(skipped, n, what, self.arguments.max_corrupt)
+            if score is None:
+                raise InputError(f"no usable {what} image is left; mend the images or hold out more")
+
+        self._world.at_root(check)
         return score
 
     def end_epoch(self) -> None:
@@ -226,7 +235,8 @@ class TrainingRun:
                 f"{record['images_per_second']:,.0f} images/s"
             )
             if self.arguments.tensorboard:
-                write_scalars(self._opened.path / "tensorboard", len(history), record)
+                self._scalars = self._scalars or Scalars(self._opened.path / "tensorboard")
+                self._scalars.write(len(history), record)
 
     def _save(self) -> None:
         """Write a checkpoint of all ranks' state."""
@@ -270,10 +280,12 @@ class TrainingRun:
         """Write what was learnt into the run folder and say where its report is.
 
         Raises:
-            AgreedError: no test image was usable, or the folder cannot be written.
+            AgreedError: the folder cannot be written.
         """
         ranks = self._world.gather(self._clock.record(self._trainer.images))
         self._loader.close()
+        if self._scalars is not None:
+            self._scalars.close()
         progress = self._trainer.progress
         unusable = {name: Skipped(name, reason) for name, reason in progress.skipped} | self._skipped
         machinery = {
@@ -285,10 +297,14 @@ class TrainingRun:
             "threads": self._threads,
             "cores": self._world.cores,
         }
-        results = Results(progress, self._tested, sorted(unusable.values()), ranks, machinery)
-        self._world.at_root_only(
-            lambda: write_results(self._opened.path, self.arguments, self.facts, results, self._console)
-        )
+
+        def write() -> None:
+            if self._tested is None:
+                raise ValueError("test() comes first")
+            results = Results(progress, self._tested, sorted(unusable.values()), ranks, machinery)
+            write_results(self._opened.path, self.arguments, self.facts, results, self._console)
+
+        self._world.at_root_only(write)
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
         """Add to an interrupt what is left of the run."""

@@ -18,6 +18,7 @@ Ranks that share no memory are machines of their own: then each bucket is all-re
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -235,8 +236,8 @@ class Replica:
             if self._host is not None:
                 bucket = self.layout.buckets[self._launched]
                 self._host[bucket].copy_(self._own[bucket], non_blocking=True)
-                if self._device.type == "cuda":
-                    self._copied.append(torch.cuda.current_stream().record_event())
+            if self._device.type == "cuda" and self._world.size > 1:
+                self._copied.append(torch.cuda.current_stream().record_event())
             self._meetings.append(self._machine.begin_meeting() if self.shared else None)
             self._launched += 1
         while self._summed < self._launched and self._is_here():
@@ -253,6 +254,7 @@ class Replica:
 
     def _sum(self) -> None:
         """Add up this rank's slice of the next bucket over its neighbours, and begin to over other machines."""
+        started = time.perf_counter()
         own = self._slices[self._summed]
         for start in range(own.start, own.stop, CHUNK) if self.shared else ():
             chunk = slice(start, min(start + CHUNK, own.stop))
@@ -266,6 +268,7 @@ class Replica:
             self._sums.append((own, travels, begun))
         self._meetings.popleft()
         self._summed += 1
+        self._world.spent.communicating += time.perf_counter() - started
 
     def reduce(self) -> None:
         """Wait until the gradients of all ranks are summed, in `pieces`; a rank without images adds nothing."""

@@ -133,6 +133,8 @@ def _told_of_resuming(checkpoint: Checkpoint, arguments: argparse.Namespace, ran
             f"{counted_ranks(ranks)} instead of {checkpoint.ranks}, which share the {arguments.global_batch} "
             "images of a step: sums are rounded in another order, and batch norm sees other images together",
         )
+    if progress.epoch >= arguments.epochs:
+        return ["going on with the test: all epochs are done"]
     return [
         f"going on with {step}epoch {progress.epoch + 1} of {arguments.epochs}",
         *(f"what differs from before: {each}" for each in changed),

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from common.catalogue import Skipped
 from common.console import Console
-from common.errors import InputError
 from common.experiment import command, versions
 from common.runs import write_json, write_skipped, written_into
 from common.training_report import write_training_report
@@ -31,7 +30,7 @@ class Results(NamedTuple):
     """
 
     progress: Progress
-    tested: Score | None
+    tested: Score
     skipped: list[Skipped]
     ranks: list[dict[str, Any]]
     machinery: dict[str, Any]
@@ -43,11 +42,9 @@ def write_results(
     """Write metrics.json, the report and its figures, and say where they are.
 
     Raises:
-        InputError: no test image was usable, or the folder cannot be written.
+        InputError: the folder cannot be written.
     """
     progress, tested, skipped, ranks, machinery = results
-    if tested is None:
-        raise InputError("no usable test image is left; mend the images or use a larger --test")
     confusion = tested.evaluation.confusion
     by_class = confusion.by_class()
     best = progress.history[progress.best]

@@ -19,16 +19,33 @@ NAMES = {
 }
 
 
-def write_scalars(folder: Path, epoch: int, record: Mapping[str, float]) -> None:
-    """Add an epoch's figures.
+class Scalars:
+    """What a run writes for TensorBoard.
 
-    Raises:
-        InputError: they cannot be written.
+    Args:
+        folder: where to.
     """
-    # imported here, because it takes a second, which most runs have no use for
-    from tensorboardX import SummaryWriter
 
-    with written_into(folder), SummaryWriter(str(folder)) as writer:
-        for name, tag in NAMES.items():
-            if name in record:
-                writer.add_scalar(tag, record[name], epoch)
+    def __init__(self, folder: Path) -> None:
+        # imported here, because it takes a second, which most runs have no use for
+        from tensorboardX import SummaryWriter
+
+        self._folder = folder
+        with written_into(folder):
+            self._writer = SummaryWriter(str(folder))
+
+    def write(self, epoch: int, record: Mapping[str, float]) -> None:
+        """Add an epoch's figures.
+
+        Raises:
+            InputError: they cannot be written.
+        """
+        with written_into(self._folder):
+            for name, tag in NAMES.items():
+                if name in record:
+                    self._writer.add_scalar(tag, record[name], epoch)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._writer.close()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from common.catalogue import Skipped
+from common.errors import InputError
 from common.evaluation import Evaluation, judge
 from common.images import Block
 from common.opening import check_unusable
@@ -30,7 +31,7 @@ from mpi_jobs.cnn.networks import needs_two
 from mpi_jobs.cnn.optimisers import Optimiser, Schedule
 from mpi_jobs.cnn.order import Order
 from mpi_jobs.cnn.preprocessing import Augmentation
-from mpi_jobs.world import AgreedError, World
+from mpi_jobs.world import World
 
 
 @dataclass(frozen=True)
@@ -259,7 +260,7 @@ class Trainer:
             score: on the validation images; on rank 0.
 
         Raises:
-            AgreedError: the loss is not a number any more.
+            AgreedError: a loss is not a number any more.
         """
         progress, n = self.progress, max(1, sum(self.progress.images))
         record: dict[str, float] = {
@@ -269,10 +270,6 @@ class Trainer:
             "seconds": progress.seconds,
             "images_per_second": n / progress.seconds,
         }
-        if not np.isfinite(record["loss"]):  # which all ranks see alike
-            raise AgreedError(
-                f"the loss of epoch {progress.epoch + 1} is {record['loss']}: the network has diverged; lower --lr"
-            )
         if score is not None:
             confusion = score.evaluation.confusion
             record |= {
@@ -281,7 +278,17 @@ class Trainer:
                 "validation_top5": score.evaluation.near / max(1, confusion.n),
                 "macro_f1": confusion.by_class().macro_f1(),
             }
-        history = [*progress.history, self._world.at_root(lambda: record)]
+
+        def checked() -> dict[str, float]:
+            for name, value in record.items():
+                if not np.isfinite(value):
+                    raise InputError(
+                        f"the {name.replace('_', ' ')} of epoch {progress.epoch + 1} is {value}: the network has "
+                        "diverged; lower --lr"
+                    )
+            return record
+
+        history = [*progress.history, self._world.at_root(checked)]
         self.progress = self._fresh(
             epoch=progress.epoch + 1, updates=progress.updates, history=history, skipped=progress.skipped
         )

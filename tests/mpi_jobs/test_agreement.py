@@ -1,4 +1,4 @@
-"""One answer: serial, Spark and MPI at any number of ranks."""
+"""One answer: serial, Spark and MPI at any number of ranks; tests/mpi has more of it at a few."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, serial
-from tests.common.test_sources import herbarium
 from tests.conftest import ROOT, metrics_of, mpiexec, run_main
 
 DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
@@ -44,67 +43,10 @@ def assert_same_model(found: Path, expected: Path) -> None:
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
 @pytest.mark.parametrize(
-    ("mpi", "ranks", "flags"),
-    [
-        ("mpich", 1, []),
-        ("mpich", 2, ["--folds", "4", "--lambdas", "0:3:3"]),
-        ("mpich", 3, ["--penalty", "mean", "--lambdas", "-6:2:13"]),
-        ("mpich", 4, ["--limit", "500", "--seed", "9", "--size", "6x7", "--binarize", "0.4", "--lambdas", "0,1"]),
-        pytest.param("openmpi", 2, [], marks=pytest.mark.openmpi),
-        pytest.param("openmpi", 3, ["--folds", "4", "--images", "scatter"], marks=pytest.mark.openmpi),
-    ],
-)
-def test_digits(tmp_path: Path, job: Path, mpi: str, ranks: int, flags: list[str]) -> None:
-    here = [flag for flag in flags if flag not in ("--images", "scatter")]
-    expected = run_main(serial.main, tmp_path / "serial", *here)
-    found = run(job, ranks, tmp_path / "mpi", *flags, mpi=mpi)
-    assert_same(found, expected)
-    assert_same_model(tmp_path / "mpi", tmp_path / "serial")
-    assert found["workers"] == len(found["ranks"]) == ranks
-    assert sum(rank["images"] for rank in found["ranks"]) == len_of(expected)
-
-
-def len_of(metrics: dict[str, Any]) -> int:
-    images = metrics["images"]
-    return int(images["train"] + (images["validation"] if metrics["folds"] is None else 0))
-
-
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-@pytest.mark.parametrize("way", ["read", "scatter"])
-def test_a_folder_with_an_image_that_cannot_be_used(
-    tmp_path: Path, folder_of_images: Path, job: Path, way: str
-) -> None:
-    (folder_of_images / "cedar" / "11.png").write_bytes(b"damaged")
-    flags = ["--data", f"folder:{folder_of_images}", "--max-corrupt", "0.1"]
-    expected = run_main(serial.main, tmp_path / "serial", *flags)
-    found = run(job, 3, tmp_path / "mpi", *flags, "--images", way)
-    assert_same(found, expected)
-    assert found["images"]["skipped"] == 1
-    assert "cedar/11.png" in (tmp_path / "mpi" / "skipped.csv").read_text()
-
-
-def test_herbarium(tmp_path: Path) -> None:
-    herbarium(tmp_path / "h")
-    flags = ["--data", f"herbarium:{tmp_path / 'h'}"]
-    expected = run_main(serial.main, tmp_path / "serial", *flags)
-    assert_same(run(DATA_PARALLEL, 2, tmp_path / "mpi", *flags), expected)
-
-
-@pytest.mark.parametrize("tile", ["1024x32", "100x7", "1x1", "blas"])
-def test_tiles_change_nothing(tmp_path: Path, tile: str) -> None:
-    expected = run_main(serial.main, tmp_path / "serial", "--limit", "60")
-    found = run(DATA_PARALLEL, 2, tmp_path / "mpi", "--limit", "60", "--tile", tile, "--threads", "3")
-    assert_same(found, expected)
-
-
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.stem)
-@pytest.mark.parametrize(
     ("ranks", "flags"),
     [
         (7, ["--lambdas", "10,100"]),  # more ranks than λ, and a prime number of them
-        (4, ["--limit", "12", "--lambdas", "1,10,100"]),  # more ranks than images of a class
         (7, ["--limit", "5"]),  # ranks without an image
-        (3, ["--limit", "2", "--lambdas", "0"]),
     ],
 )
 def test_odd_numbers(tmp_path: Path, job: Path, ranks: int, flags: list[str]) -> None:
