@@ -59,6 +59,7 @@ bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
+	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
 
 bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)

@@ -126,3 +126,37 @@ def test_a_job_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="unrecognized arguments: --nope"):
         run(2, ROOT / "mpi_jobs" / "ridge_data_parallel.py", "--nope")
+
+
+CNN = """
+import sys
+from bench import cnn, harness
+tiny = cnn.Case("small", 8, 10, 4, rounds=2, steps=1)
+cnn.CASES, cnn.EPOCHS, cnn.ROUNDS = {"few": tiny, "many": tiny._replace(n_classes=20_000)}, 2, 1
+cnn.HANDS, cnn.SIDE = sys.argv.pop(1), 16
+sys.exit(harness.main("", cnn.measure))
+"""
+
+
+def test_the_cnn_benchmark_measures_everything_and_writes_it_down(tmp_path: Path, folder_of_images: Path) -> None:
+    words = ["python", "-c", CNN, f"folder:{folder_of_images}", "--json", "cnn.json"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads((tmp_path / "cnn.json").read_text())
+    ways = {"shared", "messages", "alone", "exchange alone", "ddp", "ddp tuned", "published"}
+    for case in ("few", "many"):
+        for ranks in ("2", "4"):
+            rounds = result["measured"]["steps"][case][ranks]
+            assert set(rounds) == ways
+            assert all(second > 0 for seconds in rounds.values() for second in seconds)
+    assert len(result["claims"]) == 2 * 2 * 2 + 2 + 2 + 2
+    assert all(claim["claim"] in done.stdout for claim in result["claims"])
+
+
+def test_one_rank_is_compared_with_plain_torch(tmp_path: Path) -> None:
+    """What the benchmark does on a GPU, on the processor."""
+    case = json.dumps({"network": "small", "side": 8, "n_classes": 10, "batch": 4, "rounds": 2, "steps": 1})
+    words = ["mpiexec", "-n", "1", "python", ROOT / "bench" / "cnn_rank.py", case]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {"plain", "ours"}

@@ -63,6 +63,18 @@ def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, 
         assert (metrics["job"], metrics["workers"], metrics["threads"]) == (job, 2, 1)
 
 
+def test_the_training_script_trains_and_goes_on(tmp_path: Path, allocation: dict[str, str]) -> None:
+    flags = ["--limit", "200", "--epochs", "1", "--quiet", "--out", "run"]
+    for words in (flags, ["--resume", "run", "--epochs", "2", "--quiet"]):
+        done = subprocess.run(
+            ["bash", ROOT / "mpi_jobs" / "slurm" / "train_cnn.sbatch", *words], cwd=tmp_path, env=allocation,
+            capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    metrics = metrics_of(tmp_path / "run")
+    assert (metrics["workers"], metrics["threads"], len(metrics["epochs"])) == (2, 1, 2)
+
+
 @pytest.mark.mnist
 def test_the_scaling_script_measures_a_grid(tmp_path: Path, allocation: dict[str, str]) -> None:
     done = subprocess.run(
