@@ -1,8 +1,8 @@
 """A convolutional network, trained with the images of each step dealt out to ranks.
 
 In each step every rank computes the gradient of its own images; the gradients are summed over all ranks while they
-are still being computed, and all ranks take the same step. What is learnt does not depend on how many ranks there
-are: cnn/training.py says how, cnn/gradients.py does the sum.
+are still being computed, and all ranks take the same step. Batch norm and dropout aside, what is learnt does not
+depend on how many ranks there are: cnn/training.py says how, cnn/gradients.py does the sum.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -266,10 +266,23 @@ class World:
         """
         return Begun([self._communicator.Iallreduce(MPI.IN_PLACE, piece) for piece in self._pieces(array)])
 
-    def complete(self, begun: Begun, communicating: bool = False) -> None:
-        """Wait until it is done, which counts as waiting for others or as communicating."""
+    def complete(self, begun: Begun, communicating: bool = False, moving: Iterable[Begun] = ()) -> None:
+        """Wait until it is done, which counts as waiting for others or as communicating.
+
+        Args:
+            begun: what to wait for.
+            communicating: whether it is on its way, and does not only wait for others.
+            moving: what else is, and wants to be asked about.
+        """
+        moving = list(moving)
+
+        def ready() -> bool:
+            for other in moving:
+                other.done()
+            return begun.done()
+
         started = time.perf_counter()
-        self._poll(begun.done, MOVING_NAP_S if communicating else LONGEST_NAP_S)
+        self._poll(ready, MOVING_NAP_S if communicating or moving else LONGEST_NAP_S)
         seconds = time.perf_counter() - started
         if communicating:
             self.spent.communicating += seconds

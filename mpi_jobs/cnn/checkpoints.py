@@ -7,13 +7,11 @@ augmentation and dropout follow from the seed and from which epoch, step, image 
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -88,6 +86,7 @@ class Checkpoint:
         class_names: one name a class.
         preprocessing: what images go through.
         arguments: the flags, as plain values.
+        images: digests of the training, validation and test images.
         ranks: how many there were.
     """
 
@@ -99,6 +98,7 @@ class Checkpoint:
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     arguments: dict[str, Any]
+    images: dict[str, str]
     ranks: int
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -125,19 +125,17 @@ class Checkpoint:
             "class_names": list(self.class_names),
             "preprocessing": self.preprocessing.described(),
             "arguments": self.arguments,
+            "images": self.images,
             "ranks": self.ranks,
         }
         try:
             with write_atomically(path) as file:
                 torch.save(described, file)
-            if best is not None:
-                partial = best.with_name(f".{best.name}.{os.getpid()}.partial")
-                partial.unlink(missing_ok=True)
-                try:
-                    partial.hardlink_to(path)  # which the next one replaces and never writes to
-                except OSError:  # a file system without links
-                    shutil.copyfile(path, partial)
-                partial.replace(best)
+                if best is not None:
+                    # before the last one is: whoever resumes finds a best one that is not older than the last
+                    file.flush()
+                    os.fsync(file.fileno())
+                    _link(Path(file.name), best)
         # torch's writer turns what the system says into errors of its own
         except (OSError, RuntimeError) as error:
             kept = "the one before is still there" if path.exists() else "there is none"
@@ -163,11 +161,33 @@ class Checkpoint:
                 Progress(**described["progress"]),
                 tuple(map(str, described["class_names"])),
                 Preprocessing.of(described["preprocessing"]),
-                described["arguments"],
+                dict(described["arguments"]),
+                dict(described["images"]),
                 int(described["ranks"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a file another name, which it has at once or not at all."""
+    partial = name.with_name(f".{name.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        try:
+            partial.hardlink_to(path)  # its first name goes to the next file, and nobody writes to this one
+        except OSError:  # a file system without links
+            shutil.copyfile(path, partial)
+        partial.replace(name)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what a run left that was killed while it saved."""
+    for name in (LAST, BEST):
+        for partial in folder.glob(f".{name}.*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def averaged(buffers: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, Tensor]:
@@ -215,7 +235,7 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
         described = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, BadZipFile) as error:
+    except Exception as error:  # torch's unpickler raises almost anything on bytes of other kinds
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InputError(f"{path}: no file of torch's, or one that holds more than weights ({reason})") from error
     if not isinstance(described, dict):

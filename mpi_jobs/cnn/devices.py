@@ -9,7 +9,7 @@ from mpi_jobs.world import World
 
 
 def find_device(world: World, wanted: str, bf16: bool) -> torch.device:
-    """A GPU for each rank of a machine in turn, or the processor.
+    """A GPU for each rank of a machine in turn, if all ranks have one, or the processor for all.
 
     Args:
         world: the ranks, all of which call this.
@@ -22,17 +22,23 @@ def find_device(world: World, wanted: str, bf16: bool) -> torch.device:
     device = torch.device("cpu")
     if wanted != "cpu":
         place = world.machine().rank
-        if torch.cuda.is_available():
+        if all(world.all_gather(torch.cuda.is_available())):
             device = torch.device("cuda", place % torch.cuda.device_count())
             torch.cuda.set_device(device)
 
     def check() -> None:
         if wanted == "cuda" and device.type != "cuda":
-            raise InputError("--device cuda: torch sees no GPU here; leave the flag out, or look at nvidia-smi")
-        on_gpu = device.type == "cuda"
-        has = torch.cuda.is_bf16_supported() if on_gpu else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        if bf16 and not has:
+            raise InputError("--device cuda: not every rank sees a GPU; leave the flag out, or look at nvidia-smi")
+        if bf16 and not multiplies_in_bf16(device):
             raise InputError(f"--bf16: this {device.type} does not multiply in bfloat16; leave the flag out")
 
     world.everywhere(check)
     return device
+
+
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Whether a device does so itself, and not by way of float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return available and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

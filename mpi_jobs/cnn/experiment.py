@@ -56,11 +56,13 @@ class TrainingRun:
         self._threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         torch.set_num_threads(self._threads)
         self._root = world.at_root_only(lambda: open_images(_known(asked), self._console))
+        self._digests = self._root.digests() if self._root else {}
         self.facts = world.at_root(lambda: find_facts(self.arguments, self._opened))
         self._tested: Score | None = None
         self._validated: Score | None = None
         self._skipped: dict[str, Skipped] = {}
         self._scalars: Scalars | None = None
+        self._saved = ""
         self._assemble()
         self._restore()
         for note in asked.notes if asked else ():
@@ -78,8 +80,7 @@ class TrainingRun:
     def _assemble(self) -> None:
         """Make the parts."""
         world, arguments, facts = self._world, self.arguments, self.facts
-        torch.manual_seed(arguments.seed)
-        network = world.everywhere(lambda: build(facts.spec))
+        network = world.everywhere(lambda: self._build())
         if arguments.weights is not None:
             world.at_root(lambda: self._start_from(arguments.weights, network))
         self.classifier = Classifier(
@@ -89,6 +90,8 @@ class TrainingRun:
             arguments.exchange == "shared", int(arguments.bucket_mib * 2**20), arguments.wire, arguments.cuda_aware
         )
         self._replica = Replica(world, network, len(STATES[arguments.optimiser]), settings)
+        for host in self._replica.unshared if world.is_root else ():
+            self._console.warn(f"{host} has no memory for its ranks to share; they send each other messages")
         optimiser = Optimiser(
             arguments.optimiser, self._replica.pieces, arguments.momentum, arguments.weight_decay
         )
@@ -111,6 +114,15 @@ class TrainingRun:
             Augmentation("flip" in wanted, "crop" in wanted, arguments.seed) if arguments.augment else None
         )
 
+    def _build(self) -> torch.nn.Module:
+        """Make this rank's network."""
+        torch.manual_seed(self.arguments.seed % 2**63)
+        try:
+            return build(self.facts.spec)
+        except (RuntimeError, MemoryError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"the network cannot be made ({reason}); a smaller --image-size may help") from error
+
     def _make_cache(self) -> PixelCache | None:
         """A cache for what has to be decoded."""
         facts, budget = self.facts, int(self.arguments.cache * 2**20)
@@ -120,8 +132,9 @@ class TrainingRun:
 
     def _start_from(self, path: Path, network: torch.nn.Module) -> None:
         """Load the weights of --weights into rank 0's network, which are everyone's then."""
+        weights = read_weights(path)
         try:
-            left = load_weights(network, read_weights(path))
+            left = load_weights(network, weights)
         except InputError as error:
             raise InputError(f"--weights {path}: {error}; --network says which network to build") from error
         if left:
@@ -253,11 +266,13 @@ class TrainingRun:
             checkpoint = Checkpoint(
                 self.facts.spec, replica.named(replica.values), buffers,
                 {name: replica.named(state) for name, state in vectors}, progress, self.facts.class_names,
-                self.facts.preprocessing, recipe(self.arguments), self._world.size,
+                self.facts.preprocessing, recipe(self.arguments), self._digests, self._world.size,
             )  # fmt: skip
             history = progress.history
             best = bool(history) and not progress.step and progress.best == len(history) - 1
             checkpoint.save(opened.path / LAST, opened.path / BEST if best else None)
+            within = f"step {progress.step} of epoch {progress.epoch + 1}" if progress.step else ""
+            self._saved = within or f"epoch {progress.epoch}"
 
         self._world.at_root_only(write)
 
@@ -289,7 +304,7 @@ class TrainingRun:
         progress = self._trainer.progress
         unusable = {name: Skipped(name, reason) for name, reason in progress.skipped} | self._skipped
         machinery = {
-            "parameters": self._replica.layout.length,
+            "parameters": sum(parameter.numel() for parameter in self.classifier.network.parameters()),
             "batch": self._order.batch,
             "learning_rate": self._schedule.highest,
             "device": self._device.type,
@@ -308,9 +323,8 @@ class TrainingRun:
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
         """Add to an interrupt what is left of the run."""
-        opened, progress = self._root, self._trainer.progress
-        if opened is not None and (opened.path / LAST).exists():
-            interrupt.add_note(f"--resume {opened.path} goes on after epoch {len(progress.history)}")
+        if self._saved:
+            interrupt.add_note(f"--resume {self._opened.path} goes on after {self._saved}")
 
 
 def _known(asked: Asked | None) -> Asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from argparse import BooleanOptionalAction as Switch
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,8 @@ from mpi_jobs.cnn.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
 SOURCES = "digits, mnist, folder:PATH, herbarium:PATH"
 MAX_SIDE = 4096
 
-RECIPE = (
-    "data", "limit", "max_corrupt", "image_size", "grey", "augment", "network", "no_batch_norm", "epochs",
-    "global_batch", "optimiser", "lr", "momentum", "weight_decay", "label_smoothing", "warm_up", "schedule",
-    "bf16", "validation", "test", "seed",
-)  # fmt: skip
-"""Flags that decide what is learnt. A resumed run takes them over; the others say how it is computed."""
+NOT_KEPT = {"out", "resume", "weights", "quiet", "batch", "device", "cuda_aware"}
+"""Flags that belong to one start of a run. All others are kept in its checkpoints, and hold when it is resumed."""
 
 
 def training_parser() -> Parser:
@@ -46,7 +43,7 @@ def training_parser() -> Parser:
         help="resize and crop every image to N×N "
         f"(default: photographs to {PHOTOGRAPH_SIDE}, digits and MNIST as they are)",
     )  # fmt: skip
-    data.add_argument("--grey", action="store_true", help="one channel of luminance")
+    data.add_argument("--grey", action=Switch, default=False, help="one channel of luminance")
     data.add_argument(
         "--augment", metavar="LIST", type=_augmentations, default="",
         help=f"change training images at random: {' and '.join(AUGMENTATIONS)}, separated by commas",
@@ -59,7 +56,7 @@ def training_parser() -> Parser:
     network.add_argument(
         "--network", metavar="NAME", default=SMALL, help="small, or a classifier of torchvision such as resnet18"
     )
-    network.add_argument("--no-batch-norm", action="store_true", help="leave batch norm out of the small network")
+    network.add_argument("--batch-norm", action=Switch, default=True, help="in the small network")
     network.add_argument(
         "--weights", metavar="FILE", type=Path, help="start from these weights: a state_dict, or a checkpoint"
     )
@@ -75,7 +72,7 @@ def training_parser() -> Parser:
         "--checkpoint-minutes", metavar="M", type=positive_number, default=10.0,
         help="save within epochs too, so often; each epoch ends with a checkpoint anyway",
     )  # fmt: skip
-    out.add_argument("--tensorboard", action="store_true", help="write scalars to RUN/tensorboard")
+    out.add_argument("--tensorboard", action=Switch, default=False, help="write scalars to RUN/tensorboard")
     return parser
 
 
@@ -96,7 +93,7 @@ def _fit_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument("--label-smoothing", metavar="S", type=_below_one, default=0.0, help="share of all classes")
     group.add_argument("--warm-up", metavar="E", type=number, default=1.0, help="epochs in which the rate rises")
     group.add_argument("--schedule", choices=SCHEDULES, default="cosine", help="the rate once it is warm")
-    group.add_argument("--bf16", action="store_true", help="multiply in bfloat16, on processors that can")
+    group.add_argument("--bf16", action=Switch, default=False, help="multiply in bfloat16, on processors that can")
     validation_flag(group, "the best epoch")
     seed_flags(group)
 
@@ -131,15 +128,21 @@ def _rank_flags(group: argparse._ActionsContainer) -> None:
 
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a checkpoint keeps of the flags, as plain values."""
-    return {name: getattr(arguments, name) for name in RECIPE}
+    kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
+    return kept | {"data_root": str(arguments.data_root)}
+
+
+def keep(parser: Parser, kept: dict[str, Any]) -> None:
+    """Make what recipe() kept the defaults of a parser."""
+    parser.set_defaults(**kept | {"data_root": Path(str(kept.get("data_root", "data")))})
 
 
 def differences(before: dict[str, Any], arguments: argparse.Namespace) -> list[str]:
     """What the flags of a resumed run change, for people."""
     return [
-        f"--{name.replace('_', '-')} {_shown(getattr(arguments, name))} instead of {_shown(before[name])}"
-        for name in RECIPE
-        if name in before and getattr(arguments, name) != before[name]
+        f"--{name.replace('_', '-')} {_shown(value)} instead of {_shown(before[name])}"
+        for name, value in recipe(arguments).items()
+        if name in before and value != before[name]
     ]
 
 

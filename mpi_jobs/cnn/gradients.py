@@ -18,21 +18,30 @@ Ranks that share no memory are machines of their own: then each bucket is all-re
 
 from __future__ import annotations
 
+import platform
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from common.splits import shard
+from mpi_jobs.cnn.linear import LARGE, Sink
 from mpi_jobs.cnn.shared_memory import shared_bytes
 from mpi_jobs.world import Begun, World
 
 FIRST_BUCKET_BYTES = 1 << 20
 """Of the first bucket, which is small, so that the first sum begins early."""
+
+ALIGNED = 16
+"""Numbers that parameters and slices begin at a multiple of: a cache line of the smallest type there is."""
+
+WIRE_SCALE = 1024.0
+"""By which gradients grow for a wire of half precision, so that the small ones of many classes are not lost."""
 
 CHUNK = 1 << 15
 """Numbers that are added up at once: few enough to stay in a core's cache while all neighbours' come by."""
@@ -81,8 +90,9 @@ class Layout:
         bucket_bytes: of a bucket; a larger parameter has one of its own.
 
     Attributes:
+        names: of the parameters.
         parameters: in the order of the vector.
-        places: of each parameter, where it is.
+        places: of each parameter, where it is; what lies between them is padding.
         buckets: where each is.
         bucket_of: the bucket of each parameter.
         length: of the vector.
@@ -104,7 +114,7 @@ class Layout:
                 start, limit = end, bucket_bytes
             self.places.append(slice(end, end + size))
             self.bucket_of.append(len(self.buckets))
-            end += size
+            end += -(-size // ALIGNED) * ALIGNED
         self.buckets.append(slice(start, end))
         self.length = end
 
@@ -133,6 +143,7 @@ class Replica:
         values: the flat vector of parameters.
         states: those of the optimiser, zeros at first.
         shared: whether this rank shares them with its neighbours.
+        unshared: machines whose ranks could not be given memory to share.
         pieces: what this rank's optimiser steps on.
     """
 
@@ -148,6 +159,8 @@ class Replica:
         share = settings.shared and self._device.type == "cpu" and not self._staged
         self._machine, memory = self._find_memory(world, states, share)
         self.shared = self._machine.size > 1
+        lonely = platform.node() if share and not self.shared and world.neighbours > 1 else None
+        self.unshared = sorted({host for host in world.all_gather(lonely) if host is not None})
         self._gradients = memory[1 + states :]
         self._own = self._gradients[self._machine.rank]
         self.values, self.states = memory[0], memory[1 : 1 + states]
@@ -157,11 +170,11 @@ class Replica:
         self._works = self._machine.rank < workers
         part = self._machine.rank if self._works else 0
         self._peers = world.split(part if self._works else None)
-        self._slices = [
-            slice(bucket.start + own.start, bucket.start + (own.stop if self._works else own.start))
-            for bucket in layout.buckets
-            for own in [shard(bucket.stop - bucket.start, part, workers)]
-        ]
+        self._slices = []
+        for bucket in layout.buckets:
+            own = shard((bucket.stop - bucket.start) // ALIGNED, part, workers)
+            start = bucket.start + ALIGNED * own.start
+            self._slices.append(slice(start, bucket.start + ALIGNED * own.stop if self._works else start))
         self.pieces = [
             Piece(self.values[own], self._own[own], tuple(state[own] for state in self.states))
             for own in self._slices
@@ -170,10 +183,9 @@ class Replica:
         self._host = self._host_memory()
 
         self._views = [layout.view(self._own, i) for i in range(len(layout.parameters))]
-        self._hooks = [
+        for i, parameter in enumerate(layout.parameters):
             parameter.register_post_accumulate_grad_hook(self._hook(i))  # type: ignore[no-untyped-call]
-            for i, parameter in enumerate(layout.parameters)
-        ]
+        self._add_sinks(network)
         self._begin()
 
     def _find_memory(self, world: World, states: int, share: bool) -> tuple[World, Sequence[Tensor]]:
@@ -224,11 +236,27 @@ class Replica:
             if parameter.grad is not None:
                 self._views[i].copy_(parameter.grad)
                 parameter.grad = None
-            self._arrived[i] = True
-            self._missing[self.layout.bucket_of[i]] -= 1
-            self._go_on()
+            self._arrive([i])
 
         return arrived
+
+    def _add_sinks(self, network: nn.Module) -> None:
+        """Let large linear layers compute their gradients in the vector."""
+        numbers = {parameter: i for i, parameter in enumerate(self.layout.parameters)}
+        layers = [module for module in network.modules() if type(module) is nn.Linear]
+        users = Counter(layer.weight for layer in layers)
+        for layer in layers:
+            if layer.weight.numel() >= LARGE and users[layer.weight] == 1:
+                own = [numbers[parameter] for parameter in layer.parameters()]  # weight, and bias if there is one
+                views = [self._views[i] for i in own]
+                Sink(layer, views[0], views[1] if len(views) > 1 else None, partial(self._arrive, own))
+
+    def _arrive(self, own: Sequence[int]) -> None:
+        """Take note of parameters whose gradients are in the vector."""
+        for i in own:
+            self._arrived[i] = True
+            self._missing[self.layout.bucket_of[i]] -= 1
+        self._go_on()
 
     def _go_on(self) -> None:
         """Begin what can begin; always bucket by bucket, so that all ranks do the same in the same order."""
@@ -263,7 +291,11 @@ class Replica:
                     self._own[chunk] += gradient[chunk]
         if self._peers is not None and self._peers.size > 1:
             travels = (self._own if self._host is None else self._host)[own]
-            travels = travels.half() if self._half else travels
+            if self._half:
+                largest = torch.finfo(torch.float16).max / self._peers.size  # sums must not overflow either
+                travels = (travels * WIRE_SCALE).clamp_(-largest, largest).half()
+                if travels.is_cuda:
+                    torch.cuda.current_stream().synchronize()
             begun = self._peers.begin_sum(travels if travels.is_cuda else travels.numpy())
             self._sums.append((own, travels, begun))
         self._meetings.popleft()
@@ -280,7 +312,7 @@ class Replica:
         while self._summed < self._launched:
             meeting = self._meetings[0]
             if meeting is not None:
-                self._machine.complete(meeting)
+                self._machine.complete(meeting, moving=(begun for _, _, begun in self._sums))
             if self._copied:
                 self._copied[self._summed].synchronize()
             self._sum()
@@ -288,6 +320,8 @@ class Replica:
             self._world.complete(begun, communicating=True)
             if self._half or self._host is not None:
                 self._own[own].copy_(travelled, non_blocking=True)
+            if self._half:
+                self._own[own] /= WIRE_SCALE
         self._begin()
 
     def settle(self) -> None:
@@ -320,11 +354,6 @@ class Replica:
         leaders.broadcast(host.numpy(), 0)
         if flat.is_cuda:
             flat.copy_(host)
-
-    def close(self) -> None:
-        """Take no more gradients."""
-        for hook in self._hooks:
-            hook.remove()
 
 
 def _alone(world: World) -> World:

@@ -68,6 +68,7 @@ class PixelCache:
 
     def __init__(self, machine: World, count: int, shape: tuple[int, int, int], budget: int) -> None:
         image_bytes = int(np.prod(shape))
+        self._machine = machine
         self.slots = min(count, budget // (image_bytes + 1))
         memory = shared_bytes(machine, self.slots * (image_bytes + 1)) if self.slots else None
         if memory is None:
@@ -77,8 +78,9 @@ class PixelCache:
         self._known = np.zeros(count, np.bool_)
 
     def begin_pass(self) -> None:
-        """Look at what is there."""
+        """Look at what is there, before any rank of this machine adds to it."""
         self._known[: self.slots] = self._stored
+        self._machine.meet()
 
     def known(self, numbers: Indices) -> NDArray[np.bool_]:
         """Which images are there, bool (n,)."""

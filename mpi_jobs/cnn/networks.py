@@ -48,12 +48,11 @@ def build(spec: NetworkSpec) -> nn.Module:
     # imported here, because it takes a second, which the small network has no use for
     from torchvision import models
 
-    try:
-        without = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
-        network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **without)
-    except ValueError as error:
-        known = ", ".join([SMALL, *models.list_models(module=models)])
-        raise InputError(f"--network {spec.name}: no such network; use one of {known}") from error
+    classifiers = models.list_models(module=models)  # and not all that get_model() knows
+    if spec.name not in classifiers:
+        raise InputError(f"--network {spec.name}: no such network; use one of {', '.join([SMALL, *classifiers])}")
+    without = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
+    network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **without)
     _try(network, spec)
     return network
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,8 @@ from common.images import CatalogueImages
 from common.opening import open_splits, warn_of_splits
 from common.runs import RunFolder
 from common.splits import ALWAYS_TRAINING, FoldRule
-from mpi_jobs.cnn.checkpoints import Checkpoint, find
-from mpi_jobs.cnn.flags import SOURCES, differences, training_parser
+from mpi_jobs.cnn.checkpoints import BEST, Checkpoint, find, remove_partials
+from mpi_jobs.cnn.flags import SOURCES, differences, keep, training_parser
 from mpi_jobs.cnn.networks import SMALL, NetworkSpec
 from mpi_jobs.cnn.optimisers import LEARNING_RATES
 from mpi_jobs.cnn.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
@@ -51,6 +51,7 @@ class Opened:
     Attributes:
         train: training and validation images.
         test: images.
+        form: what files would be decoded into.
         folder: where the run folder will be; None once it is there.
         path: of the run folder.
         checkpoint: that the run goes on from.
@@ -58,6 +59,7 @@ class Opened:
 
     train: CatalogueImages
     test: CatalogueImages
+    form: PixelFormat
     folder: RunFolder | None
     path: Path
     checkpoint: Checkpoint | None
@@ -65,6 +67,15 @@ class Opened:
     def numbers(self, validation: bool) -> Indices:
         """Which of `train` are validation images, or which are not."""
         return np.flatnonzero((self.train.folds != ALWAYS_TRAINING) == validation)
+
+    def digests(self) -> dict[str, str]:
+        """What tells the images of each split from others."""
+        catalogue = self.train.catalogue
+        return {
+            "training": catalogue.take(self.numbers(False)).digest(),
+            "validation": catalogue.take(self.numbers(True)).digest(),
+            "test": self.test.catalogue.digest(),
+        }
 
 
 class Facts(NamedTuple):
@@ -106,7 +117,7 @@ def ask(argv: Sequence[str] | None, ranks: int) -> Asked:
             raise InputError("--resume goes on in its own folder with its own weights: no --out, no --weights")
         path = find(arguments.resume)
         checkpoint = Checkpoint.load(path)
-        parser.set_defaults(**checkpoint.arguments)
+        keep(parser, checkpoint.arguments)
         arguments = parser.parse_arguments(argv)
         if arguments.batch is not None:
             arguments.global_batch = arguments.batch * ranks
@@ -158,13 +169,21 @@ def open_images(asked: Asked, console: Console) -> Opened:
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
-        return Opened(train, test, folder, folder.path, None)
+        return Opened(train, test, form, folder, folder.path, None)
     if train.class_names != checkpoint.class_names:
         raise InputError(
             f"--resume {arguments.resume}: it knows {_told(checkpoint.class_names)}, and --data {arguments.data} "
             f"has {_told(train.class_names)}"
         )
-    return Opened(train, test, None, find(arguments.resume).resolve().parent, checkpoint)
+    opened = Opened(train, test, form, None, find(arguments.resume).resolve().parent, checkpoint)
+    for split, digest in opened.digests().items():
+        if checkpoint.images.get(split) != digest:
+            raise InputError(
+                f"--resume {arguments.resume}: its {split} images were others (by their names and classes, or by "
+                f"--seed, --limit, --validation, --test); begin a new run with --weights {opened.path / BEST}"
+            )
+    remove_partials(opened.path)
+    return opened
 
 
 def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
@@ -177,14 +196,16 @@ def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
     if arguments.network != SMALL:
         channels = 3  # what torchvision's networks take
     spec = NetworkSpec(
-        arguments.network, channels, height, width, len(opened.train.class_names), not arguments.no_batch_norm
+        arguments.network, channels, height, width, len(opened.train.class_names), arguments.batch_norm
     )
     if opened.checkpoint is not None and spec != opened.checkpoint.spec:
         raise InputError(
             f"--resume {arguments.resume}: its network is {opened.checkpoint.spec}, and the flags ask for {spec}"
         )
     reader = opened.train.catalogue.reader
-    preprocessing = Preprocessing.for_channels(getattr(reader, "form", PixelFormat()), channels)
+    # what an image from a file would have to become, to be like those of digits and MNIST
+    form = replace(opened.form, size=(height, width), grey=reader.shape[2] == 1)
+    preprocessing = Preprocessing.for_channels(form, channels)
     n_validation = len(opened.numbers(True))
     return Facts(
         spec,

@@ -68,13 +68,10 @@ class Optimiser:
         momentum: of SGD.
         weight_decay: of all parameters.
 
-    Attributes:
-        steps: how many were taken.
     """
 
     def __init__(self, name: str, pieces: Sequence[Piece], momentum: float, weight_decay: float) -> None:
         self._names = STATES[name]
-        self.steps = 0
         self._counts: list[torch.Tensor] = []
         self._torch: torch.optim.Optimizer | None = None
         for piece in pieces:
@@ -95,13 +92,11 @@ class Optimiser:
 
     def resume(self, steps: int) -> None:
         """Go on after so many steps; the vectors of the state have been filled."""
-        self.steps = steps
         for count in self._counts:
             count.fill_(steps)
 
     def step(self, rate: float) -> None:
         """Step on this rank's pieces."""
-        self.steps += 1
         if self._torch is not None:
             for group in self._torch.param_groups:
                 group["lr"] = rate

@@ -35,7 +35,8 @@ class Preprocessing:
 
     Attributes:
         form: what files are decoded into.
-        mean: taken off the intensities in [0, 1]; one value a channel of the network's.
+        mean: taken off the intensities in [0, 1]; one value a channel of the network's, which grey images are
+            repeated for.
         deviation: what they are then divided by.
     """
 
@@ -69,11 +70,6 @@ class Preprocessing:
         return f"{self.form}, normalised by " + ", ".join(
             f"{mean:g} ± {deviation:g}" for mean, deviation in values
         )
-
-    @property
-    def channels(self) -> int:
-        """Of what the network is fed; grey images are repeated for one that wants three."""
-        return len(self.mean)
 
     def tensor(self, pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Normalise a batch.
@@ -120,7 +116,7 @@ class Augmentation:
         Args:
             pixels: of it.
             epoch: from 0.
-            index: its number among the training images.
+            index: its number among the images of the run.
         """
         rng = np.random.default_rng([self.seed, epoch, index])
         if self.crop:

@@ -128,7 +128,7 @@ class Trainer:
         device = self._classifier.device
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.int64, device=device)
-        self._since = time.perf_counter()
+        self._seconds = 0.0
 
     def resume(self, progress: Progress) -> None:
         """Go on from there; parameters, buffers and the optimiser's vectors have been filled."""
@@ -157,17 +157,19 @@ class Trainer:
         epoch = self.progress.epoch
         changed = None if change is None else lambda pixels, number: change(pixels, epoch, number)
         self._clear()
-        saved = time.monotonic()
+        saved = since = time.perf_counter()
         for batch in self._loader.batches(shares, changed):
-            due = self._world.is_root and time.monotonic() - saved > self._settings.checkpoint_s
+            due = self._world.is_root and time.perf_counter() - saved > self._settings.checkpoint_s
             told = self._step(batch, due)
             self.progress.step += 1
             advance(told.images)
             if told.unusable:
                 self._check_skipped()
             if told.due and self.progress.step < self._order.steps:
+                self._seconds += time.perf_counter() - since
                 save()
-                saved = time.monotonic()
+                saved = since = time.perf_counter()
+        self._seconds += time.perf_counter() - since
 
     def _step(self, batch: Batch, due: bool) -> Told:
         """Take a step."""
@@ -221,17 +223,27 @@ class Trainer:
         skipped, n = list(self._skipped.values()), self._order.n
         self._world.at_root(lambda: check_unusable(skipped, n, "training", self._settings.max_corrupt))
 
+    def _check_finite(self, name: str, value: float) -> None:
+        if not np.isfinite(value):
+            epoch = self.progress.epoch + 1
+            raise InputError(f"the {name} of epoch {epoch} is {value}: the network has diverged; lower --lr")
+
     def gather(self) -> None:
-        """Bring the progress up to date with what all ranks have summed."""
+        """Bring the progress up to date with what all ranks have summed.
+
+        Raises:
+            AgreedError: the loss is not a number any more.
+        """
         sums = np.array([float(self._loss), float(self._correct)])
         seen = np.zeros(self._world.size, np.int64)
         seen[self._world.rank] = self._seen
         self._world.sum(sums)
         self._world.sum(seen)
+        self._world.at_root(lambda: self._check_finite("loss", float(sums[0])))
         self.progress.loss += float(sums[0])
         self.progress.correct += int(sums[1])
         self.progress.images = [a + b for a, b in zip(self.progress.images, seen.tolist(), strict=True)]
-        self.progress.seconds += time.perf_counter() - self._since
+        self.progress.seconds += self._seconds
         self._clear()
 
     def buffers(self) -> dict[str, Tensor]:
@@ -281,11 +293,7 @@ class Trainer:
 
         def checked() -> dict[str, float]:
             for name, value in record.items():
-                if not np.isfinite(value):
-                    raise InputError(
-                        f"the {name.replace('_', ' ')} of epoch {progress.epoch + 1} is {value}: the network has "
-                        "diverged; lower --lr"
-                    )
+                self._check_finite(name.replace("_", " "), value)
             return record
 
         history = [*progress.history, self._world.at_root(checked)]

@@ -143,13 +143,13 @@ def test_the_cnn_benchmark_measures_everything_and_writes_it_down(tmp_path: Path
     done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads((tmp_path / "cnn.json").read_text())
-    ways = {"shared", "messages", "alone", "exchange alone", "ddp", "ddp tuned", "published"}
+    ways = {"shared", "messages", "alone", "exchange alone", "ddp", "ddp tuned", "ddp sharded", "published"}
     for case in ("few", "many"):
         for ranks in ("2", "4"):
             rounds = result["measured"]["steps"][case][ranks]
             assert set(rounds) == ways
             assert all(second > 0 for seconds in rounds.values() for second in seconds)
-    assert len(result["claims"]) == 2 * 2 * 2 + 2 + 2 + 2
+    assert len(result["claims"]) == 2 * 2 * 3 + 2 + 2 + 2
     assert all(claim["claim"] in done.stdout for claim in result["claims"])
 
 

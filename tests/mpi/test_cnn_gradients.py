@@ -73,6 +73,12 @@ def whole_gradient(replica: Replica, world: World) -> torch.Tensor:
     return flat / count
 
 
+def gradient(replica: Replica, world: World) -> torch.Tensor:
+    """The same without the padding between parameters."""
+    flat = whole_gradient(replica, world)
+    return torch.cat([flat[place] for place in replica.layout.places])
+
+
 def close(found: torch.Tensor, truth: torch.Tensor, tolerance: float) -> bool:
     return bool((found - truth).norm() <= tolerance * truth.norm())
 
@@ -89,7 +95,7 @@ def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, d
         own = slice(world.rank, None, world.size)
         backward(ours, images[own], labels[own], 23)
         replica.reduce()
-        found = whole_gradient(replica, world)
+        found = gradient(replica, world)
         truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))]).double()
         assert close(found, truth, 1e-5 if dtype == torch.float32 else 1e-12)
         replica.settle()
@@ -144,7 +150,6 @@ def test_half_precision_on_the_wire_is_nearly_the_same(world: World) -> None:
         backward(net, images[own], labels[own], 24)
         replica.reduce()
         found.append(whole_gradient(replica, world))
-        replica.close()
     assert close(found[1], found[0], 2e-3)
     assert world.size == 1 or not torch.equal(*found)
 
@@ -160,7 +165,7 @@ def test_ranks_without_images_add_nothing(world: World, way: str) -> None:
     backward(ours, images[: int(last)], labels[: int(last)], 1)
     replica.reduce()
     truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
-    assert close(whole_gradient(replica, world), truth, 1e-12)
+    assert close(gradient(replica, world), truth, 1e-12)
 
 
 def test_parameters_that_nothing_flows_through_have_no_gradient(world: World) -> None:
@@ -199,8 +204,8 @@ def test_a_layout_is_cut_at_parameters_from_the_last_to_the_first(world: World) 
     net = nn.Sequential(*(nn.Linear(*ends, bias=False) for ends in ((10, 300), (300, 20), (20, 5))))
     layout = Layout(net, 4 * 5000)
     assert layout.names == ["2.weight", "1.weight", "0.weight"]
-    assert layout.places == [slice(0, 100), slice(100, 6100), slice(6100, 9100)]
-    assert layout.buckets == [slice(0, 100), slice(100, 6100), slice(6100, 9100)]
+    assert layout.places == [slice(0, 100), slice(112, 6112), slice(6112, 9112)]
+    assert layout.buckets == [slice(0, 112), slice(112, 6112), slice(6112, 9120)]
     assert len(Layout(net, 1 << 30).buckets) == 1
 
 
@@ -246,7 +251,7 @@ def test_without_shared_memory_ranks_send_messages(world: World, without_memory:
     alone = network(torch.float64)
     cross_entropy(alone(images), labels).backward()
     truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
-    assert close(whole_gradient(replica, world), truth, 1e-12)
+    assert close(gradient(replica, world), truth, 1e-12)
 
 
 def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,3 +268,31 @@ def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.Monkey
     assert len(launched) == 1
     assert launched[0] >= len(replica.layout.buckets) - 2
     assert np.isfinite(whole_gradient(replica, world).numpy()).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_large_linear_layers_compute_their_gradients_in_place(world: World, bias: bool) -> None:
+    def made() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(64, 600), nn.Tanh(), nn.Linear(600, 700, bias=bias)).double()
+
+    alone, ours = made(), made()
+    replica = Replica(world, ours, 0, ExchangeSettings(bucket_bytes=1 << 20))
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(8, 64, generator=generator, dtype=torch.float64)
+    labels = torch.randint(700, (8,), generator=generator)
+    with torch.no_grad():
+        assert torch.equal(ours(images), alone(images))
+    cross_entropy(alone(images), labels).backward()
+    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    own = slice(world.rank, None, world.size)
+    for _ in range(2):
+        backward(ours, images[own], labels[own], 8)
+        assert all(parameter.grad is None for parameter in ours.parameters())
+        replica.reduce()
+        assert close(gradient(replica, world), truth, 1e-12)
+        replica.settle()
+    if len(labels[own]):
+        ours(images[own])
+        with pytest.raises(RuntimeError, match="twice in one step"):
+            ours(images[own])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from common.catalogue import Catalogue, Read, Skipped
 from common.datasets.packed import ArrayReader
 from common.decode import PixelFormat
 from common.errors import InputError
-from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
+from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint, Progress
 from mpi_jobs.cnn.classifier import Classifier
 from mpi_jobs.cnn.experiment import TrainingRun
 from mpi_jobs.cnn.gradients import ExchangeSettings, Replica
@@ -38,8 +40,10 @@ class Damaged(ArrayReader):
     """A reader whose every seventh image is unusable, and which says that it decodes."""
 
     decodes = True
+    n_read: ClassVar[int] = 0
 
     def read(self, items: np.ndarray) -> Read:
+        Damaged.n_read += len(items)
         kept = np.flatnonzero(items % 7 != 3)
         skipped = [Skipped(self.name(item), "damaged") for item in items if item % 7 == 3]
         return Read(self.pixels[items[kept]], kept, skipped)
@@ -214,6 +218,10 @@ def test_one_image_is_enough_for_a_network_that_normalises_by_batch(world: World
     assert made.progress.step == order.steps
 
 
+def usable_below(n: int) -> int:
+    return int((np.arange(n) % 7 != 3).sum())
+
+
 def test_a_cache_is_filled_by_all_ranks_and_read_by_all(world: World) -> None:
     images = catalogue(40, Damaged)
     for budget, kept in ((1 << 20, 40), (65 * 10, 10), (10, 0)):
@@ -221,15 +229,20 @@ def test_a_cache_is_filled_by_all_ranks_and_read_by_all(world: World) -> None:
         loader = Loader(images.reader, 2, cache)
         plain = Loader(images.reader, 1)
         order = Order(40, 8, world.size, 1)
+        read: list[int] = []
         for epoch in range(3):
             numbers = np.arange(40) if world.is_root else None
             shares = deal(world, order, images if world.is_root else None, numbers, epoch)
+            Damaged.n_read = 0
+            assert sum(len(batch.labels) for batch in loader.batches(shares)) <= 40
+            read.append(sum(world.all_gather(Damaged.n_read)))
             for found, truth in zip(loader.batches(shares), plain.batches(shares), strict=True):
                 assert np.array_equal(found.pixels, truth.pixels)
                 assert np.array_equal(found.labels, truth.labels)
                 assert np.array_equal(found.items, truth.items)
                 assert found.skipped == truth.skipped
             world.meet()
+        assert read == [40, 40 - usable_below(kept), 40 - usable_below(kept)]
         cache.begin_pass()
         usable = np.arange(40) % 7 != 3
         assert np.array_equal(cache.known(np.arange(40)), usable & (np.arange(40) < kept))
@@ -310,7 +323,8 @@ def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--grey"], None),
+        (["--seed", "7"], "its training images were others"),
+        (["--limit", "140"], "its training images were others"),
         (["--image-size", "12"], "its network is NetworkSpec"),
         (["--network", "resnet18"], "its network is NetworkSpec"),
         (["--optimiser", "sgd"], "--optimiser sgd: the run to go on with has another"),
@@ -318,13 +332,9 @@ def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
     ],
 )
 def test_another_network_or_other_classes_are_told(
-    world: World, tmp_path: Path, folder_of_images: Path, flags: list[str], said: str | None
+    world: World, tmp_path: Path, folder_of_images: Path, flags: list[str], said: str
 ) -> None:
     folder, images = world.at_root(lambda: (tmp_path, folder_of_images))
-    if said is None:
-        run(world, folder / "run", [], 1)._loader.close()
-        TrainingRun(world, ["--resume", str(folder / "run"), "--quiet", *flags])
-        return
     if world.is_root:
         alone = World(MPI.COMM_SELF)
         run(alone, folder / "run", [], 1)._loader.close()
@@ -345,7 +355,7 @@ def test_another_network_or_other_classes_are_told(
         (["--weights", __file__], "no file of torch's"),
         (["--resume", "nowhere"], "a run has one from its first epoch on"),
         (["--resume", ".", "--out", "new"], "no --out, no --weights"),
-        (["--device", "cuda"], "--device cuda: torch sees no GPU here"),
+        (["--device", "cuda"], "--device cuda: not every rank sees a GPU"),
     ],
 )
 def test_wrong_input_is_told_on_every_rank(world: World, tmp_path: Path, flags: list[str], said: str) -> None:
@@ -376,3 +386,32 @@ def test_wrong_flags_are_one_line(
 def test_a_network_that_diverges_is_told(world: World, tmp_path: Path) -> None:
     with pytest.raises(AgreedError, match="the network has diverged; lower --lr"):
         run(world, tmp_path, ["--lr", "1e9", "--optimiser", "sgd", "--warm-up", "0"], 3)
+
+
+def test_an_epochs_seconds_are_those_of_its_steps(world: World) -> None:
+    images = catalogue(30)
+    made, _, loader, order = trainer(world, images, 10)
+    numbers = np.arange(30) if world.is_root else None
+    for epoch in range(2):
+        shares = deal(world, order, images if world.is_root else None, numbers, epoch)
+        started = time.perf_counter()
+        made.epoch(shares, None, lambda: None, lambda _: None)
+        took = time.perf_counter() - started
+        made.gather()
+        time.sleep(0.3)  # validation, say
+        made.end_epoch(None)
+        made.gather()
+        assert made.progress.history[-1]["seconds"] < took + 0.2  # it is rank 0 that is told
+    loader.close()
+
+
+def test_an_epoch_that_was_cut_otherwise_begins_again() -> None:
+    progress = Progress(
+        epoch=3, step=2, cut=[100, 10], images=[10, 10], loss=4.0, correct=7, seconds=1.0, updates=32
+    )
+    same = progress.going_on([100, 10], 2)
+    assert same == progress
+    more = progress.going_on([100, 10], 3)
+    assert (more.step, more.images, more.loss) == (2, [7, 7, 6], 4.0)
+    again = progress.going_on([100, 5], 2)
+    assert (again.epoch, again.step, again.images, again.loss, again.updates) == (3, 0, [0, 0], 0.0, 32)

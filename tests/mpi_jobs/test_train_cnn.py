@@ -67,9 +67,8 @@ def test_mnist_in_two_epochs(tmp_path: Path) -> None:
     done = mpiexec(2, JOB, "--data", "mnist", "--epochs", "2", "--out", "run", "--tensorboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.985
-    events = list((tmp_path / "run" / "tensorboard").glob("events.*"))
-    assert len(events) == 2
-    assert min(path.stat().st_size for path in events) > 100
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
+    assert events.stat().st_size > 500
 
 
 def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Path, folder_of_images: Path) -> None:
