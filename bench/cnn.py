@@ -1,8 +1,8 @@
 """`python -m bench.cnn`: CNN training over MPI against what people would use instead, in one run.
 
 1. Images a second of train_cnn's steps at 2 and 4 ranks, against torch's DistributedDataParallel with gloo, as its
-   tutorial has it, tuned, and with a sharded optimiser, and against the published pattern: every parameter's gradient
-   pickled and all-reduced after backward. Same network, images and steps (cnn_rank.py).
+   tutorial has it, tuned, and with a sharded optimiser, and against the published pattern: every parameter's
+   gradient pickled and all-reduced after backward. Same network, images and steps (cnn_rank.py).
 2. How much of the exchange by messages is hidden behind backward: it takes so long alone, and makes a step longer
    than one without exchange by what is not hidden.
 3. Twice the ranks on the same cores.

@@ -7,8 +7,8 @@ exchange of gradients, and Adam; images are in memory, normalised. Prints second
 - alone: ours without any exchange, so that each rank learns for itself: what is left when communication is free.
 - exchange alone: the sum of gradients by messages, with no backward to hide behind.
 - ddp: torch's DistributedDataParallel with gloo and torch's defaults.
-- ddp tuned: the same with what makes it fast: channels last, fused Adam, gradients as views of buckets, and buffers
-  that are not broadcast in each step. (A static graph makes no difference here.)
+- ddp tuned: the same with what makes it fast: channels last, fused Adam, gradients as views of buckets, and no
+  broadcast of buffers in each step. (A static graph makes no difference here.)
 - ddp sharded: the same, and Adam shared out among the ranks by torch's ZeroRedundancyOptimizer.
 - published: each parameter's gradient pickled and all-reduced on its own, after backward, and torch's defaults.
 - plain: torch without any of this, for one rank.
