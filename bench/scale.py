@@ -95,8 +95,10 @@ def draw(fits: dict[int, float], bare: float, cores: int) -> None:
 
 def measure_on(master: str, folder: Path) -> dict[str, Any]:
     """Everything that needs the cluster."""
-    big, small, model = (str(folder / name) for name in ("big", "small", "model"))
-    for place, n in ((big, SIZES[-1]), (small, SMALL)):
+    model = str(folder / "model")
+    tables = {n: str(folder / f"images-{n}") for n in (SIZES[-1], SMALL)}
+    big, small = tables[SIZES[-1]], tables[SMALL]
+    for n, place in tables.items():
         say(f"making {n:,} images on the executors")
         say(submit(master, str(BENCH / "images.py"), place, "--images", str(n)))
     say("a fresh driver for each size")

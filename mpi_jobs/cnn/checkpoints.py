@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.atomic import write_atomically
 from common.errors import InputError
@@ -104,6 +104,21 @@ class Checkpoint:
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers as the network takes them, buffers averaged over ranks."""
         return self.parameters | averaged(self.buffers, self.progress.images)
+
+    def check(self, network: nn.Module) -> None:
+        """Make sure that it is of this network.
+
+        Raises:
+            InputError: its parameters or buffers have other names or shapes.
+        """
+        parameters = {name: value.shape for name, value in network.named_parameters()}
+        buffers = {name: (self.ranks, *value.shape) for name, value in network.named_buffers()}
+        found = [{name: tuple(value.shape) for name, value in held.items()} for held in self._held()]
+        if any(each != parameters for each in found[1:]) or found[0] != buffers:
+            raise InputError("the checkpoint is damaged: its parameters are not those of its network")
+
+    def _held(self) -> list[dict[str, Tensor]]:
+        return [self.buffers, self.parameters, *self.optimiser.values()]
 
     def save(self, path: Path, best: Path | None = None) -> None:
         """Write it, atomically.

@@ -56,7 +56,7 @@ class TrainingRun:
         self._threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         torch.set_num_threads(self._threads)
         self._root = world.at_root_only(lambda: open_images(_known(asked), self._console))
-        self._digests = self._root.digests() if self._root else {}
+        self._digests = self._root.digests if self._root else {}
         self.facts = world.at_root(lambda: find_facts(self.arguments, self._opened))
         self._tested: Score | None = None
         self._validated: Score | None = None
@@ -144,6 +144,7 @@ class TrainingRun:
         """Go on from a checkpoint, if there is one; or spread rank 0's buffers, which --weights may have set."""
         world, replica = self._world, self._replica
         checkpoint = self._root.checkpoint if self._root else None
+        world.at_root(lambda: None if checkpoint is None else checkpoint.check(self.classifier.network))
         own = {name: value.cpu()[None] for name, value in self.classifier.network.named_buffers()}
         images = checkpoint.progress.images if checkpoint else [1]
         self._fill_buffers(checkpoint.buffers if checkpoint else own, images)

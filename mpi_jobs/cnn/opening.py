@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ class Opened:
         """Which of `train` are validation images, or which are not."""
         return np.flatnonzero((self.train.folds != ALWAYS_TRAINING) == validation)
 
+    @cached_property
     def digests(self) -> dict[str, str]:
         """What tells the images of each split from others."""
         catalogue = self.train.catalogue
@@ -176,7 +178,7 @@ def open_images(asked: Asked, console: Console) -> Opened:
             f"has {_told(train.class_names)}"
         )
     opened = Opened(train, test, form, None, find(arguments.resume).resolve().parent, checkpoint)
-    for split, digest in opened.digests().items():
+    for split, digest in opened.digests.items():
         if checkpoint.images.get(split) != digest:
             raise InputError(
                 f"--resume {arguments.resume}: its {split} images were others (by their names and classes, or by "

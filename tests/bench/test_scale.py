@@ -17,7 +17,7 @@ SCALE = """
 import sys
 from pathlib import Path
 from bench import harness, scale
-scale.SIZES, scale.SMALL, scale.REPEATS, scale.FIGURE = (1_500, 3_000), 2_000, 1, Path("scale.png")
+scale.SIZES, scale.SMALL, scale.REPEATS, scale.FIGURE = (1_500, 3_000), 3_000, 1, Path("scale.png")
 sys.exit(harness.main("", scale.measure))
 """
 
@@ -53,7 +53,7 @@ def test_the_scale_benchmark_measures_everything_and_writes_it_down(tmp_path: Pa
     result = json.loads((tmp_path / "scale.json").read_text())
     assert set(result["measured"]["fits"]) == {"1500", "3000"}
     assert set(result["measured"]["paths"]["summed"]) == {"table", "mapInArrow", "records"}
-    assert all(n == 2_000 for n, _ in result["measured"]["predictions"])
+    assert all(n == 3_000 for n, _ in result["measured"]["predictions"])
     assert len(result["claims"]) == 7
     assert all(claim["claim"] in done.stdout for claim in result["claims"])
     assert (tmp_path / "scale.png").stat().st_size > 5000

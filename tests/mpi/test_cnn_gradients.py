@@ -140,18 +140,34 @@ def has_neighbours(world: World, ranks_a_machine: int | None) -> bool:
     return min(first + size, world.size) - first > 1
 
 
-def test_half_precision_on_the_wire_is_nearly_the_same(world: World) -> None:
+@pytest.mark.parametrize("ranks_a_machine", [1, 2])
+def test_half_precision_on_the_wire_is_nearly_the_same(
+    world: World, ranks_a_machine: int, machines: Callable[[int], None]
+) -> None:
+    machines(ranks_a_machine)
     images, labels = batch(24, torch.float32)
     found = []
     for wire in ("fp32", "fp16"):
         net = network(torch.float32)
-        replica = Replica(world, net, 0, ExchangeSettings(shared=False, wire=wire))
+        replica = Replica(world, net, 0, ExchangeSettings(wire=wire))
         own = slice(world.rank, None, world.size)
         backward(net, images[own], labels[own], 24)
         replica.reduce()
         found.append(whole_gradient(replica, world))
     assert close(found[1], found[0], 2e-3)
-    assert world.size == 1 or not torch.equal(*found)
+    assert world.size <= ranks_a_machine or not torch.equal(*found)
+
+
+def test_half_precision_loses_neither_small_gradients_nor_large_ones(world: World) -> None:
+    """As of 64,500 classes, whose smallest would be nothing, and of a network that is diverging."""
+    for size, expected in ((1e-7, 1e-7), (1e6, 64 * (1 - 2**-11))):
+        net = nn.Linear(3, 4, bias=False)
+        replica = Replica(world, net, 0, ExchangeSettings(shared=False, wire="fp16"))
+        (net(torch.full((1, 3), size)).sum() / world.size).backward()
+        replica.reduce()
+        found = gradient(replica, world)
+        truth = torch.full_like(found, size if world.size == 1 else expected)
+        assert close(found, truth, 0.05)
 
 
 @pytest.mark.parametrize("way", ["shared", "messages"])
@@ -231,6 +247,28 @@ def test_shared_memory_is_one_and_the_same(world: World) -> None:
     world.meet()
 
 
+def test_one_machine_without_memory_does_not_keep_others_from_sharing(
+    world: World, machines: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines(2)
+    monkeypatch.setattr(
+        gradients, "shared_bytes",
+        lambda machine, count: None if world.rank < 2 else shared_bytes(machine, count),
+    )  # fmt: skip
+    images, labels = batch(9, torch.float64)
+    net = network(torch.float64)
+    replica = Replica(world, net, 1, ExchangeSettings())
+    assert replica.shared == ((world.rank == 2 and world.size == 4) or world.rank == 3)
+    assert len(replica.unshared) == (1 if world.size > 1 else 0)
+    own = slice(world.rank, None, world.size)
+    backward(net, images[own], labels[own], 9)
+    replica.reduce()
+    alone = network(torch.float64)
+    cross_entropy(alone(images), labels).backward()
+    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    assert close(gradient(replica, world), truth, 1e-12)
+
+
 @pytest.fixture
 def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> int:
@@ -261,12 +299,14 @@ def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.Monkey
     replica = Replica(world, net, 0, ExchangeSettings(shared=False, bucket_bytes=1))
     launched: list[int] = []
     first = next(iter(net.parameters()))
-    first.register_hook(lambda gradient: launched.append(replica._launched))
+    first.register_hook(
+        lambda gradient: launched.append(len(replica._sums) if world.size > 1 else replica._summed)
+    )
     images, labels = batch(4, torch.float32)
     backward(net, images, labels, 4)
     replica.reduce()
     assert len(launched) == 1
-    assert launched[0] >= len(replica.layout.buckets) - 2
+    assert launched[0] >= len(replica.layout.buckets) - 2  # all but those of the first layer
     assert np.isfinite(whole_gradient(replica, world).numpy()).all()
 
 

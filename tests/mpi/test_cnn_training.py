@@ -86,7 +86,7 @@ def train(world: World, images: Catalogue, made: Trainer, order: Order, epochs: 
 
 @pytest.mark.parametrize("batch", [5, 20])
 def test_no_number_of_images_hangs(world: World, batch: int) -> None:
-    for n in range(20, 61):
+    for n in range(20, 61, 1 if world.size == 4 else 7):
         images = catalogue(n)
         made, _, loader, order = trainer(world, images, batch)
         train(world, images, made, order, 1)
@@ -317,6 +317,33 @@ def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
     assert resumed.progress.updates == whole.progress.updates
     assert [e["accuracy"] for e in resumed.progress.history] == [e["accuracy"] for e in whole.progress.history]
     assert (folder / "half" / BEST).exists()
+    world.meet()
+
+
+def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World, tmp_path: Path) -> None:
+    folder = world.at_root(lambda: tmp_path)
+    flags = ["--no-batch-norm"]
+    run(world, folder / "whole", flags, 2, 2)
+    if world.is_root:  # half an epoch alone
+        alone = World(MPI.COMM_SELF)
+        half = run(alone, folder / "half", flags, 1, 2)
+        shares = deal(alone, half._order, *half._images(validation=False), 1)
+        half._trainer.epoch(shares[:3], None, lambda: None, lambda _: None)
+        half._save()
+        half._loader.close()
+    world.meet()
+    again = TrainingRun(world, ["--resume", str(folder / "half"), "--quiet", "--device", "cpu"])
+    assert again._trainer.progress.step == 3
+    for epoch in again.epochs():
+        again.train(epoch)
+        again.validate()
+        again.end_epoch()
+    whole, resumed = last(world, folder / "whole"), last(world, folder / "half")
+    for name, truth in whole.parameters.items():
+        assert (resumed.parameters[name] - truth).norm() <= 1e-5 * max(1e-2, truth.norm())
+    assert resumed.progress.history[-1]["accuracy"] == pytest.approx(
+        whole.progress.history[-1]["accuracy"], abs=0.03
+    )
     world.meet()
 
 

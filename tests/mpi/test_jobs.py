@@ -56,7 +56,6 @@ def assert_agreed(
         (["--folds", "4", "--lambdas", "0:3:3"], ["--images", "scatter"]),
         (["--penalty", "mean", "--lambdas", "-6:2:13"], []),
         (["--limit", "500", "--seed", "9", "--size", "6x7", "--binarize", "0.4", "--lambdas", "0,1"], []),
-        (["--limit", "12", "--lambdas", "1,10,100"], []),  # more ranks than images of a class
         (["--limit", "2", "--lambdas", "0"], []),
     ],
 )
@@ -92,6 +91,6 @@ def test_herbarium(world: World, tmp_path: Path) -> None:
     assert_agreed(world, tmp_path, JOBS["data"], ["--data", f"herbarium:{folder}"])
 
 
-@pytest.mark.parametrize("tile", ["1024x32", "100x7", "1x1", "blas"])
+@pytest.mark.parametrize("tile", ["100x7", "1x1", "blas"])
 def test_tiles_change_nothing(world: World, tmp_path: Path, tile: str) -> None:
     assert_agreed(world, tmp_path, JOBS["data"], ["--limit", "60"], ["--tile", tile, "--threads", "3"])

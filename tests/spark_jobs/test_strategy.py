@@ -8,6 +8,7 @@ import pytest
 
 from common.console import ridge_parser
 from common.experiment import Experiment
+from spark_jobs import ridge
 from spark_jobs.strategy import Costs, Work, choose, reasons
 from tests.conftest import ROOT, command, metrics_of
 
@@ -68,9 +69,11 @@ def test_the_entry_says_why_and_runs_what_it_chose(tmp_path: Path) -> None:
     assert len(metrics["lambdas"]) == 5
     assert done.stdout.splitlines()[-1] == f"report: {tmp_path}/run/report.html"
 
-    asked = command(
-        "spark-submit", ROOT / "spark_jobs" / "ridge.py", "--strategy=inner", "--lambdas=1", cwd=tmp_path
-    )
-    assert asked.returncode == 0, asked.stderr
-    assert "strategy" not in asked.stdout
-    assert "inner on Spark" in asked.stdout
+
+def test_a_strategy_that_is_asked_for_is_run(
+    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ridge.main(["--strategy=inner", "--lambdas=1", "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert not said.startswith("strategy ")
+    assert "inner on Spark" in said
