@@ -292,7 +292,8 @@ class Replica:
         if self._peers is not None and self._peers.size > 1:
             travels = (self._own if self._host is None else self._host)[own]
             if self._half:
-                largest = torch.finfo(torch.float16).max / self._peers.size  # sums must not overflow either
+                # sums must not overflow either, nor what they are rounded to
+                largest = 0.99 * torch.finfo(torch.float16).max / self._peers.size
                 travels = (travels * WIRE_SCALE).clamp_(-largest, largest).half()
                 if travels.is_cuda:
                     torch.cuda.current_stream().synchronize()
