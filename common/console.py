@@ -225,13 +225,18 @@ def _lambdas(text: str) -> tuple[float, ...]:
 class Console:
     """Progress for a terminal and silence for a pipe, and the clock behind both.
 
+    Args:
+        quiet: whether nobody wants to be told anything.
+        phases: whether to show each phase, and not only measure it.
+
     Attributes:
         live: whether a person is watching.
         seconds: the phases so far and how long each took, in order.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, phases: bool = True) -> None:
         self.quiet = quiet
+        self._phases = phases
         self.live = not quiet and sys.stderr.isatty()
         self.seconds: dict[str, float] = {}
         self._started = time.perf_counter()
@@ -244,7 +249,7 @@ class Console:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase; on a terminal, say that it runs and how long it took. Phases of one name add up."""
-        shown = self.live and not self._in_bar
+        shown = self.live and self._phases and not self._in_bar
         if shown:
             print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
         started = time.perf_counter()
@@ -254,16 +259,15 @@ class Console:
             self._show(name)
 
     @contextmanager
-    def bar(
-        self, total: int, unit: str, what: str | None = None, show: bool = True
-    ) -> Iterator[Callable[[int], object]]:
+    def bar(self, total: int, unit: str, what: str | None = None) -> Iterator[Callable[[int], object]]:
         """A progress bar on a terminal; yields the function that moves it by so many units.
+
+        Phases inside the bar, of which there may be many of one name, are shown when it ends.
 
         Args:
             total: units there are.
             unit: their name.
             what: is under way.
-            show: phases inside the bar, of which there may be many of one name, when it ends.
         """
         before = dict(self.seconds)
         self._in_bar = True
@@ -271,7 +275,7 @@ class Console:
             yield bar.update
         self._in_bar = False
         for name in self.seconds:
-            if self.live and show and self.seconds[name] != before.get(name):
+            if self.live and self._phases and self.seconds[name] != before.get(name):
                 self._show(name)
 
     def _show(self, name: str) -> None:

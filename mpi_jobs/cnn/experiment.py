@@ -50,7 +50,8 @@ class TrainingRun:
         self._world = world
         asked = world.at_root_only(lambda: ask(argv, world.size))
         self.arguments = world.at_root(lambda: _known(asked).arguments)
-        self._console = Console(self.arguments.quiet or not world.is_root)
+        # phases come back every epoch, which has a line of its own
+        self._console = Console(self.arguments.quiet or not world.is_root, phases=False)
         self._clock = Clock(world, self._console)
         self._device = find_device(world, self.arguments.device, self.arguments.bf16)
         self._threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
@@ -109,7 +110,7 @@ class TrainingRun:
                 arguments.seed, arguments.label_smoothing, arguments.max_corrupt, 60 * arguments.checkpoint_minutes
             ),
         )  # fmt: skip
-        wanted = set(arguments.augment.split(","))
+        wanted = set((arguments.augment or "").split(","))
         self._augmentation = (
             Augmentation("flip" in wanted, "crop" in wanted, arguments.seed) if arguments.augment else None
         )
@@ -196,7 +197,7 @@ class TrainingRun:
             shares = deal(world, self._order, *self._images(validation=False), epoch, progress.step)
         left = sum(self._order.step_size(step) for step in range(progress.step, self._order.steps))
         what = f"epoch {epoch + 1}/{self.arguments.epochs}"
-        with self._console.bar(left, "img", what, show=False) as advance, self.phase("train"):
+        with self._console.bar(left, "img", what) as advance, self.phase("train"):
             self._trainer.epoch(shares, self._augmentation, self._save, advance)
             self._trainer.gather()
 
@@ -221,7 +222,7 @@ class TrainingRun:
         """
         order = Order(n, min(n, BATCH * self._world.size), self._world.size, None)
         shares = deal(self._world, order, images, numbers)
-        with self._console.bar(n // self._world.size, "img", what, show=False) as advance:
+        with self._console.bar(n // self._world.size, "img", what) as advance:
             score, skipped = evaluate(self._world, self.classifier, loader, shares, advance)
         self._skipped |= {image.name: image for image in skipped}
 

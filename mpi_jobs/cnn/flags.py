@@ -45,7 +45,7 @@ def training_parser() -> Parser:
     )  # fmt: skip
     data.add_argument("--grey", action=Switch, default=False, help="one channel of luminance")
     data.add_argument(
-        "--augment", metavar="LIST", type=_augmentations, default="",
+        "--augment", metavar="LIST", type=_augmentations,
         help=f"change training images at random: {' and '.join(AUGMENTATIONS)}, separated by commas",
     )  # fmt: skip
     data.add_argument(
