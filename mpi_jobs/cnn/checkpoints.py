@@ -111,14 +111,11 @@ class Checkpoint:
         Raises:
             InputError: its parameters or buffers have other names or shapes.
         """
-        parameters = {name: value.shape for name, value in network.named_parameters()}
-        buffers = {name: (self.ranks, *value.shape) for name, value in network.named_buffers()}
-        found = [{name: tuple(value.shape) for name, value in held.items()} for held in self._held()]
-        if any(each != parameters for each in found[1:]) or found[0] != buffers:
+        parameters = _shapes(dict(network.named_parameters()))
+        buffers = {name: (self.ranks, *shape) for name, shape in _shapes(dict(network.named_buffers())).items()}
+        vectors = [self.parameters, *self.optimiser.values()]
+        if _shapes(self.buffers) != buffers or any(_shapes(each) != parameters for each in vectors):
             raise InputError("the checkpoint is damaged: its parameters are not those of its network")
-
-    def _held(self) -> list[dict[str, Tensor]]:
-        return [self.buffers, self.parameters, *self.optimiser.values()]
 
     def save(self, path: Path, best: Path | None = None) -> None:
         """Write it, atomically.
@@ -182,6 +179,10 @@ class Checkpoint:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _link(path: Path, name: Path) -> None:

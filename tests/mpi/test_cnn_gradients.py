@@ -59,6 +59,12 @@ def backward(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, n: int)
         (cross_entropy(net(images), labels, reduction="sum") / n).backward()
 
 
+def gradient_alone(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Torch's own, of the whole batch in one process, in the order of our vector."""
+    cross_entropy(net(images), labels).backward()
+    return torch.cat([p.grad.reshape(-1) for p in reversed(list(net.parameters()))]).double()
+
+
 def whole_gradient(replica: Replica, world: World) -> torch.Tensor:
     """What the pieces of all ranks make together."""
     flat = torch.zeros(replica.layout.length, dtype=torch.float64)
@@ -87,8 +93,7 @@ def close(found: torch.Tensor, truth: torch.Tensor, tolerance: float) -> bool:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, dtype: torch.dtype) -> None:
     images, labels = batch(23, dtype)
-    alone = network(dtype)
-    cross_entropy(alone(images), labels).backward()
+    truth = gradient_alone(network(dtype), images, labels)
     ours = network(dtype)
     replica = Replica(world, ours, 0, WAYS[way])
     for _ in range(2):  # the second step finds nothing left of the first
@@ -96,7 +101,6 @@ def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, d
         backward(ours, images[own], labels[own], 23)
         replica.reduce()
         found = gradient(replica, world)
-        truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))]).double()
         assert close(found, truth, 1e-5 if dtype == torch.float32 else 1e-12)
         replica.settle()
 
@@ -173,14 +177,12 @@ def test_half_precision_loses_neither_small_gradients_nor_large_ones(world: Worl
 @pytest.mark.parametrize("way", ["shared", "messages"])
 def test_ranks_without_images_add_nothing(world: World, way: str) -> None:
     images, labels = batch(1, torch.float64)
-    alone = network(torch.float64)
-    cross_entropy(alone(images), labels).backward()
+    truth = gradient_alone(network(torch.float64), images, labels)
     ours = network(torch.float64)
     replica = Replica(world, ours, 0, WAYS[way])
     last = world.rank == world.size - 1
     backward(ours, images[: int(last)], labels[: int(last)], 1)
     replica.reduce()
-    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
     assert close(gradient(replica, world), truth, 1e-12)
 
 
@@ -263,9 +265,7 @@ def test_one_machine_without_memory_does_not_keep_others_from_sharing(
     own = slice(world.rank, None, world.size)
     backward(net, images[own], labels[own], 9)
     replica.reduce()
-    alone = network(torch.float64)
-    cross_entropy(alone(images), labels).backward()
-    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    truth = gradient_alone(network(torch.float64), images, labels)
     assert close(gradient(replica, world), truth, 1e-12)
 
 
@@ -286,9 +286,7 @@ def test_without_shared_memory_ranks_send_messages(world: World, without_memory:
     own = slice(world.rank, None, world.size)
     backward(net, images[own], labels[own], 8)
     replica.reduce()
-    alone = network(torch.float64)
-    cross_entropy(alone(images), labels).backward()
-    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    truth = gradient_alone(network(torch.float64), images, labels)
     assert close(gradient(replica, world), truth, 1e-12)
 
 
@@ -323,8 +321,7 @@ def test_large_linear_layers_compute_their_gradients_in_place(world: World, bias
     labels = torch.randint(700, (8,), generator=generator)
     with torch.no_grad():
         assert torch.equal(ours(images), alone(images))
-    cross_entropy(alone(images), labels).backward()
-    truth = torch.cat([p.grad.reshape(-1) for p in reversed(list(alone.parameters()))])
+    truth = gradient_alone(alone, images, labels)
     own = slice(world.rank, None, world.size)
     for _ in range(2):
         backward(ours, images[own], labels[own], 8)

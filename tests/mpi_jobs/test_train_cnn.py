@@ -16,6 +16,7 @@ from PIL import Image
 from common.console import INTERRUPTED
 from common.errors import InputError
 from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
+from mpi_jobs.cnn.networks import build
 from tests.conftest import DATA, ROOT, command, metrics_of, mpiexec
 from tests.mpi_jobs.disturbed import Job
 
@@ -255,6 +256,16 @@ def test_a_checkpoint_runs_nothing_that_is_in_it(tmp_path: Path) -> None:
     torch.save({"format": Evil()}, tmp_path / LAST)
     with pytest.raises(InputError, match="or one that holds more than weights"):
         Checkpoint.load(tmp_path / LAST)
+
+
+@pytest.mark.parametrize("part", ["parameters", "buffers"])
+def test_a_checkpoint_whose_tensors_are_not_its_networks_is_damaged(undisturbed: Path, part: str) -> None:
+    checkpoint = Checkpoint.load(undisturbed / LAST)
+    checkpoint.check(build(checkpoint.spec))
+    name = next(iter(getattr(checkpoint, part)))
+    getattr(checkpoint, part)[name] = torch.zeros(3)
+    with pytest.raises(InputError, match="the checkpoint is damaged"):
+        checkpoint.check(build(checkpoint.spec))
 
 
 def test_a_checkpoint_knows_what_images_go_through(undisturbed: Path) -> None:
