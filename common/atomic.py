@@ -12,6 +12,11 @@ READABLE = ("utf-8", "backslashreplace")
 """How text for people is encoded: file names can hold bytes that are no text."""
 
 
+def readable(text: str) -> str:
+    """Text as it is read again after it was written for people."""
+    return text.encode(*READABLE).decode()
+
+
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` when the block ends, and not at all when it raises."""

@@ -7,9 +7,11 @@ used, through the catalogue's reader, which is small and travels by pickle betwe
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Indices, Items, Labels, Pixels
@@ -18,6 +20,34 @@ from common.arrays import Indices, Items, Labels, Pixels
 def printable(name: str) -> str:
     """A class name that any page and figure can show: control characters and stray bytes replaced."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+
+
+class Classes(NamedTuple):
+    """The classes of a source or of a model.
+
+    Attributes:
+        names: for people; two classes may have the same.
+        ids: what the source itself calls them; None where that is their names.
+    """
+
+    names: tuple[str, ...]
+    ids: tuple[str, ...] | None = None
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What predictions call them: ids where there are some."""
+        return self.ids or self.names
+
+    def positions(self, others: Classes) -> Labels:
+        """Where each of the others is among these, int64 (n_others,), -1 where it is not.
+
+        Classes are the same by id where both sides have ids, and else by name, where that tells which.
+        """
+        by_id = self.ids is not None and others.ids is not None
+        own, wanted = (self.written, others.written) if by_id else (self.names, others.names)
+        known = {name: position for position, name in enumerate(own)}
+        times = Counter(own)
+        return np.array([known[name] if times[name] == 1 else -1 for name in wanted], np.int64)
 
 
 class Skipped(NamedTuple):
@@ -72,12 +102,14 @@ class Catalogue:
         items: (n,), what the reader needs to find each image.
         labels: int64 (n,).
         class_names: one name a class, the same in every split.
+        class_ids: what the source itself calls the classes; None where that is their names.
     """
 
     reader: PixelReader
     items: Items
     labels: Labels
     class_names: tuple[str, ...]
+    class_ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,6 +118,11 @@ class Catalogue:
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of each image."""
         return self.reader.shape
+
+    @property
+    def classes(self) -> Classes:
+        """Names and ids."""
+        return Classes(self.class_names, self.class_ids)
 
     @property
     def n_features(self) -> int:

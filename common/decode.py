@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +64,31 @@ class PixelFormat:
         """1 for grey or binarized images, 3 for colour."""
         return 1 if self.grey or self.binarize is not None else 3
 
+    @property
+    def mode(self) -> str:
+        """Pillow's name for images of so many channels."""
+        return "L" if self.channels == 1 else "RGB"
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """What an image of this height and width is resized to: `size`, or what just covers it, to be cropped.
+
+        Of squares, resizing and cropping is, pixel by pixel, torchvision's Resize(side) and CenterCrop(side).
+        """
+        if self.size is None:
+            return height, width
+        to_height, to_width = self.size
+        if not self.crop or (height, width) == self.size:
+            return self.size
+        if to_height * width >= to_width * height:  # the image is the wider of the two
+            return to_height, to_height * width // height
+        return to_width * height // width, to_width
+
+    def centre(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns that are left of an image that was resized to this height and width."""
+        to_height, to_width = self.size or (height, width)
+        top, left = round((height - to_height) / 2), round((width - to_width) / 2)
+        return slice(top, top + to_height), slice(left, left + to_width)
+
     def __str__(self) -> str:
         words = []
         if self.size is not None:
@@ -88,37 +113,59 @@ def decode(data: bytes, form: PixelFormat) -> Pixels:
     Raises:
         UndecodableImageError: not such a file, truncated, or more than MAX_PIXELS pixels.
     """
-    with _opened(io.BytesIO(data)) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _pixels(_flatten(upright), form)
+    made: Any = data
+    with _blamed():
+        for stage in STAGES.values():
+            made = stage(made, form)
+    pixels: Pixels = made
+    return pixels
 
 
-def dimensions(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, from its header.
+class Header(NamedTuple):
+    """What is known of an image before it is decoded.
+
+    Attributes:
+        kind: its format, one of FORMATS.
+        mode: of its pixels, as Pillow has it.
+        height: of it, as it is stored.
+        width: of it.
+    """
+
+    kind: str
+    mode: str
+    height: int
+    width: int
+
+
+def header(file: BinaryIO | Path) -> Header:
+    """What the first bytes of an image file say.
 
     Raises:
         UndecodableImageError: it is no such file, or has more than MAX_PIXELS pixels.
     """
-    with _opened(path) as image:
-        return image.height, image.width
+    with _blamed(), _opened(file) as image:
+        return Header(image.format or "", image.mode, image.height, image.width)
 
 
 @contextmanager
 def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
-    """An image of an allowed kind and size, its pixels not read yet; whatever goes wrong is the image's fault.
+    """An image of an allowed kind and size, its pixels not read yet."""
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise UndecodableImageError(f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed")
+        yield image
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    """Whatever goes wrong is the image's fault.
 
     Raises:
         UndecodableImageError: something does.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UndecodableImageError(
-                    f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed"
-                )
-            yield image
+        yield
     except UndecodableImageError:
         raise
     # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,
@@ -140,8 +187,47 @@ def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
     height, width = form.size or pixels.shape[1:3]
     out = np.empty((len(pixels), height, width, form.channels), np.uint8)
     for i, image in enumerate(images):
-        out[i] = _pixels(image, form)
+        out[i] = _to_bytes(_crop(_resize(image.convert(form.mode), form), form), form)
     return out
+
+
+# Stages: from bytes to an upright image in the form's mode, to its size, to its part, to bytes.
+
+
+def _load(data: bytes, form: PixelFormat) -> Image.Image:
+    with _opened(io.BytesIO(data)) as image:
+        image.load()
+        return _flatten(ImageOps.exif_transpose(image)).convert(form.mode)
+
+
+def _resize(image: Image.Image, form: PixelFormat) -> Image.Image:
+    if form.size is None:
+        return image
+    height, width = form.resized(image.height, image.width)
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _crop(image: Image.Image, form: PixelFormat) -> Image.Image:
+    if form.size is None or image.size == (form.size[1], form.size[0]):
+        return image
+    rows, columns = form.centre(image.height, image.width)
+    return image.crop((columns.start, rows.start, columns.stop, rows.stop))
+
+
+def _to_bytes(image: Image.Image, form: PixelFormat) -> Pixels:
+    pixels = np.asarray(image, np.uint8)
+    if form.binarize is not None:
+        pixels = np.where(pixels >= form.binarize * 255, np.uint8(255), np.uint8(0))
+    return pixels.reshape(*pixels.shape[:2], form.channels)
+
+
+STAGES: dict[str, Callable[[Any, PixelFormat], Any]] = {
+    "decode": _load,
+    "resize": _resize,
+    "crop": _crop,
+    "to bytes": _to_bytes,
+}
+"""What decode() does, one after the other."""
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -173,32 +259,3 @@ def _to_8_bits(deep: NDArray[Any]) -> Pixels:
         values = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
     eight: Pixels = np.clip(values, 0, 255).astype(np.uint8)
     return eight
-
-
-def _squeezed(image: Image.Image, height: int, width: int) -> Image.Image:
-    return image.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def _from_the_centre(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Resized until it just covers height × width, then cropped.
-
-    Of squares this is, pixel by pixel, what torchvision's Resize(side) and CenterCrop(side) make.
-    """
-    if height * image.width >= width * image.height:  # the picture is the wider of the two
-        covering = (height * image.width // image.height, height)
-    else:
-        covering = (width, width * image.height // image.width)
-    resized = image.resize(covering, Image.Resampling.BILINEAR)
-    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
-    return resized.crop((left, top, left + width, top + height))
-
-
-def _pixels(image: Image.Image, form: PixelFormat) -> Pixels:
-    """An upright L or RGB image in `form`: uint8 (h, w, c)."""
-    image = image.convert("L" if form.channels == 1 else "RGB")
-    if form.size is not None and image.size != (form.size[1], form.size[0]):
-        image = (_from_the_centre if form.crop else _squeezed)(image, *form.size)
-    pixels = np.asarray(image, np.uint8)
-    if form.binarize is not None:
-        pixels = np.where(pixels >= form.binarize * 255, np.uint8(255), np.uint8(0))
-    return pixels.reshape(pixels.shape[0], pixels.shape[1], form.channels)

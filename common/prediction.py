@@ -6,15 +6,15 @@ import csv
 import heapq
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.arrays import Floats, Labels, Pixels
-from common.atomic import READABLE
+from common.arrays import Floats, Labels, Pixels, Singles
+from common.atomic import readable
 from common.catalogue import Skipped
 from common.images import Block
 from common.metrics import Confusion
@@ -68,6 +68,13 @@ class Summary:
         """That of no image."""
         none = np.empty(0, np.int64)
         return cls(np.zeros(n_classes, np.int64), 0, [], [], Confusion(n_classes, none, none))
+
+    @classmethod
+    def of(cls, predicted: Labels, truth: Labels, n_classes: int) -> Summary:
+        """That of predicted and true classes, int64 (n,) each; the truth is -1 where nobody knows it."""
+        known = truth >= 0
+        counts = np.bincount(predicted, minlength=n_classes)
+        return cls(counts, 0, [], [], Confusion.of(predicted[known], truth[known], n_classes))
 
     def __add__(self, other: Summary) -> Summary:
         return Summary(
@@ -123,7 +130,7 @@ def write_predictions(
     """
     summary = Summary.nothing(len(model.class_names))
     schema = form.schema()
-    names = pa.array([name.encode(*READABLE).decode() for name in model.class_names])
+    names = text_array(model.class_names)
     with storage.writing(PREDICTIONS) as file:
         file.name = f"{PREDICTIONS}/part-{part:05d}.parquet"
         with pq.ParquetWriter(
@@ -132,14 +139,12 @@ def write_predictions(
             waiting: list[pa.Table] = []
             for block in blocks:
                 top, scores, margins = _best(model, block.pixels, form)
-                columns: list[Any] = [_texts(block.names or ())]
-                for rank in range(form.top):
-                    columns.append(pa.DictionaryArray.from_arrays(pa.array(top[:, rank].astype(np.int32)), names))
-                    if scores is not None:
-                        columns.append(pa.array(scores[:, rank]))
-                waiting.append(pa.table([*columns, pa.nulls(len(top), pa.string())], schema=schema))
+                errors = pa.nulls(len(top), pa.string())
+                waiting.append(rows_table(schema, names, text_array(block.names or ()), top, scores, errors))
                 if block.skipped:
-                    waiting.append(_errors(block.skipped, schema))
+                    n = len(block.skipped)
+                    ids, errors = (text_array(column) for column in zip(*block.skipped, strict=True))
+                    waiting.append(rows_table(schema, names, ids, *unusable_rows(n, form), errors))
                 if sum(map(len, waiting)) >= GROUP_ROWS:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting = []
@@ -171,35 +176,57 @@ def _best(model: RidgeModel, pixels: Pixels, form: Form) -> tuple[Labels, Floats
     return top, best if form.scores else None, margins
 
 
-def _texts(names: Sequence[object]) -> pa.Array:
-    if isinstance(names, pa.Array):
-        return names
-    return pa.array([str(name).encode(*READABLE).decode() for name in names], pa.string())
+def text_array(texts: Sequence[object]) -> pa.Array:
+    """Text as Arrow keeps it."""
+    if isinstance(texts, pa.Array):
+        return texts
+    return pa.array([None if text is None else readable(str(text)) for text in texts], pa.string())
 
 
-def _errors(skipped: Sequence[Skipped], schema: pa.Schema) -> pa.Table:
-    n = len(skipped)
-    told = {
-        "name": _texts([image.name for image in skipped]),
-        "error": _texts([image.reason for image in skipped]),
-    }
-    return pa.table([told.get(field.name, pa.nulls(n, field.type)) for field in schema], schema=schema)
+def unusable_rows(n: int, form: Form) -> tuple[Labels, Floats | None]:
+    """The classes and scores of images that have none: -1 and NaN, (n, top) each."""
+    return np.full((n, form.top), -1), np.full((n, form.top), np.nan) if form.scores else None
+
+
+def rows_table(
+    schema: pa.Schema,
+    names: pa.Array,
+    ids: pa.Array,
+    top: Labels,
+    scores: Floats | Singles | None,
+    errors: pa.Array,
+) -> pa.Table:
+    """Predictions as a table.
+
+    Args:
+        schema: of Form.
+        names: text (n_classes,), what classes are called.
+        ids: text (n,), what images are called.
+        top: int64 (n, top), the best classes of each; -1 of an image that could not be used.
+        scores: (n, top) or None.
+        errors: text (n,), why an image could not be used.
+    """
+    columns: list[Any] = [ids]
+    for rank in range(top.shape[1]):
+        missing = top[:, rank] < 0
+        columns.append(
+            pa.DictionaryArray.from_arrays(pa.array(top[:, rank].astype(np.int32), mask=missing), names)
+        )
+        if scores is not None:
+            columns.append(pa.array(scores[:, rank].astype(np.float64), mask=missing))
+    return pa.table([*columns, errors], schema=schema)
 
 
 def _summary(block: Block, predicted: Labels, margins: Floats, known: Labels, n_classes: int) -> Summary:
-    labelled = np.flatnonzero(block.labels >= 0)
-    truth = known[block.labels[labelled]] if len(known) else np.empty(0, np.int64)
-    labelled, truth = labelled[truth >= 0], truth[truth >= 0]
+    truth = np.full(len(predicted), -1)
+    if len(known):
+        truth = np.where(block.labels >= 0, known[block.labels], -1)
     few = min(MOST_UNSURE, len(margins))
     closest = np.argpartition(margins, few - 1)[:few] if few else ()
     names = block.names or ()
-    return Summary(
-        np.bincount(predicted, minlength=n_classes),
-        len(block.skipped),
-        block.skipped[:MOST_SKIPPED],
-        [Unsure(float(margins[i]), str(names[i]), int(predicted[i]), block.pixels[i].copy()) for i in closest],
-        Confusion.of(predicted[labelled], truth, n_classes),
-    )
+    found = Summary.of(predicted, truth, n_classes)
+    unsure = [Unsure(float(margins[i]), str(names[i]), int(predicted[i]), block.pixels[i].copy()) for i in closest]
+    return replace(found, n_unusable=len(block.skipped), unusable=block.skipped[:MOST_SKIPPED], unsure=unsure)
 
 
 def predictions_csv(storage: Storage, n_unusable: int) -> str:
@@ -220,7 +247,7 @@ def predictions_csv(storage: Storage, n_unusable: int) -> str:
                 for batch in opened.iter_batches():
                     plain = batch if n_unusable else batch.drop_columns("error")
                     if title:
-                        writer.writerow(map(_title, plain.schema.names))
+                        writer.writerow(map(column_title, plain.schema.names))
                         title = False
                     writer.writerows(zip(*(column.to_pylist() for column in plain.columns), strict=True))
         text.flush()
@@ -229,6 +256,6 @@ def predictions_csv(storage: Storage, n_unusable: int) -> str:
     return file.name
 
 
-def _title(column: str) -> str:
+def column_title(column: str) -> str:
     """Id for name, Predicted2 for predicted_2."""
     return "Id" if column == "name" else column.replace("_", "").capitalize()

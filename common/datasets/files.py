@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from common.errors import InputError
 MAX_BYTES = 256 << 20
 """Size of a file above which it is skipped unread."""
 
+Decoder = Callable[[bytes, PixelFormat], Pixels]
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -27,11 +29,13 @@ class FileReader:
         root: the folder; items are paths relative to it, with forward slashes.
         shape: (height, width, channels) that every image must come out as.
         form: what each image is turned into.
+        decoder: what turns a file's bytes into it.
     """
 
     root: Path
     shape: tuple[int, int, int]
     form: PixelFormat
+    decoder: Decoder = decode
 
     @classmethod
     def of(cls, root: Path, names: Iterable[str], form: PixelFormat) -> FileReader:
@@ -43,7 +47,7 @@ class FileReader:
         reason = "it names no image"
         for name in names:
             try:
-                first = _decode_file(root / name, form)
+                first = decode(read_file(root / name), form)
             except UndecodableImageError as error:
                 reason = f"{name}: {error}"
             else:
@@ -67,7 +71,7 @@ class FileReader:
         skipped: list[Skipped] = []
         for position, item in enumerate(items):
             try:
-                image = _decode_file(self.root / item, self.form)
+                image = self.decoder(read_file(self.root / item), self.form)
                 if image.shape != self.shape:
                     height, width, _ = image.shape
                     raise UndecodableImageError(
@@ -82,16 +86,20 @@ class FileReader:
         return Read(pixels[: len(kept)], np.array(kept, np.int64), skipped)
 
 
-def _decode_file(path: Path, form: PixelFormat) -> Pixels:
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UndecodableImageError: there is no such file, or none that can be read, or it is far too large.
+    """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise UndecodableImageError("not a regular file")
         if status.st_size > MAX_BYTES:
             raise UndecodableImageError(f"{status.st_size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UndecodableImageError(error.strerror or str(error)) from error
     except ValueError as error:  # a name that no file can have
         raise UndecodableImageError(str(error)) from error
-    return decode(data, form)

@@ -28,7 +28,7 @@ def open_folder(root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
     names: list[str] = []
     labels: list[int] = []
     for label, folder in enumerate(classes):
-        found = sorted(path.relative_to(root).as_posix() for path in _images(folder))
+        found = sorted(path.relative_to(root).as_posix() for path in image_files(folder))
         if not found:
             raise InputError(
                 f"folder:{root}: class {folder.name!r} holds no image ({', '.join(sorted(SUFFIXES))}); "
@@ -41,7 +41,7 @@ def open_folder(root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
     return Catalogue(reader, items, np.array(labels, np.int64), tuple(printable(c.name) for c in classes)), None
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def image_files(folder: Path) -> Iterator[Path]:
     """Image files below `folder`, outside hidden folders; one that cannot be listed is an error, not empty."""
 
     def refuse(error: OSError) -> None:

@@ -25,7 +25,7 @@ from common.catalogue import Catalogue
 from common.console import Console, Help, Parser, quiet_flag, run_job, seed_flags
 from common.datasets import AT_PATH, open_dataset
 from common.datasets.files import FileReader
-from common.decode import PixelFormat, UndecodableImageError, dimensions
+from common.decode import PixelFormat, UndecodableImageError, header
 from common.errors import InputError
 from common.runs import RunFolder, write_json
 from common.splits import hold_out
@@ -97,7 +97,7 @@ def _copy(
         advance(1)
         path, number = images.reader.root / name, len(copied)
         try:
-            height, width = dimensions(path)
+            found = header(path)
         except UndecodableImageError as error:
             console.warn(f"{path}: left out ({error})")
             continue
@@ -105,7 +105,9 @@ def _copy(
         file_name = f"images/{group // 100:03d}/{group % 100:02d}/{number}{path.suffix.lower()}"
         (folder / file_name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / file_name)
-        copied.append(Copied(label, {"id": number, "file_name": file_name, "width": width, "height": height}))
+        copied.append(
+            Copied(label, {"id": number, "file_name": file_name, "width": found.width, "height": found.height})
+        )
     return copied
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.atomic import write_atomically
+from common.catalogue import Classes
 from common.errors import InputError
 from mpi_jobs.cnn.networks import NetworkSpec
 from mpi_jobs.cnn.preprocessing import Preprocessing
@@ -83,7 +84,7 @@ class Checkpoint:
         buffers: by name, with an axis of ranks before all others: (ranks, ...).
         optimiser: its vectors, each by parameter.
         progress: how far it has come.
-        class_names: one name a class.
+        classes: their names, and what the source called them.
         preprocessing: what images go through.
         arguments: the flags, as plain values.
         images: digests of the training, validation and test images.
@@ -95,7 +96,7 @@ class Checkpoint:
     buffers: dict[str, Tensor]
     optimiser: dict[str, dict[str, Tensor]]
     progress: Progress
-    class_names: tuple[str, ...]
+    classes: Classes
     preprocessing: Preprocessing
     arguments: dict[str, Any]
     images: dict[str, str]
@@ -134,7 +135,8 @@ class Checkpoint:
             "buffers": self.buffers,
             "optimiser": self.optimiser,
             "progress": vars(self.progress),
-            "class_names": list(self.class_names),
+            "class_names": list(self.classes.names),
+            "class_ids": None if self.classes.ids is None else list(self.classes.ids),
             "preprocessing": self.preprocessing.described(),
             "arguments": self.arguments,
             "images": self.images,
@@ -171,7 +173,7 @@ class Checkpoint:
                 described["buffers"],
                 described["optimiser"],
                 Progress(**described["progress"]),
-                tuple(map(str, described["class_names"])),
+                _classes(described["class_names"], described.get("class_ids")),  # which older ones do not have
                 Preprocessing.of(described["preprocessing"]),
                 dict(described["arguments"]),
                 dict(described["images"]),
@@ -179,6 +181,10 @@ class Checkpoint:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+
+
+def _classes(names: Sequence[object], ids: Sequence[object] | None) -> Classes:
+    return Classes(tuple(map(str, names)), None if ids is None else tuple(map(str, ids)))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

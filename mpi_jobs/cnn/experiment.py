@@ -85,7 +85,7 @@ class TrainingRun:
         if arguments.weights is not None:
             world.at_root(lambda: self._start_from(arguments.weights, network))
         self.classifier = Classifier(
-            facts.spec, network, facts.preprocessing, facts.class_names, self._device, arguments.bf16
+            facts.spec, network, facts.preprocessing, facts.classes.names, self._device, arguments.bf16
         )
         settings = ExchangeSettings(
             arguments.exchange == "shared", int(arguments.bucket_mib * 2**20), arguments.wire, arguments.cuda_aware
@@ -267,7 +267,7 @@ class TrainingRun:
             vectors = zip(STATES[self.arguments.optimiser], replica.states, strict=True)
             checkpoint = Checkpoint(
                 self.facts.spec, replica.named(replica.values), buffers,
-                {name: replica.named(state) for name, state in vectors}, progress, self.facts.class_names,
+                {name: replica.named(state) for name, state in vectors}, progress, self.facts.classes,
                 self.facts.preprocessing, recipe(self.arguments), self._digests, self._world.size,
             )  # fmt: skip
             history = progress.history

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.arrays import Indices
-from common.catalogue import PixelReader
+from common.catalogue import Classes, PixelReader
 from common.console import Console
 from common.decode import PixelFormat
 from common.errors import InputError
@@ -86,7 +86,7 @@ class Facts(NamedTuple):
     Attributes:
         spec: of the network.
         preprocessing: of all images.
-        class_names: one name a class.
+        classes: their names, and what the source calls them.
         reader: of training and validation images.
         test_reader: of test images.
         n_train: images.
@@ -96,7 +96,7 @@ class Facts(NamedTuple):
 
     spec: NetworkSpec
     preprocessing: Preprocessing
-    class_names: tuple[str, ...]
+    classes: Classes
     reader: PixelReader
     test_reader: PixelReader
     n_train: int
@@ -172,9 +172,9 @@ def open_images(asked: Asked, console: Console) -> Opened:
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
         return Opened(train, test, form, folder, folder.path, None)
-    if train.class_names != checkpoint.class_names:
+    if train.class_names != checkpoint.classes.names:
         raise InputError(
-            f"--resume {arguments.resume}: it knows {_told(checkpoint.class_names)}, and --data {arguments.data} "
+            f"--resume {arguments.resume}: it knows {_told(checkpoint.classes.names)}, and --data {arguments.data} "
             f"has {_told(train.class_names)}"
         )
     opened = Opened(train, test, form, None, find(arguments.resume).resolve().parent, checkpoint)
@@ -212,7 +212,7 @@ def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
     return Facts(
         spec,
         preprocessing,
-        opened.train.class_names,
+        opened.train.catalogue.classes,
         reader,
         opened.test.catalogue.reader,
         len(opened.train) - n_validation,

@@ -59,7 +59,7 @@ def write_results(
         },
         "shape": list(facts.reader.shape),
         "preprocessing": str(facts.preprocessing),
-        "classes": list(facts.class_names),
+        "classes": list(facts.classes.names),
         "network": facts.spec.name,
         "optimiser": arguments.optimiser,
         "recipe": recipe(arguments),

@@ -1,0 +1,275 @@
+"""Images to predict, as they come: all known at once, or named one by one on standard input."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common.arrays import Items, Labels
+from common.atomic import readable
+from common.catalogue import Classes, PixelReader, printable
+from common.datasets import NAMED, open_dataset
+from common.datasets.files import Decoder, FileReader
+from common.datasets.folder import image_files
+from common.datasets.herbarium import list_herbarium
+from common.decode import PixelFormat
+from common.errors import InputError
+from common.prediction_files import Written
+
+SOURCES = "digits, mnist, folder:PATH, herbarium:PATH, list:FILE, or list:- for names on standard input"
+STANDARD_INPUT = "-"
+PIECE_BYTES = 1 << 16
+"""What is read of a list at once."""
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """Some images.
+
+    Attributes:
+        ids: what predictions call them.
+        items: (n,), what the reader needs to find each.
+        labels: int64 (n,), the class of each if it is known, else -1.
+    """
+
+    ids: list[str]
+    items: Items
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __add__(self, other: Arrived) -> Arrived:
+        return Arrived(
+            self.ids + other.ids,
+            np.concatenate([self.items, other.items]),
+            np.concatenate([self.labels, other.labels]),
+        )
+
+    def take(self, where: slice | Sequence[int]) -> Arrived:
+        """Some of them."""
+        numbers = range(len(self.ids))[where] if isinstance(where, slice) else where
+        return Arrived([self.ids[i] for i in numbers], self.items[where], self.labels[where])
+
+
+NOTHING = Arrived([], np.empty(0, object), np.empty(0, np.int64))
+
+
+class Inputs(ABC):
+    """Images to predict, in their order.
+
+    Args:
+        reader: turns their items into pixels.
+
+    Attributes:
+        total: how many there are; None where nobody knows yet.
+        passed: what is written of those that were left out: the best class and the true one of each, -1 for none.
+    """
+
+    total: int | None
+
+    def __init__(self, reader: PixelReader) -> None:
+        self.reader = reader
+        self._peeked = NOTHING
+        self._written: Written = {}
+        self.passed: list[tuple[int, int]] = []
+
+    def leave_out(self, written: Written) -> None:
+        """Pass over images whose predictions are written already, each id as often as it is."""
+        self._written = written
+
+    def take(self, most: int) -> Arrived:
+        """Those that have arrived, at most so many; none says nothing about whether more will come."""
+        self.peek(most)
+        taken, self._peeked = self._peeked.take(slice(most)), self._peeked.take(slice(most, None))
+        return taken
+
+    def peek(self, most: int) -> Arrived:
+        """The same, to be taken later."""
+        while len(self._peeked) < most and len(arrived := self._arrive(most - len(self._peeked))):
+            new = self._left(arrived) if self._written else arrived
+            self._peeked = self._peeked + new if len(self._peeked) else new
+        return self._peeked.take(slice(most))
+
+    def _left(self, arrived: Arrived) -> Arrived:
+        kept = []
+        for position, name in enumerate(arrived.ids):
+            if self._written.get(name):
+                self.passed.append((self._written[name].pop(), int(arrived.labels[position])))
+            else:
+                kept.append(position)
+        return arrived.take(kept)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all have been taken."""
+        return not len(self._peeked) and self._at_end()
+
+    @abstractmethod
+    def _arrive(self, most: int) -> Arrived:
+        """The next ones, without waiting for them."""
+
+    @abstractmethod
+    def _at_end(self) -> bool:
+        """Whether no more will arrive."""
+
+
+class KnownInputs(Inputs):
+    """Images that are all known."""
+
+    def __init__(self, reader: PixelReader, images: Arrived) -> None:
+        super().__init__(reader)
+        self._images = images
+        self._next = 0
+        self.total = len(images)
+
+    def _arrive(self, most: int) -> Arrived:
+        where = slice(self._next, self._next + most)
+        self._next = min(where.stop, len(self._images))
+        return self._images.take(where)
+
+    def _at_end(self) -> bool:
+        return self._next == len(self._images)
+
+
+class StreamedInputs(Inputs):
+    """Files that are named line by line, by someone who may take their time.
+
+    Args:
+        reader: of files.
+        descriptor: to read from; whoever opened it closes it.
+
+    The last line counts too if nothing ends it. Empty lines do not.
+    """
+
+    def __init__(self, reader: PixelReader, descriptor: int) -> None:
+        super().__init__(reader)
+        self._descriptor = descriptor
+        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._lines: list[bytes] = []
+        self._rest = b""
+        self._ended = False
+        self.total = None
+
+    def _arrive(self, most: int) -> Arrived:
+        while len(self._lines) < most and not self._ended and self._readable():
+            piece = os.read(self._descriptor, PIECE_BYTES)
+            *lines, self._rest = (self._rest + piece).split(b"\n")
+            if not piece:
+                lines, self._rest, self._ended = [*lines, self._rest], b"", True
+            self._lines += filter(None, (line.rstrip(b"\r") for line in lines))
+        taken, self._lines = self._lines[:most], self._lines[most:]
+        if not taken:
+            return NOTHING
+        return _named_by_path([os.fsdecode(line) for line in taken], np.full(len(taken), -1, np.int64))
+
+    def _readable(self) -> bool:
+        return self._regular or bool(select.select([self._descriptor], [], [], 0)[0])
+
+    def _at_end(self) -> bool:
+        return self._ended and not self._lines
+
+
+class Wanted(NamedTuple):
+    """What a model asks of images.
+
+    Attributes:
+        form: what files are decoded into.
+        shape: (height, width, channels) that come of it.
+        classes: that it knows.
+        decoder: of files.
+    """
+
+    form: PixelFormat
+    shape: tuple[int, int, int]
+    classes: Classes
+    decoder: Decoder
+
+
+def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted) -> Inputs:
+    """Open images to predict.
+
+    Args:
+        spec: one of SOURCES.
+        data_root: the folder in which named sets live.
+        split: "train" or "test", of sets that have both; None for the test set where there is one.
+        wanted: what the model asks of them.
+
+    Raises:
+        InputError: there are none, or the source is not what it should be.
+    """
+    kind, _, place = spec.partition(":")
+    path = Path(place).expanduser().absolute()
+    try:
+        if kind == "list" and place:
+            inputs: Inputs = StreamedInputs(_files(Path.cwd(), wanted), _descriptor(place))
+        elif kind == "folder" and place:
+            inputs = _folder(path, wanted)
+        elif kind == "herbarium" and place:
+            inputs = _herbarium(path, wanted)
+        else:
+            inputs = _named(spec, data_root, split, wanted)
+    except OSError as error:
+        raise InputError(f"--data {spec}: {error.filename}: {error.strerror}; make it readable") from error
+    if inputs.total == 0:
+        raise InputError(f"--data {spec}: no images in it")
+    return inputs
+
+
+def _named_by_path(names: list[str], labels: Labels) -> Arrived:
+    items = np.empty(len(names), object)
+    items[:] = names
+    return Arrived([readable(name) for name in names], items, labels)
+
+
+def _files(root: Path, wanted: Wanted) -> FileReader:
+    return FileReader(root, wanted.shape, wanted.form, wanted.decoder)
+
+
+def _descriptor(place: str) -> int:
+    return sys.stdin.fileno() if place == STANDARD_INPUT else os.open(place, os.O_RDONLY)
+
+
+def _folder(root: Path, wanted: Wanted) -> KnownInputs:
+    """All images below a folder; those below a sub-folder with the name of a class are known to be of it."""
+    if not root.is_dir():
+        raise InputError(f"folder:{root}: no such folder")
+    names = sorted(path.relative_to(root).as_posix() for path in image_files(root))
+    folders = [printable(name.partition("/")[0]) if "/" in name else "" for name in names]
+    present = tuple(sorted(set(folders)))
+    position = dict(zip(present, wanted.classes.positions(Classes(present)).tolist(), strict=True))
+    labels = np.array([position[folder] for folder in folders], np.int64)
+    return KnownInputs(_files(root, wanted), _named_by_path(names, labels))
+
+
+def _herbarium(path: Path, wanted: Wanted) -> KnownInputs:
+    metadata = list_herbarium(path)
+    known = wanted.classes.positions(metadata.classes)
+    position = dict(zip(metadata.classes.written, known.tolist(), strict=True))
+    ids = list(metadata.files)
+    labels = [position[metadata.category_of[image]] if image in metadata.category_of else -1 for image in ids]
+    items = np.array(list(metadata.files.values()), object)
+    return KnownInputs(
+        _files(metadata.root, wanted), Arrived([readable(i) for i in ids], items, np.array(labels, np.int64))
+    )
+
+
+def _named(spec: str, data_root: Path, split: str | None, wanted: Wanted) -> KnownInputs:
+    """Those of a split of a set that comes whole: the test set unless another is asked for, or there is none."""
+    if spec not in NAMED:
+        raise InputError(f"--data {spec}: no such source; use one of {SOURCES}")
+    dataset = open_dataset(spec, data_root, wanted.form)
+    images = dataset.train if split == "train" or (split is None and dataset.test is None) else dataset.test
+    if images is None:
+        raise InputError(f"--data {spec}: has no {split} images; leave --split out")
+    known = wanted.classes.positions(images.classes)
+    return KnownInputs(images.reader, Arrived(images.names(), images.items, known[images.labels]))
