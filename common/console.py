@@ -222,6 +222,22 @@ def _lambdas(text: str) -> tuple[float, ...]:
     return tuple(grid)
 
 
+class Bar:
+    """Moves a progress bar."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def __call__(self, units: int) -> None:
+        """Move it on."""
+        self._bar.update(units)
+
+    def tell(self, text: str) -> None:
+        """Show something beside it."""
+        if not self._bar.disable:
+            self._bar.set_postfix_str(text)
+
+
 class Console:
     """Progress for a terminal and silence for a pipe, and the clock behind both.
 
@@ -259,20 +275,21 @@ class Console:
             self._show(name)
 
     @contextmanager
-    def bar(self, total: int, unit: str, what: str | None = None) -> Iterator[Callable[[int], object]]:
-        """A progress bar on a terminal; yields the function that moves it by so many units.
+    def bar(self, total: int | None, unit: str, what: str | None = None, done: int = 0) -> Iterator[Bar]:
+        """A progress bar on a terminal; yields what moves it by so many units.
 
         Phases inside the bar, of which there may be many of one name, are shown when it ends.
 
         Args:
-            total: units there are.
+            total: units there are; None where nobody knows.
             unit: their name.
             what: is under way.
+            done: units that were done before.
         """
         before = dict(self.seconds)
         self._in_bar = True
-        with tqdm(total=total, unit=unit, desc=what, disable=not self.live, leave=False) as bar:
-            yield bar.update
+        with tqdm(total=total, unit=unit, desc=what, disable=not self.live, leave=False, initial=done) as bar:
+            yield Bar(bar)
         self._in_bar = False
         for name in self.seconds:
             if self.live and self._phases and self.seconds[name] != before.get(name):

@@ -26,6 +26,11 @@ MAX_PIXELS = 64_000_000
 """Width times height above which a file is refused from its header, before any pixel is allocated."""
 
 
+Stages = Mapping[str, Callable[[Any, "PixelFormat"], Any]]
+"""What is done one after the other to the bytes of a file, until they are pixels: what each takes, the one before
+returned."""
+
+
 class UndecodableImageError(Exception):
     """The bytes do not hold an image that can be used; the message is the reason."""
 
@@ -100,12 +105,13 @@ class PixelFormat:
         return " ".join(words) or "as they are"
 
 
-def decode(data: bytes, form: PixelFormat) -> Pixels:
+def decode(data: bytes, form: PixelFormat, stages: Stages | None = None) -> Pixels:
     """Decode one image file.
 
     Args:
         data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file; of several frames, the first counts.
         form: what to turn it into.
+        stages: how; None for STAGES.
 
     Returns:
         uint8 (height, width, channels).
@@ -115,7 +121,7 @@ def decode(data: bytes, form: PixelFormat) -> Pixels:
     """
     made: Any = data
     with _blamed():
-        for stage in STAGES.values():
+        for stage in (STAGES if stages is None else stages).values():
             made = stage(made, form)
     pixels: Pixels = made
     return pixels
@@ -221,13 +227,8 @@ def _to_bytes(image: Image.Image, form: PixelFormat) -> Pixels:
     return pixels.reshape(*pixels.shape[:2], form.channels)
 
 
-STAGES: dict[str, Callable[[Any, PixelFormat], Any]] = {
-    "decode": _load,
-    "resize": _resize,
-    "crop": _crop,
-    "to bytes": _to_bytes,
-}
-"""What decode() does, one after the other."""
+STAGES: Stages = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
+"""The usual ones."""
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import stat
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +18,12 @@ from common.arrays import Items, Labels
 from common.atomic import readable
 from common.catalogue import Classes, PixelReader, printable
 from common.datasets import NAMED, open_dataset
-from common.datasets.files import Decoder, FileReader
+from common.datasets.files import FileReader
 from common.datasets.folder import image_files
 from common.datasets.herbarium import list_herbarium
-from common.decode import PixelFormat
+from common.decode import PixelFormat, Stages
 from common.errors import InputError
+from common.prediction import Summary
 from common.prediction_files import Written
 
 SOURCES = "digits, mnist, folder:PATH, herbarium:PATH, list:FILE, or list:- for names on standard input"
@@ -87,6 +88,12 @@ class Inputs(ABC):
         """Pass over images whose predictions are written already, each id as often as it is."""
         self._written = written
 
+    def summary(self, n_classes: int) -> Summary:
+        """Of what is written of those that were left out."""
+        predicted, truth = np.array(self.passed, np.int64).reshape(-1, 2).T
+        found = Summary.of(predicted[predicted >= 0], truth[predicted >= 0], n_classes)
+        return replace(found, n_unusable=int((predicted < 0).sum()))
+
     def take(self, most: int) -> Arrived:
         """Those that have arrived, at most so many; none says nothing about whether more will come."""
         self.peek(most)
@@ -112,15 +119,16 @@ class Inputs(ABC):
     @property
     def ended(self) -> bool:
         """Whether all have been taken."""
-        return not len(self._peeked) and self._at_end()
+        return not len(self._peeked) and self.complete
+
+    @property
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether all have arrived."""
 
     @abstractmethod
     def _arrive(self, most: int) -> Arrived:
         """The next ones, without waiting for them."""
-
-    @abstractmethod
-    def _at_end(self) -> bool:
-        """Whether no more will arrive."""
 
 
 class KnownInputs(Inputs):
@@ -137,7 +145,9 @@ class KnownInputs(Inputs):
         self._next = min(where.stop, len(self._images))
         return self._images.take(where)
 
-    def _at_end(self) -> bool:
+    @property
+    def complete(self) -> bool:
+        """Whether all have been looked at."""
         return self._next == len(self._images)
 
 
@@ -175,7 +185,9 @@ class StreamedInputs(Inputs):
     def _readable(self) -> bool:
         return self._regular or bool(select.select([self._descriptor], [], [], 0)[0])
 
-    def _at_end(self) -> bool:
+    @property
+    def complete(self) -> bool:
+        """Whether the list has ended."""
         return self._ended and not self._lines
 
 
@@ -186,13 +198,13 @@ class Wanted(NamedTuple):
         form: what files are decoded into.
         shape: (height, width, channels) that come of it.
         classes: that it knows.
-        decoder: of files.
+        stages: in which files are decoded.
     """
 
     form: PixelFormat
     shape: tuple[int, int, int]
     classes: Classes
-    decoder: Decoder
+    stages: Stages
 
 
 def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted) -> Inputs:
@@ -232,7 +244,7 @@ def _named_by_path(names: list[str], labels: Labels) -> Arrived:
 
 
 def _files(root: Path, wanted: Wanted) -> FileReader:
-    return FileReader(root, wanted.shape, wanted.form, wanted.decoder)
+    return FileReader(root, wanted.shape, wanted.form, wanted.stages)
 
 
 def _descriptor(place: str) -> int:

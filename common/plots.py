@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,6 +32,10 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # letters that matplotlib's font lacks are shown in the reader's
     "svg.hashsalt": "parallel-image-classification",  # the same figure gives the same bytes
 }
+
+
+Arrow = tuple[str, str]
+"""From one box to another, by their labels."""
 
 
 def _svg(figure: Figure) -> bytes:
@@ -113,6 +118,54 @@ def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
         axes.spines[:].set_visible(False)
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
+        return _svg(figure)
+
+
+def pipeline(labels: Sequence[Sequence[str]], arrows: Sequence[Arrow], shares: Mapping[str, float]) -> bytes:
+    """Boxes in columns, from left to right, with arrows between them; SVG.
+
+    Args:
+        labels: of the boxes of each column, from top to bottom.
+        arrows: between boxes.
+        shares: by label, from 0 to 1: how dark a box is, and what it says.
+    """
+    rows = max(map(len, labels))
+    place = {
+        label: (column, rows / 2 - len(boxes) / 2 + row + 0.5)
+        for column, boxes in enumerate(labels)
+        for row, label in enumerate(boxes)
+    }
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.3 * len(labels), 0.4 + 0.6 * rows))
+        axes = figure.subplots()
+        half_width, half_height = 0.34, 0.36
+        for start, end in arrows:
+            (x0, y0), (x1, y1) = place[start], place[end]
+            backwards = x1 <= x0
+            axes.annotate(
+                "",
+                (x1, y1 + half_height) if backwards else (x1 - half_width, y1),
+                (x0, y0 + half_height) if backwards else (x0 + half_width, y0),
+                arrowprops={
+                    "arrowstyle": "-|>", "color": MUTED, "shrinkA": 1, "shrinkB": 1,
+                    "connectionstyle": "arc3,rad=0.25" if backwards else "arc3",
+                },
+            )  # fmt: skip
+        for label, (x, y) in place.items():
+            share = shares.get(label)
+            colour = matplotlib.colormaps["Blues"](0.08 + 0.75 * (share or 0.0))
+            axes.add_patch(
+                FancyBboxPatch(
+                    (x - half_width, y - half_height), 2 * half_width, 2 * half_height,
+                    boxstyle="round,pad=0,rounding_size=0.06", facecolor=colour, edgecolor=MUTED,
+                )
+            )  # fmt: skip
+            told = label if share is None else f"{label}\n{share:.0%}"
+            axes.text(x, y, told, ha="center", va="center", fontsize=8.5, linespacing=1.15,
+                      color="white" if (share or 0.0) > 0.6 else INK)  # fmt: skip
+        axes.set_xlim(-0.4, len(labels) - 0.6)
+        axes.set_ylim(rows + 0.5, -0.05)
+        axes.axis("off")
         return _svg(figure)
 
 

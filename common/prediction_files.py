@@ -21,7 +21,7 @@ from typing import IO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.arrays import Labels, Singles
+from common.arrays import Floats, Labels, Singles
 from common.atomic import readable, write_atomically
 from common.catalogue import Skipped
 from common.errors import InputError
@@ -47,13 +47,13 @@ class Rows(NamedTuple):
     Attributes:
         ids: what they are called.
         top: int64 (n, top), their best classes, best first; -1 of those that could not be used.
-        scores: float32 (n, top), or None where nobody wants them.
+        scores: floats (n, top), or None where nobody wants them.
         errors: n reasons, None of those that could be used.
     """
 
     ids: Sequence[str]
     top: Labels
-    scores: Singles | None
+    scores: Singles | Floats | None
     errors: Sequence[str | None]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial, reduce
@@ -12,7 +11,6 @@ from operator import add
 from typing import Any, NamedTuple
 
 import numpy as np
-from mpi4py import MPI
 
 from common.arrays import Labels
 from common.catalogue import Skipped
@@ -39,7 +37,7 @@ from common.threads import limit_blas
 from mpi_jobs.clock import Clock
 from mpi_jobs.grid import solve_grid
 from mpi_jobs.shares import WAYS, HeldOut, own_blocks
-from mpi_jobs.world import World
+from mpi_jobs.world import World, counted_ranks, library
 
 
 def ranked_parser(description: str) -> Parser:
@@ -345,15 +343,3 @@ class RankedExperiment(RidgeFlags):
 def _sums(evaluations: Sequence[Sequence[Evaluation]]) -> list[Evaluation]:
     """Sum up, model by model."""
     return [reduce(add, each) for each in zip(*evaluations, strict=True)]
-
-
-def counted_ranks(n: int) -> str:
-    """For example "1 rank"."""
-    return f"{n} {'rank' if n == 1 else 'ranks'}"
-
-
-def library() -> str:
-    """Which MPI this is, for example "MPICH 5.0.2"."""
-    said = MPI.Get_library_version()
-    known = re.search(r"(MPICH) Version:\s*([\w.]+)|(Open MPI) v([\w.]+)", said)
-    return " ".join(filter(None, known.groups())) if known else said.splitlines()[0][:40]

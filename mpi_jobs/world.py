@@ -12,6 +12,7 @@ A thin layer over a communicator that settles four things once:
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -305,6 +306,15 @@ class World:
         self.spent.communicating += time.perf_counter() - met
         return value
 
+    def next_message(self) -> Any | None:
+        """The next object that any rank has sent, if one has come; None is nothing to send."""
+        message = self._communicator.improbe()
+        return None if message is None else message.recv()
+
+    def has_left(self, request: pkl5.Request) -> bool:
+        """Whether what was sent is on its way; asking moves it on."""
+        return bool(request.test()[0])
+
     def finish(self, request: pkl5.Request) -> None:
         """Wait until what was sent is on its way."""
         started = time.perf_counter()
@@ -338,6 +348,18 @@ class World:
         items = max(1, self._piece_bytes // array.itemsize)
         for start in range(0, len(flat), items):
             yield flat[start : start + items]
+
+
+def counted_ranks(n: int) -> str:
+    """For example "1 rank"."""
+    return f"{n} {'rank' if n == 1 else 'ranks'}"
+
+
+def library() -> str:
+    """Which MPI this is, for example "MPICH 5.0.2"."""
+    said = MPI.Get_library_version()
+    known = re.search(r"(MPICH) Version:\s*([\w.]+)|(Open MPI) v([\w.]+)", said)
+    return " ".join(filter(None, known.groups())) if known else said.splitlines()[0][:40]
 
 
 def run_mpi_job(main: Callable[[], int]) -> NoReturn:

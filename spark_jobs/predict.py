@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from operator import add
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pyspark import RDD, SparkContext
@@ -20,8 +20,9 @@ from common.catalogue import Skipped
 from common.console import Console, Parser, data_root_flag, positive_integer, quiet_flag
 from common.datasets import SPECS, open_dataset, open_table
 from common.errors import InputError
+from common.experiment import Engine
 from common.images import Block, CatalogueImages, Images
-from common.prediction import MOST_UNSURE, PREDICTIONS, Form, predictions_csv, write_predictions
+from common.prediction import MOST_UNSURE, PREDICTIONS, Form, Summary, predictions_csv, write_predictions
 from common.prediction_report import write_report
 from common.ridge.model import RidgeModel
 from common.runs import RunFolder
@@ -120,6 +121,23 @@ def without_images(unread: list[Skipped], model: RidgeModel) -> Block:
     return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], unread)
 
 
+def _described(
+    arguments: argparse.Namespace, model: RidgeModel, summary: Summary, engine: Engine, console: Console
+) -> dict[str, Any]:
+    """What metrics.json says besides of the predictions."""
+    return {
+        "job": "predict",
+        "engine": engine.name,
+        "model": str(arguments.model),
+        "data": arguments.data,
+        "shape": list(model.shape),
+        "images_per_second": summary.n / max(console.seconds["predict"], 1e-9),
+        "seconds": console.seconds | {"total": console.total_seconds()},
+        "workers": engine.workers,
+        "threads": engine.threads,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, score and write on the executors, write the run folder."""
     arguments = parse(argv)
@@ -148,7 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.format == "csv":
             with console.phase("csv"):
                 predictions_csv(storage, summary.n_unusable)
-        write_report(staging, summary, model, arguments, engine(context), console)
+        described = _described(arguments, model, summary, engine(context), console)
+        write_report(staging, summary, model.class_names, described)
     what = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
     console.say(f"{folder.path / what}: {summary.n:,} rows, {summary.n_unusable:,} of them errors")
     if summary.confusion.n:

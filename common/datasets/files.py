@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.arrays import Items, Pixels
+from common.arrays import Items
 from common.catalogue import Read, Skipped
-from common.decode import PixelFormat, UndecodableImageError, decode
+from common.decode import STAGES, PixelFormat, Stages, UndecodableImageError, decode
 from common.errors import InputError
 
 MAX_BYTES = 256 << 20
 """Size of a file above which it is skipped unread."""
-
-Decoder = Callable[[bytes, PixelFormat], Pixels]
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,13 @@ class FileReader:
         root: the folder; items are paths relative to it, with forward slashes.
         shape: (height, width, channels) that every image must come out as.
         form: what each image is turned into.
-        decoder: what turns a file's bytes into it.
+        stages: how.
     """
 
     root: Path
     shape: tuple[int, int, int]
     form: PixelFormat
-    decoder: Decoder = decode
+    stages: Stages = field(default_factory=lambda: STAGES)
 
     @classmethod
     def of(cls, root: Path, names: Iterable[str], form: PixelFormat) -> FileReader:
@@ -71,7 +69,7 @@ class FileReader:
         skipped: list[Skipped] = []
         for position, item in enumerate(items):
             try:
-                image = self.decoder(read_file(self.root / item), self.form)
+                image = decode(read_file(self.root / item), self.form, self.stages)
                 if image.shape != self.shape:
                     height, width, _ = image.shape
                     raise UndecodableImageError(

@@ -49,7 +49,10 @@ class Classifier:
 
     def logits(self, pixels: Pixels) -> Tensor:
         """Scores, (n, n_classes), of uint8 (n, height, width, channels)."""
-        batch = self.preprocessing.tensor(pixels, self.device, self.dtype)
+        return self.forward(self.preprocessing.tensor(pixels, self.device, self.dtype))
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Scores of what preprocessing made of images."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits: Tensor = self.network(batch)
         return logits.float() if self.bf16 else logits

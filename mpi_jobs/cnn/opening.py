@@ -25,7 +25,7 @@ from mpi_jobs.cnn.flags import SOURCES, differences, keep, training_parser
 from mpi_jobs.cnn.networks import SMALL, NetworkSpec
 from mpi_jobs.cnn.optimisers import LEARNING_RATES
 from mpi_jobs.cnn.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
-from mpi_jobs.experiment import counted_ranks
+from mpi_jobs.world import counted_ranks
 
 BATCH = 32
 """Images of a step on each rank, where nobody asks for another number."""
@@ -174,8 +174,8 @@ def open_images(asked: Asked, console: Console) -> Opened:
         return Opened(train, test, form, folder, folder.path, None)
     if train.class_names != checkpoint.classes.names:
         raise InputError(
-            f"--resume {arguments.resume}: it knows {_told(checkpoint.classes.names)}, and --data {arguments.data} "
-            f"has {_told(train.class_names)}"
+            f"--resume {arguments.resume}: it knows {_told(checkpoint.classes.names)}, and "
+            f"--data {arguments.data} has {_told(train.class_names)}"
         )
     opened = Opened(train, test, form, None, find(arguments.resume).resolve().parent, checkpoint)
     for split, digest in opened.digests.items():

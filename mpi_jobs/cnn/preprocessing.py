@@ -72,7 +72,7 @@ class Preprocessing:
         )
 
     def tensor(self, pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Normalise a batch.
+        """Numbers of a batch, normalised.
 
         Args:
             pixels: uint8 (n, height, width, 1 or channels).
@@ -82,18 +82,23 @@ class Preprocessing:
         Returns:
             (n, channels, height, width), in memory a pixel's channels side by side.
         """
+        return self.normalise(self.numbers(pixels, device, dtype))
+
+    def numbers(self, pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """The same numbers as pixels, 0 to 255, where and of the kind that they are wanted."""
         raw = torch.from_numpy(
             np.require(pixels, requirements=["C", "W"])
         )  # torch warns of what it cannot write to
         if device.type == "cuda":
             raw = raw.pin_memory().to(device, non_blocking=True)
+        return raw.to(dtype)
+
+    def normalise(self, numbers: Tensor) -> Tensor:
+        """(n, height, width, 1 or channels) of 0 to 255 to (n, channels, height, width), normalised."""
         # x/255 normalised is x·scale + shift
-        scale = torch.tensor([1 / (255 * s) for s in self.deviation], dtype=dtype, device=device)
-        shift = torch.tensor(
-            [-m / s for m, s in zip(self.mean, self.deviation, strict=True)], dtype=dtype, device=device
-        )
-        batch = torch.addcmul(shift, raw.to(dtype), scale)
-        return batch.permute(0, 3, 1, 2)
+        scale = numbers.new_tensor([1 / (255 * s) for s in self.deviation])
+        shift = numbers.new_tensor([-m / s for m, s in zip(self.mean, self.deviation, strict=True)])
+        return torch.addcmul(shift, numbers, scale).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

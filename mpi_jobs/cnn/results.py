@@ -15,7 +15,7 @@ from mpi_jobs.cnn.checkpoints import Progress
 from mpi_jobs.cnn.flags import recipe
 from mpi_jobs.cnn.opening import Facts
 from mpi_jobs.cnn.training import Score
-from mpi_jobs.experiment import counted_ranks, library
+from mpi_jobs.world import counted_ranks, library
 
 
 class Results(NamedTuple):

@@ -1,0 +1,1 @@
+"""Prediction as a pipeline over ranks: source, preprocessors, predictors, sink."""

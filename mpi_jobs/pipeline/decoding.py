@@ -1,0 +1,71 @@
+"""Chunks of images, decoded by the threads of a rank."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from common.arrays import Items
+from common.catalogue import PixelReader, Read
+from mpi_jobs.pipeline.messages import Chunk, DecodedChunk
+
+
+class Decoder:
+    """Decodes chunks, in their order.
+
+    Args:
+        reader: turns items into pixels.
+        threads: that do so.
+        wake: is set when a part of a chunk is there.
+
+    Attributes:
+        seconds: that the threads have spent on it, each on average.
+    """
+
+    def __init__(self, reader: PixelReader, threads: int, wake: threading.Event) -> None:
+        self._reader, self._threads, self._wake = reader, threads, wake
+        self._pool = ThreadPoolExecutor(threads, "decode")
+        self._underway: deque[tuple[Chunk, list[Future[tuple[Read, float]]]]] = deque()
+        self.seconds = 0.0
+
+    def begin(self, chunk: Chunk) -> None:
+        """Give a chunk to the threads, an even part to each."""
+        n = len(chunk.items)
+        parts = min(self._threads, n) if self._reader.decodes else 1
+        futures = [
+            self._pool.submit(self._read, chunk.items[n * i // parts : n * (i + 1) // parts]) for i in range(parts)
+        ]
+        for future in futures:
+            future.add_done_callback(lambda _: self._wake.set())
+        self._underway.append((chunk, futures))
+
+    def _read(self, items: Items) -> tuple[Read, float]:
+        started = time.perf_counter()
+        read = self._reader.read(items)
+        return read, time.perf_counter() - started
+
+    def finished(self) -> DecodedChunk | None:
+        """The next chunk, if it is there.
+
+        Raises:
+            InputError: the source cannot be read any more.
+        """
+        if not self._underway or not all(future.done() for future in self._underway[0][1]):
+            return None
+        chunk, futures = self._underway.popleft()
+        results = [future.result() for future in futures]
+        reads = [read for read, _ in results]
+        self.seconds += sum(seconds for _, seconds in results) / self._threads
+        starts = np.cumsum([0, *(len(read.kept) + len(read.skipped) for read in reads)])
+        kept = np.concatenate([read.kept + start for read, start in zip(reads, starts, strict=False)])
+        pixels = reads[0].pixels if len(reads) == 1 else np.concatenate([read.pixels for read in reads])
+        errors = [image.reason for read in reads for image in read.skipped]
+        return DecodedChunk(chunk.number, len(chunk.items), kept, pixels, errors)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,219 @@
+"""What rank 0 does before predictions begin: flags, completed if a run goes on, the model, the images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.console import Parser
+from common.errors import InputError
+from common.inputs import Inputs, open_inputs
+from common.prediction import Form
+from common.prediction_files import PredictionFile
+from common.runs import RunFolder, write_json
+from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
+from mpi_jobs.pipeline.profile import Decoded, Profile, predicting_seconds
+
+if TYPE_CHECKING:
+    from mpi_jobs.pipeline.model import Model
+
+BEGUN = "prediction.json"
+"""What a run folder says of a run from its beginning on."""
+FORMAT = "run of predict_cnn.py, version 1"
+
+BATCH_BYTES = 1 << 20
+FEWEST, MOST = 8, 256
+"""Pixels of a batch where nobody asks for another size, and its images in any case."""
+
+SAMPLE, SAMPLE_S = 32, 0.5
+"""Images that a run looks at to find its layout, and the seconds for each of decoding and predicting."""
+
+
+@dataclass
+class Opened:
+    """What rank 0 alone has.
+
+    Attributes:
+        arguments: the flags, complete.
+        model: what predicts.
+        inputs: the images.
+        folder: where the run folder will be; None where it is there already.
+        path: of the run folder.
+        before: what it says of the run that is to go on.
+        written: rows that it has already.
+    """
+
+    arguments: argparse.Namespace
+    model: Model
+    inputs: Inputs
+    folder: RunFolder | None
+    path: Path
+    before: dict[str, Any]
+    written: int = 0
+
+    @property
+    def form(self) -> Form:
+        """What a row says."""
+        return Form(min(self.arguments.top, len(self.model.classes.names)), self.arguments.scores)
+
+    @property
+    def way(self) -> str:
+        """Of decoding and predicting."""
+        return "fast" if self.arguments.fast else "plain"
+
+    @property
+    def batch(self) -> int:
+        """Images of a chunk."""
+        return self.arguments.batch or default_batch(self.inputs)
+
+    def begin(self) -> Path:
+        """Make the run folder, or look at what is written in it.
+
+        Raises:
+            InputError: it cannot be made, or what is there is not what the flags ask for.
+        """
+        arguments, model, form = self.arguments, self.model, self.form
+        described = {
+            "format": FORMAT, "model_sha256": model.digest, "way": self.way, "file": arguments.format,
+            "top": form.top, "scores": form.scores, "recipe": recipe(arguments),
+        }  # fmt: skip
+        if self.folder is not None:
+            self.path = self.folder.begin()
+            write_json(self.path / BEGUN, described)
+            return self.path
+        flags = {"way": "--fast", "top": "--top", "scores": "--scores", "file": "--format"}
+        if self.before["model_sha256"] != model.digest:
+            raise InputError(
+                f"--resume {arguments.resume}: its predictions are by another model than {arguments.model}; "
+                "name that, or predict into a new folder"
+            )
+        for key, flag in flags.items():
+            if self.before[key] != described[key]:
+                raise InputError(f"--resume {arguments.resume}: {flag} was not as it is now; leave it out")
+        written = PredictionFile.of(arguments.format, self.path, form, model.classes.written).resume()
+        self.written = sum(map(len, written.values()))
+        self.inputs.leave_out(written)
+        return self.path
+
+
+def default_batch(inputs: Inputs) -> int:
+    """Images of about 1 MiB: a few photographs, whose layers then stay in the cache, or many small images."""
+    return int(np.clip(BATCH_BYTES // int(np.prod(inputs.reader.shape)), FEWEST, MOST))
+
+
+def open_run(argv: Sequence[str] | None) -> Opened:
+    """Read the flags, and open what they name.
+
+    Raises:
+        InputError: flags, model or images are wrong.
+        SystemExit: --help, or flags that do not parse.
+    """
+    # imported here, because only rank 0 and predictors wait for torch
+    from mpi_jobs.pipeline.model import Model
+
+    parser = prediction_parser()
+    arguments = parser.parse_arguments(argv)
+    before: dict[str, Any] = {}
+    if arguments.resume is not None:
+        if arguments.out is not None:
+            raise InputError("--resume completes a run in its own folder: no --out")
+        before = _begun(arguments.resume)
+        arguments = _kept(parser, before, argv)
+    for flag in ("model", "data"):
+        if getattr(arguments, flag) is None:
+            parser.error(f"--{flag} is missing")
+    if arguments.ratio is not None and arguments.profile is not None:
+        parser.error("--ratio and --profile: one of them is enough")
+    model = Model.load(arguments.model)
+    way = "fast" if arguments.fast else "plain"
+    inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted(way))
+    if before:
+        return Opened(arguments, model, inputs, None, arguments.resume.resolve(), before)
+    kind = arguments.data.partition(":")[0]
+    folder = RunFolder(arguments.out, f"predict_cnn-{kind}")
+    return Opened(arguments, model, inputs, folder, folder.path, before)
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    path = folder / BEGUN
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"--resume {folder}: no run of predict_cnn.py ({BEGUN} is missing)") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"--resume {folder}: {BEGUN} cannot be read ({error})") from error
+    keys = ("model_sha256", "way", "top", "scores", "file", "recipe")
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(key in found for key in keys):
+        raise InputError(f"{path}: not what predict_cnn.py writes ({FORMAT})")
+    return found
+
+
+def _kept(parser: Parser, before: dict[str, Any], argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        keep(parser, before["recipe"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{BEGUN}: its recipe is damaged ({error})") from error
+    return parser.parse_arguments(argv)
+
+
+def wait_for_first(inputs: Inputs, spec: str) -> None:
+    """Wait until an image has arrived.
+
+    Raises:
+        InputError: none will.
+    """
+    while not len(inputs.peek(1)):
+        if inputs.complete:
+            raise InputError(f"--data {spec}: no images in it")
+        time.sleep(0.01)
+
+
+def find_profile(opened: Opened, device: str, threads: int) -> Profile:
+    """That of --profile, or one of the first images.
+
+    Args:
+        opened: the run.
+        device: of predictors.
+        threads: of each.
+
+    Raises:
+        InputError: --profile is no profile, or one of something else.
+    """
+    arguments, model = opened.arguments, opened.model
+    if arguments.profile is not None:
+        profile = Profile.load(arguments.profile)
+        described = (model.spec.name, opened.inputs.reader.shape, opened.way)
+        if (profile.network, profile.shape, profile.way) != described:
+            raise InputError(
+                f"--profile {arguments.profile}: of {profile.network}, images of "
+                f"{'×'.join(map(str, profile.shape))}, {profile.way}; this run has {described[0]}, "
+                f"{'×'.join(map(str, described[1]))}, {described[2]}: profile that"
+            )
+        return profile
+    import torch
+
+    torch.set_num_threads(threads)
+    items = opened.inputs.peek(SAMPLE).items
+    decoded = Decoded(opened.inputs.reader, items, SAMPLE_S)
+    classifier = model.classifier(torch.device(device), opened.way)
+    return measured(opened.way, model, classifier, decoded, opened.batch, threads, SAMPLE_S)
+
+
+def measured(
+    way: str, model: Model, classifier: Any, decoded: Decoded, batch: int, threads: int, enough_s: float
+) -> Profile:
+    """The profile of images that have been decoded, once their prediction has been measured too."""
+    shape = decoded.pixels.shape[1:]
+    pixels = decoded.pixels if len(decoded.pixels) else np.zeros((1, *shape), np.uint8)
+    predicting = predicting_seconds(classifier, pixels, batch, threads, enough_s)
+    return Profile(
+        decoded.seconds | predicting, way, batch, threads, classifier.device.type, model.spec.name, tuple(shape),
+        len(decoded.pixels),
+    )  # fmt: skip

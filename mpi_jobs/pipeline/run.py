@@ -1,0 +1,280 @@
+"""A run of predict_cnn.py on all ranks: rank 0 finds out what is to be done, each rank takes its roles."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common.catalogue import PixelReader
+from common.console import Bar, Console
+from common.errors import InputError
+from common.prediction import Form
+from common.prediction_files import PredictionFile
+from mpi_jobs.clock import peak_mib
+from mpi_jobs.pipeline.layout import Kind, Layout
+from mpi_jobs.pipeline.opening import Opened, find_profile, open_run, wait_for_first
+from mpi_jobs.pipeline.post import Post, Role, work
+from mpi_jobs.pipeline.preprocessor import Preprocessor
+from mpi_jobs.pipeline.profile import Profile
+from mpi_jobs.pipeline.sink import Sink
+from mpi_jobs.pipeline.source import Flow, Source, State
+from mpi_jobs.world import World, counted_ranks
+
+if TYPE_CHECKING:
+    from mpi_jobs.cnn.classifier import Classifier
+
+MOST_WITHOUT_CHOICE = 4
+"""Ranks up to which there is one layout only."""
+
+
+class Facts(NamedTuple):
+    """What every rank has to know.
+
+    Attributes:
+        layout: the roles.
+        reader: of the images.
+        form: what a row says.
+        class_ids: what classes are called in rows.
+        folder: the run folder.
+        file: its format.
+        ordered: whether rows are in the order of the images.
+        way: of decoding and predicting.
+        device: what predictors are to compute on.
+        threads: of each worker; None for its share of the cores.
+    """
+
+    layout: Layout
+    reader: PixelReader
+    form: Form
+    class_ids: tuple[str, ...]
+    folder: Path
+    file: str
+    ordered: bool
+    way: str
+    device: str
+    threads: int | None
+
+
+class Live:
+    """What a person sees on a terminal.
+
+    Args:
+        bar: to move.
+    """
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._written = 0
+
+    def show(self, state: State) -> None:
+        """Move on, and say how full the queues are."""
+        self._bar(state.written - self._written)
+        self._written = state.written
+        errors = f", {state.errors} errors" if state.errors else ""
+        self._bar.tell(
+            f"decoding {state.decoding}, decoded {state.decoded}, predicting {state.predicting} chunks, "
+            f"{state.unwritten} rows to write{errors}"
+        )
+
+
+class PredictionRun:
+    """One run on all ranks.
+
+    Args:
+        world: the ranks, all of which make this.
+        argv: the flags; None for this process's own.
+
+    Raises:
+        AgreedError: flags, model or images are wrong; on every rank.
+        SystemExit: --help, or flags that do not parse; on every rank.
+    """
+
+    def __init__(self, world: World, argv: Sequence[str] | None) -> None:
+        self._world = world
+        self._opened = world.at_root_only(lambda: open_run(argv))
+        self._profile: Profile | None = None
+        cores = round(sum(world.all_gather(world.cores / world.neighbours)))
+        self._cores = max(1, cores)
+        world.at_root_only(self._look)
+        layout = world.at_root(self._choose)
+        self.facts: Facts = world.at_root(lambda: self._begin(layout))
+        self._console = Console(quiet=world.at_root(lambda: self._root.arguments.quiet) or not world.is_root)
+        self._post = Post(world)
+        self._roles: dict[Kind, Role] = {}
+        self._threads = self._share_of_cores()
+        self._file = self._open_file()
+        self._classifier = self._make_classifier()
+        self._seconds = 0.0
+
+    @property
+    def _root(self) -> Opened:
+        """For what only rank 0 does."""
+        if self._opened is None:
+            raise ValueError("only rank 0 has opened anything")
+        return self._opened
+
+    # what rank 0 finds out
+
+    def _look(self) -> None:
+        """Wait for the first image; look at some if the layout depends on it."""
+        opened, arguments = self._root, self._root.arguments
+        wait_for_first(opened.inputs, arguments.data)
+        if arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
+            self._profile = find_profile(opened, "cpu", arguments.threads or 1)
+
+    def _choose(self) -> Layout:
+        """Who does what."""
+        ranks, profile = self._world.size, self._profile
+        ratio = self._root.arguments.ratio or (profile.recommend(ranks, self._cores) if profile else 1)
+        return Layout.of(ranks, ratio)
+
+    def _begin(self, layout: Layout) -> Facts:
+        """Make the run folder, and say what everyone has to know."""
+        opened, arguments = self._root, self._root.arguments
+        folder = opened.begin()
+        return Facts(
+            layout, opened.inputs.reader, opened.form, opened.model.classes.written, folder, arguments.format,
+            not arguments.unordered, opened.way, arguments.device, arguments.threads,
+        )  # fmt: skip
+
+    # what each rank prepares
+
+    def _share_of_cores(self) -> int:
+        """Threads of this rank, if it decodes or predicts."""
+        layout, machine = self.facts.layout, self._world.machine()
+        working = self._world.rank in (*layout.preprocessors, *layout.predictors)
+        workers = sum(machine.all_gather(working))
+        return self.facts.threads or max(1, machine.cores // max(1, workers))
+
+    def _open_file(self) -> PredictionFile | None:
+        """What the sink writes to."""
+        facts = self.facts
+
+        def make() -> PredictionFile | None:
+            if self._world.rank != facts.layout.sink:
+                return None
+            if not facts.folder.is_dir():
+                raise InputError(
+                    f"{facts.folder}: rank {self._world.rank} on {platform.node()}, which is to write there, does "
+                    "not see it; name a folder that all machines see"
+                )
+            return PredictionFile.of(facts.file, facts.folder, facts.form, facts.class_ids)
+
+        return self._world.everywhere(make)
+
+    def _make_classifier(self) -> Classifier | None:
+        """What a predictor predicts by: rank 0 sends them the model."""
+        world, facts = self._world, self.facts
+        predicts = world.rank in facts.layout.predictors
+        carriers = world.split(0 if predicts or world.is_root else None)
+        model = carriers.at_root(lambda: self._root.model) if carriers is not None else None
+        predictors = world.split(0 if predicts else None)
+
+        def make() -> Classifier | None:
+            if predictors is None or model is None:
+                return None
+            import torch
+
+            from mpi_jobs.cnn.devices import find_device
+
+            torch.set_num_threads(self._threads)
+            return model.classifier(find_device(predictors, facts.device, False), facts.way)
+
+        return world.everywhere(make)
+
+    # predicting
+
+    def predict(self) -> None:
+        """Let all roles work until everything is written."""
+        devices = set(self._world.all_gather(self._classifier and self._classifier.device.type))
+        self._device = "cuda" if "cuda" in devices else "cpu"
+        if self._world.is_root:
+            self._console.say(f"{counted_ranks(self._world.size)}: {self.facts.layout}")
+            total, done = self._root.inputs.total, self._root.written
+        else:
+            total, done = 0, 0
+        with self._console.phase("predict"), self._console.bar(total, "img", done=done) as bar:
+            self._roles = self._make_roles(Live(bar))
+            self._world.meet()
+            started = time.perf_counter()
+            work(self._post, self._roles)
+            self._seconds = time.perf_counter() - started
+
+    def _make_roles(self, live: Live) -> dict[Kind, Role]:
+        """The roles of this rank."""
+        return {kind: self._make_role(kind, live) for kind in self.facts.layout.kinds(self._world.rank)}
+
+    def _make_role(self, kind: Kind, live: Live) -> Role:
+        facts, post, layout = self.facts, self._post, self.facts.layout
+        if kind == Kind.SOURCE:
+            opened = self._root
+            flow = Flow.within(
+                int(opened.arguments.memory * 2**20), math.prod(facts.reader.shape), opened.batch,
+                opened.arguments.max_delay / 1000,
+            )  # fmt: skip
+            return Source(post, layout, opened.inputs, flow, self._device == "cpu", live.show)
+        if kind == Kind.SINK:
+            if self._file is None:
+                raise ValueError("a sink without a file")
+            return Sink(post, layout.source, self._file, facts.form, len(facts.class_ids), facts.ordered)
+        if kind == Kind.PREPROCESSOR:
+            return Preprocessor(post, layout.source, facts.reader, self._threads)
+        # imported here, because it brings torch, which the other roles need not wait for
+        from mpi_jobs.pipeline.predictor import Predictor
+
+        if self._classifier is None:
+            raise ValueError("a predictor without a network")
+        return Predictor(
+            post, layout.source, layout.sink, self._classifier, facts.reader, self._threads, facts.form
+        )
+
+    # finishing
+
+    def finish(self) -> None:
+        """Write the report, and say where it is.
+
+        Raises:
+            AgreedError: it cannot be written.
+        """
+        sink = self._roles.get(Kind.SINK)
+        found = self._world.gather((self._record(), sink.summary if isinstance(sink, Sink) else None))
+
+        def write() -> None:
+            # imported here, because only rank 0 draws
+            from mpi_jobs.pipeline.results import Results, write_results
+
+            summary = next(summary for _, summary in found if summary is not None)
+            source = self._roles[Kind.SOURCE]
+            flow_s = source.flow_s if isinstance(source, Source) else 0.0
+            ranks = [record for record, _ in found]
+            results = Results(summary, ranks, self.facts.layout, self._profile, flow_s, self._device, self._cores)
+            write_results(self._root, results, self._console)
+
+        self._world.at_root_only(write)
+
+    def _record(self) -> dict[str, Any]:
+        """What metrics.json says of this rank."""
+        roles = self._roles
+        seconds: dict[str, float] = {}
+        for role in roles.values():
+            for name, value in role.seconds.items():
+                seconds[name] = seconds.get(name, 0.0) + value
+        waited = max(0.0, self._seconds - sum(seconds.values()))
+        return {
+            "host": platform.node(),
+            "roles": list(roles),
+            "images": max(role.images for role in roles.values()),
+            "seconds": seconds | {"wait": waited},
+            "waited": {"wait": waited},
+            "communicated": {},
+            "threads": self._threads if Kind.PREDICTOR in roles or Kind.PREPROCESSOR in roles else 0,
+            "peak_mib": peak_mib(),
+        }
+
+    def interrupted(self, interrupt: KeyboardInterrupt) -> None:
+        """Add to an interrupt what is left of the run."""
+        interrupt.add_note(f"--resume {self.facts.folder} completes it")

@@ -1,0 +1,119 @@
+"""The sink: puts predictions into the order of their images, and writes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.catalogue import Skipped
+from common.pages import MOST_SKIPPED
+from common.prediction import Form, Summary, Unsure, unusable_rows
+from common.prediction_files import PredictionFile, Rows
+from mpi_jobs.pipeline.layout import Kind
+from mpi_jobs.pipeline.messages import Accepted, Announced, End, Scored
+from mpi_jobs.pipeline.post import Post, Role
+
+TALLY_ROWS = 1 << 12
+"""Rows that are counted together: with many classes it costs as much to count one."""
+
+
+class Sink(Role):
+    """Writes a row an image.
+
+    Args:
+        post: of this rank.
+        source: the rank to tell of what is written.
+        file: to write to.
+        form: what a row says.
+        n_classes: how many there are.
+        ordered: whether rows are in the order of their images, or as they come.
+    """
+
+    def __init__(
+        self, post: Post, source: int, file: PredictionFile, form: Form, n_classes: int, ordered: bool
+    ) -> None:
+        self._post, self._source, self._file = post, source, file
+        self._form, self._n_classes, self._ordered = form, n_classes, ordered
+        self._announced: dict[int, Announced] = {}
+        self._scored: dict[int, Scored] = {}
+        self._next = 0
+        self._seconds = 0.0
+        self._summary = Summary.nothing(n_classes)
+        self._counted: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def receive(self, message: Announced | Scored | End) -> None:
+        """Note what is announced, and keep what is scored."""
+        if isinstance(message, Announced):
+            self._announced[message.chunk] = message
+        elif isinstance(message, Scored):
+            self._scored[message.chunk] = message
+        else:
+            self._file.close()
+            self.ended = True
+
+    def step(self) -> bool:
+        """Write what is due."""
+        started = time.perf_counter()
+        found = False
+        for chunk in self._due():
+            self._write(self._announced.pop(chunk), self._scored.pop(chunk))
+            found = True
+        if not self.ended:
+            self._file.flush_if_due()
+        if found:
+            self._seconds += time.perf_counter() - started
+        return found
+
+    def _due(self) -> Iterator[int]:
+        """Chunks that can be written now. A prediction may overtake the names of its images."""
+        if not self._ordered:
+            yield from [chunk for chunk in self._scored if chunk in self._announced]
+            return
+        while self._next in self._scored and self._next in self._announced:
+            yield self._next
+            self._next += 1
+
+    def _write(self, announced: Announced, scored: Scored) -> None:
+        n = scored.n
+        top, scores = unusable_rows(n, self._form)
+        top[scored.kept] = scored.top
+        if scores is not None and scored.scores is not None:
+            scores[scored.kept] = scored.scores
+        errors: list[str | None] = [None] * n
+        lost = np.setdiff1d(np.arange(n), scored.kept, assume_unique=True).tolist()
+        for position, reason in zip(lost, scored.errors, strict=True):
+            errors[position] = reason
+        self._file.write(Rows(announced.ids, top, scores, errors))
+        self.images += n
+        self._count(announced, scored, [Skipped(announced.ids[i], errors[i] or "") for i in lost])
+        self._post.send(self._source, Kind.SOURCE, Accepted(n, len(lost)))
+
+    def _count(self, announced: Announced, scored: Scored, skipped: list[Skipped]) -> None:
+        self._counted.append((scored.top[:, 0], announced.labels[scored.kept]))
+        if skipped or scored.doubtful:
+            nothing = Summary.nothing(self._n_classes)
+            unsure = [Unsure(d.margin, announced.ids[d.position], d.predicted, d.pixels) for d in scored.doubtful]
+            self._summary += Summary(
+                nothing.predicted, len(skipped), skipped[:MOST_SKIPPED], unsure, nothing.confusion
+            )
+        if sum(len(predicted) for predicted, _ in self._counted) >= TALLY_ROWS:
+            self._tally()
+
+    def _tally(self) -> None:
+        predicted, truth = (np.concatenate(column) for column in zip(*self._counted, strict=True))
+        self._summary += Summary.of(predicted, truth, self._n_classes)
+        self._counted = []
+
+    @property
+    def summary(self) -> Summary:
+        """Of all rows so far."""
+        if self._counted:
+            self._tally()
+        return self._summary
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """That it wrote."""
+        return {"write": self._seconds}
