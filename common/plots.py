@@ -121,6 +121,25 @@ def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
         return _svg(figure)
 
 
+def stages(milliseconds: Mapping[str, Mapping[str, float]]) -> bytes:
+    """What each stage takes, by way and stage, as bars of one length a way; SVG."""
+    names = list(next(iter(milliseconds.values())))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.95, len(names)))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 1.1 + 0.6 * len(milliseconds)))
+        axes = figure.subplots()
+        ways = list(milliseconds)
+        left = np.zeros(len(ways))
+        for name, colour in zip(names, colours, strict=True):
+            widths = np.array([milliseconds[way][name] for way in ways])
+            axes.barh(ways, widths, left=left, color=colour, label=name, height=0.6)
+            left += widths
+        axes.invert_yaxis()
+        axes.set_xlabel("milliseconds of a core for an image")
+        axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8.5)
+        return _svg(figure)
+
+
 def pipeline(labels: Sequence[Sequence[str]], arrows: Sequence[Arrow], shares: Mapping[str, float]) -> bytes:
     """Boxes in columns, from left to right, with arrows between them; SVG.
 

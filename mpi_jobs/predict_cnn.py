@@ -1,8 +1,8 @@
 """Predictions by a trained network, in a pipeline over ranks: source, preprocessors, predictors, sink.
 
 Images are given out in chunks to whoever is free. Preprocessors decode them, predictors score them, the sink
-writes a row for each as they come, in the order of the images. pipeline/source.py says who gets what, and how memory
-is kept within bounds; pipeline/profile.py how many preprocessors and predictors there should be.
+writes a row for each as they come, in the order of the images. pipeline/source.py says who gets what, and how
+memory is kept within bounds; pipeline/profile.py how many preprocessors and predictors there should be.
 """
 
 from __future__ import annotations

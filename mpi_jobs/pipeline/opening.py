@@ -188,20 +188,20 @@ def find_profile(opened: Opened, device: str, threads: int) -> Profile:
     """
     arguments, model = opened.arguments, opened.model
     if arguments.profile is not None:
-        profile = Profile.load(arguments.profile)
-        described = (model.spec.name, opened.inputs.reader.shape, opened.way)
-        if (profile.network, profile.shape, profile.way) != described:
-            raise InputError(
-                f"--profile {arguments.profile}: of {profile.network}, images of "
-                f"{'×'.join(map(str, profile.shape))}, {profile.way}; this run has {described[0]}, "
-                f"{'×'.join(map(str, described[1]))}, {described[2]}: profile that"
+        profile = Profile.load(arguments.profile, opened.way)
+        wanted = (model.spec.name, opened.inputs.reader.shape)
+        if (profile.network, profile.shape) != wanted:
+            found, asked = (
+                f"{name} on images of {'×'.join(map(str, shape))}"
+                for name, shape in ((profile.network, profile.shape), wanted)
             )
+            raise InputError(f"--profile {arguments.profile}: of {found}, and this run has {asked}: profile that")
         return profile
     import torch
 
     torch.set_num_threads(threads)
     items = opened.inputs.peek(SAMPLE).items
-    decoded = Decoded(opened.inputs.reader, items, SAMPLE_S)
+    decoded = Decoded.of(opened.inputs.reader, items, SAMPLE_S)
     classifier = model.classifier(torch.device(device), opened.way)
     return measured(opened.way, model, classifier, decoded, opened.batch, threads, SAMPLE_S)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from common.catalogue import PixelReader
 from common.datasets.files import FileReader
 from common.decode import PixelFormat, Stages
 from common.errors import InputError
-from common.runs import write_json
 from mpi_jobs.pipeline.layout import Layout
 
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ DECODING = ("read", "decode", "resize", "crop", "to bytes")
 """What preprocessors do."""
 PREDICTING = ("to tensor", "normalise", "predict")
 """What predictors do."""
+
+PIECE = 4
+"""Images that are read together when decoding is measured."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,13 @@ class Profile:
             ),
         )
 
-    def save(self, path: Path, more: Mapping[str, Any]) -> None:
-        """Write it, with what else a person may want to know, as JSON."""
-        write_json(path, {"format": FORMAT, **asdict(self), **more})
+    def described(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self) | {"preprocess": self.preprocess, "predict": self.predict}
 
     @classmethod
-    def load(cls, path: Path) -> Profile:
-        """Read what save() wrote.
+    def load(cls, path: Path, way: str) -> Profile:
+        """Read what profile_cnn.py wrote of "plain" or "fast".
 
         Raises:
             InputError: there is no such file, or it is something else.
@@ -117,6 +119,7 @@ class Profile:
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise InputError(f"--profile {path}: no {FORMAT}; profile_cnn.py writes one")
         try:
+            found = found["ways"][way]
             seconds = {stage: float(found["seconds"][stage]) for stage in (*DECODING, *PREDICTING)}
             if not all(0 <= value < np.inf for value in seconds.values()):
                 raise ValueError("seconds below 0")
@@ -124,7 +127,7 @@ class Profile:
                 seconds, str(found["way"]), int(found["batch"]), int(found["threads"]), str(found["device"]),
                 str(found["network"]), tuple(map(int, found["shape"])), int(found["images"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"--profile {path}: damaged ({type(error).__name__}: {error})") from error
 
 
@@ -159,36 +162,38 @@ class Stopwatch:
         return {name: of(name, stage) for name, stage in stages.items()}
 
 
-class Decoded:
+class Decoded(NamedTuple):
     """Images that were decoded stage by stage.
 
-    Args:
-        reader: of them.
-        items: which.
-        enough_s: seconds after which no more are.
-
     Attributes:
-        pixels: uint8 (m, height, width, channels).
+        pixels: uint8 (m, height, width, channels), of those that could be.
+        items: (m,), theirs.
         seconds: for an image, of each stage of DECODING.
     """
 
-    def __init__(self, reader: PixelReader, items: Items, enough_s: float) -> None:
+    pixels: Pixels
+    items: Items
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(cls, reader: PixelReader, items: Items, enough_s: float) -> Decoded:
+        """Decode images, until there are no more or it has taken so many seconds."""
         watch = Stopwatch()
         if isinstance(reader, FileReader):
             reader = replace(reader, stages=watch.stages(reader.stages))
+        pixels: list[Pixels] = []
+        kept: list[int] = []
+        done = 0
         started = time.perf_counter()
-        found: list[Pixels] = []
-        n = 0
-        for start in range(0, len(items), 4):
-            found.append(reader.read(items[start : start + 4]).pixels)
-            n += len(found[-1])
-            if n and time.perf_counter() - started > enough_s:
-                break
-        total = time.perf_counter() - started
-        self.pixels = np.concatenate(found)
+        while done < len(items) and (not kept or time.perf_counter() - started < enough_s):
+            read = reader.read(items[done : done + PIECE])
+            pixels.append(read.pixels)
+            kept += (done + read.kept).tolist()
+            done += PIECE
         # what the stages did not take is reading, and putting pixels into place
-        watch.seconds["read"] = max(0.0, total - sum(watch.seconds.values()))
-        self.seconds = {stage: watch.seconds[stage] / max(1, n) for stage in DECODING}
+        watch.seconds["read"] = time.perf_counter() - started - sum(watch.seconds.values())
+        seconds = {stage: max(0.0, watch.seconds[stage]) / max(1, len(kept)) for stage in DECODING}
+        return cls(np.concatenate(pixels), items[kept], seconds)
 
 
 def predicting_seconds(
