@@ -193,7 +193,7 @@ def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
     height, width = form.size or pixels.shape[1:3]
     out = np.empty((len(pixels), height, width, form.channels), np.uint8)
     for i, image in enumerate(images):
-        out[i] = _to_bytes(_crop(_resize(image.convert(form.mode), form), form), form)
+        out[i] = _to_bytes(_crop(_resize(_in_mode(image, form), form), form), form)
     return out
 
 
@@ -203,7 +203,12 @@ def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
 def _load(data: bytes, form: PixelFormat) -> Image.Image:
     with _opened(io.BytesIO(data)) as image:
         image.load()
-        return _flatten(ImageOps.exif_transpose(image)).convert(form.mode)
+        ImageOps.exif_transpose(image, in_place=True)  # which copies nothing where there is nothing to turn
+        return _in_mode(_flatten(image), form)
+
+
+def _in_mode(image: Image.Image, form: PixelFormat) -> Image.Image:
+    return image if image.mode == form.mode else image.convert(form.mode)
 
 
 def _resize(image: Image.Image, form: PixelFormat) -> Image.Image:

@@ -36,6 +36,12 @@ def find_device(world: World, wanted: str, bf16: bool) -> torch.device:
     return device
 
 
+def limit_thread(threads: int) -> None:
+    """Let what this Python thread computes use at most so many threads; others keep theirs."""
+    torch.get_num_threads()  # a thread's first question fetches the number of whoever has set one last
+    torch.set_num_threads(threads)
+
+
 def multiplies_in_bf16(device: torch.device) -> bool:
     """Whether a device does so itself, and not by way of float32."""
     if device.type == "cuda":

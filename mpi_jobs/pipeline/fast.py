@@ -9,6 +9,7 @@ scored again in float32.
 from __future__ import annotations
 
 import io
+import threading
 from copy import deepcopy
 from typing import Any
 
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from common.decode import STAGES, PixelFormat, Stages, header
 from mpi_jobs.cnn.classifier import Classifier
-from mpi_jobs.cnn.devices import multiplies_in_bf16
+from mpi_jobs.cnn.devices import limit_thread, multiplies_in_bf16
 
 CLOSE = 0.02
 """Of the largest score's magnitude: how far the two best must be apart to be told apart in bfloat16. Its numbers
@@ -83,13 +85,21 @@ class FastClassifier(Classifier):
 
 # stages of decoding: what is no JPEG goes the usual way
 
+_known = threading.local()
+
+
+def _stay_alone() -> None:
+    """Let torch use this thread only: it is one of several that decode."""
+    if not getattr(_known, "alone", False):
+        limit_thread(1)
+        _known.alone = True
+
 
 def _load(data: bytes, form: PixelFormat) -> Any:
+    _stay_alone()
     found = header(io.BytesIO(data))
     if found.kind != "JPEG" or found.mode not in ("L", "RGB") or form.size is None or form.binarize is not None:
         return STAGES["decode"](data, form)
-    from torchvision.io import ImageReadMode, decode_jpeg
-
     mode = ImageReadMode.GRAY if form.channels == 1 else ImageReadMode.RGB
     raw = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     try:

@@ -59,7 +59,7 @@ class Model(NamedTuple):
             path = found[0]
         checkpoint = Checkpoint.load(path)
         checkpoint.check(build(checkpoint.spec))
-        weights = {name: value.numpy() for name, value in checkpoint.state_dict().items()}
+        weights = {name: value.detach().numpy() for name, value in checkpoint.state_dict().items()}
         described = [checkpoint.spec, checkpoint.preprocessing.described(), checkpoint.classes]
         digest = hashlib.sha256(json.dumps(described).encode())
         for name in sorted(weights):

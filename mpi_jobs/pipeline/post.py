@@ -10,7 +10,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpi_jobs.pipeline.layout import Kind
-from mpi_jobs.world import LONGEST_NAP_S, MOVING_NAP_S, SHORTEST_NAP_S, World
+from mpi_jobs.world import World
+
+SHORTEST_NAP_S, LONGEST_NAP_S = 0.00005, 0.01
+"""How long a rank sleeps that has nothing to do. A worker has a chunk in reserve, so that nobody waits for it."""
+MOVING_NAP_S = 0.001
+"""The longest sleep while a message is leaving: many MPIs move it only when they are asked about it."""
 
 
 class Post:
@@ -61,7 +66,7 @@ class Post:
         Messages wake nobody: a rank looks for them again after a nap, which is short while some are leaving.
         """
         longest = MOVING_NAP_S if self._leaving else LONGEST_NAP_S
-        self.wake.wait(min(max(idle_s / 8, SHORTEST_NAP_S), longest))
+        self.wake.wait(min(max(idle_s / 4, SHORTEST_NAP_S), longest))
         self.wake.clear()
 
     @property

@@ -15,6 +15,7 @@ from common.arrays import Labels, Pixels, Singles
 from common.catalogue import PixelReader
 from common.prediction import MOST_UNSURE, Form
 from mpi_jobs.cnn.classifier import Classifier
+from mpi_jobs.cnn.devices import limit_thread
 from mpi_jobs.pipeline.decoding import Decoder
 from mpi_jobs.pipeline.layout import Kind
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk, Doubtful, End, Finished, Scored
@@ -84,7 +85,7 @@ class Predictor(Role):
         self._post, self._source, self._sink = post, source, sink
         self._classifier, self._form = classifier, form
         self._decoder = Decoder(reader, threads, post.wake)
-        self._network = ThreadPoolExecutor(1, "predict", torch.set_num_threads, (threads,))
+        self._network = ThreadPoolExecutor(1, "predict", limit_thread, (threads,))
         self._underway: deque[tuple[DecodedChunk, Future[Best]]] = deque()
         self._seconds = 0.0
         self._margins, self._bar = np.empty(0, np.float32), np.inf

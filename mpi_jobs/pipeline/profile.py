@@ -203,14 +203,15 @@ def predicting_seconds(
 
     Args:
         classifier: with its network in evaluation mode.
-        pixels: uint8 (n, height, width, channels), of which a batch is made, by repetition if they are too few.
+        pixels: uint8 (n, height, width, channels), of which batches are made, by repetition if they are too few.
         batch: images at once.
         threads: that torch has been given.
         enough_s: seconds after which no more are scored.
     """
     import torch
 
-    chosen = pixels[np.arange(batch) % len(pixels)]
+    order = np.resize(np.arange(len(pixels)), max(1, len(pixels) // batch) * batch)
+    batches = [pixels[rows] for rows in order.reshape(-1, batch)]
     cuda = classifier.device.type == "cuda"
 
     def finished(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -224,9 +225,10 @@ def predicting_seconds(
 
     preprocessing, device, dtype = classifier.preprocessing, classifier.device, classifier.dtype
     with torch.inference_mode():
-        classifier.logits(chosen)  # the first time is for making plans
+        classifier.logits(batches[0])  # the first time is for making plans
         watch, rounds, started = Stopwatch(), 0, time.perf_counter()
         while not rounds or time.perf_counter() - started < enough_s:
+            chosen = batches[rounds % len(batches)]
             numbers = watch.timed("to tensor", finished(preprocessing.numbers))(chosen, device, dtype)
             tensor = watch.timed("normalise", finished(preprocessing.normalise))(numbers)
             watch.timed("predict", finished(classifier.forward))(tensor)

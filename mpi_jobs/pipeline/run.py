@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from common.catalogue import PixelReader
 from common.console import Bar, Console
 from common.errors import InputError
@@ -180,9 +182,13 @@ class PredictionRun:
             import torch
 
             from mpi_jobs.cnn.devices import find_device
+            from mpi_jobs.pipeline.predictor import best_classes
 
             torch.set_num_threads(self._threads)
-            return model.classifier(find_device(predictors, facts.device, False), facts.way)
+            classifier = model.classifier(find_device(predictors, facts.device, False), facts.way)
+            # the first time is for making plans, and better over before images wait
+            best_classes(classifier, np.zeros((1, *facts.reader.shape), np.uint8), 1)
+            return classifier
 
         return world.everywhere(make)
 
