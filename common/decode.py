@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from common.arrays import Pixels
 
@@ -131,16 +131,14 @@ class Header(NamedTuple):
     """What is known of an image before it is decoded.
 
     Attributes:
-        kind: its format, one of FORMATS.
-        mode: of its pixels, as Pillow has it.
         height: of it, as it is stored.
         width: of it.
+        upright: whether it needs no turning.
     """
 
-    kind: str
-    mode: str
     height: int
     width: int
+    upright: bool
 
 
 def header(file: BinaryIO | Path) -> Header:
@@ -150,7 +148,7 @@ def header(file: BinaryIO | Path) -> Header:
         UndecodableImageError: it is no such file, or has more than MAX_PIXELS pixels.
     """
     with _blamed(), _opened(file) as image:
-        return Header(image.format or "", image.mode, image.height, image.width)
+        return Header(image.height, image.width, image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
 
 
 @contextmanager

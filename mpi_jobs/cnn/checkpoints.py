@@ -7,6 +7,7 @@ augmentation and dropout follow from the seed and from which epoch, step, image 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -258,7 +259,7 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
     except Exception as error:  # torch's unpickler raises almost anything on bytes of other kinds
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = re.split(r"[.\n]", str(error))[0][:120] or type(error).__name__
         raise InputError(f"{path}: no file of torch's, or one that holds more than weights ({reason})") from error
     if not isinstance(described, dict):
         raise InputError(f"{path}: a {type(described).__name__} where a dictionary was expected")

@@ -74,7 +74,7 @@ def prediction_parser() -> Parser:
     )  # fmt: skip
     work_flags(ranks)
     ranks.add_argument(
-        "--fast", action="store_true", help="decode by torchvision, fold batch norm, multiply in bfloat16"
+        "--fast", action="store_true", help="decode JPEGs faster, fold batch norm, multiply in bfloat16"
     )
     ranks.add_argument(
         "--memory", metavar="MIB", type=positive_number, default=256.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,6 @@ class Opened:
         inputs: the images.
         folder: where the run folder will be; None where it is there already.
         path: of the run folder.
-        before: what it says of the run that is to go on.
         written: rows that it has already.
     """
 
@@ -55,7 +54,6 @@ class Opened:
     inputs: Inputs
     folder: RunFolder | None
     path: Path
-    before: dict[str, Any]
     written: int = 0
 
     @property
@@ -73,34 +71,47 @@ class Opened:
         """Images of a chunk."""
         return self.arguments.batch or default_batch(self.inputs)
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the run folder says of the run from its beginning on."""
+        return {
+            "format": FORMAT, "model_sha256": self.model.digest, "way": self.way, "file": self.arguments.format,
+            "top": self.form.top, "scores": self.form.scores, "recipe": recipe(self.arguments),
+        }  # fmt: skip
+
     def begin(self) -> Path:
-        """Make the run folder, or look at what is written in it.
+        """Make the run folder, if it is not there.
 
         Raises:
-            InputError: it cannot be made, or what is there is not what the flags ask for.
+            InputError: it cannot be made.
         """
-        arguments, model, form = self.arguments, self.model, self.form
-        described = {
-            "format": FORMAT, "model_sha256": model.digest, "way": self.way, "file": arguments.format,
-            "top": form.top, "scores": form.scores, "recipe": recipe(arguments),
-        }  # fmt: skip
         if self.folder is not None:
             self.path = self.folder.begin()
-            write_json(self.path / BEGUN, described)
-            return self.path
-        flags = {"way": "--fast", "top": "--top", "scores": "--scores", "file": "--format"}
-        if self.before["model_sha256"] != model.digest:
+            write_json(self.path / BEGUN, self.described)
+        return self.path
+
+    def go_on(self, before: Mapping[str, Any]) -> None:
+        """Leave out what is written in the run folder.
+
+        Args:
+            before: what it says.
+
+        Raises:
+            InputError: what is written is not what the flags ask for.
+        """
+        arguments, model, now = self.arguments, self.model, self.described
+        if before["model_sha256"] != model.digest:
             raise InputError(
                 f"--resume {arguments.resume}: its predictions are by another model than {arguments.model}; "
-                "name that, or predict into a new folder"
+                "name that one, or predict into a new folder"
             )
-        for key, flag in flags.items():
-            if self.before[key] != described[key]:
+        for key, flag in {"way": "--fast", "top": "--top", "scores": "--scores", "file": "--format"}.items():
+            if before[key] != now[key]:
                 raise InputError(f"--resume {arguments.resume}: {flag} was not as it is now; leave it out")
-        written = PredictionFile.of(arguments.format, self.path, form, model.classes.written).resume()
+        file = PredictionFile.of(arguments.format, self.path, self.form, model.classes.written)
+        written = file.resume()
         self.written = sum(map(len, written.values()))
         self.inputs.leave_out(written)
-        return self.path
 
 
 def default_batch(inputs: Inputs) -> int:
@@ -135,10 +146,12 @@ def open_run(argv: Sequence[str] | None) -> Opened:
     way = "fast" if arguments.fast else "plain"
     inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted(way))
     if before:
-        return Opened(arguments, model, inputs, None, arguments.resume.resolve(), before)
+        opened = Opened(arguments, model, inputs, None, arguments.resume.resolve())
+        opened.go_on(before)
+        return opened
     kind = arguments.data.partition(":")[0]
     folder = RunFolder(arguments.out, f"predict_cnn-{kind}")
-    return Opened(arguments, model, inputs, folder, folder.path, before)
+    return Opened(arguments, model, inputs, folder, folder.path)
 
 
 def _begun(folder: Path) -> dict[str, Any]:
@@ -163,25 +176,21 @@ def _kept(parser: Parser, before: dict[str, Any], argv: Sequence[str] | None) ->
     return parser.parse_arguments(argv)
 
 
-def wait_for_first(inputs: Inputs, spec: str) -> None:
-    """Wait until an image has arrived.
-
-    Raises:
-        InputError: none will.
-    """
+def wait_for_first(inputs: Inputs) -> bool:
+    """Wait until an image has arrived; False if none will."""
     while not len(inputs.peek(1)):
         if inputs.complete:
-            raise InputError(f"--data {spec}: no images in it")
+            return False
         time.sleep(0.01)
+    return True
 
 
-def find_profile(opened: Opened, device: str, threads: int) -> Profile:
+def find_profile(opened: Opened, threads: int) -> Profile:
     """That of --profile, or one of the first images.
 
     Args:
         opened: the run.
-        device: of predictors.
-        threads: of each.
+        threads: of each predictor.
 
     Raises:
         InputError: --profile is no profile, or one of something else.
@@ -202,7 +211,8 @@ def find_profile(opened: Opened, device: str, threads: int) -> Profile:
     torch.set_num_threads(threads)
     items = opened.inputs.peek(SAMPLE).items
     decoded = Decoded.of(opened.inputs.reader, items, SAMPLE_S)
-    classifier = model.classifier(torch.device(device), opened.way)
+    cuda = arguments.device != "cpu" and torch.cuda.is_available()
+    classifier = model.classifier(torch.device("cuda" if cuda else "cpu"), opened.way)
     return measured(opened.way, model, classifier, decoded, opened.batch, threads, SAMPLE_S)
 
 

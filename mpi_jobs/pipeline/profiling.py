@@ -15,6 +15,7 @@ from common.arrays import Items, Labels
 from common.catalogue import PixelReader
 from common.console import Console
 from common.datasets.files import FileReader
+from common.errors import InputError
 from common.experiment import command, versions
 from common.inputs import open_inputs
 from common.pages import render
@@ -91,7 +92,8 @@ class ProfileRun:
         arguments = profile_parser().parse_arguments(argv)
         model = Model.load(arguments.model)
         inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted("plain"))
-        wait_for_first(inputs, arguments.data)
+        if not wait_for_first(inputs):
+            raise InputError(f"--data {arguments.data}: no images in it")
         self._folder = RunFolder(arguments.out, "profile_cnn")
         items = inputs.peek(arguments.images * self._world.size).items
         return Opened(arguments, model, inputs.reader, items, arguments.batch or default_batch(inputs))

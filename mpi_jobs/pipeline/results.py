@@ -75,10 +75,9 @@ def write_results(opened: Opened, results: Results, console: Console) -> None:
     with written_into(opened.path):
         write_report(opened.path, summary, model.classes.names, described, picture(results))
     path = PredictionFile.of(arguments.format, opened.path, opened.form, model.classes.written).path
-    console.say(
-        f"{path}: {summary.n:,} rows, {described['images_per_second']:,.0f} images/s"
-        + (f", {opened.written:,} rows were there before" if opened.written else "")
-    )
+    rate = f", {described['images_per_second']:,.0f} images/s" if results.summary.n else ""
+    before = f"; {opened.written:,} of them were there before" if opened.written else ""
+    console.say(f"{path}: {opened.written + results.summary.n:,} rows{rate}{before}")
     if summary.n_unusable:
         console.warn(f"{summary.n_unusable:,} images could not be used; {opened.path / SKIPPED} lists them")
     confusion = summary.confusion

@@ -6,7 +6,6 @@ import math
 import platform
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -33,16 +32,19 @@ MOST_WITHOUT_CHOICE = 4
 """Ranks up to which there is one layout only."""
 
 
+MAIN = (Kind.PREDICTOR, Kind.PREPROCESSOR, Kind.SINK, Kind.SOURCE)
+"""By which of its roles a rank's images are counted."""
+
+
 class Facts(NamedTuple):
     """What every rank has to know.
 
     Attributes:
         layout: the roles.
-        reader: of the images.
         form: what a row says.
         class_ids: what classes are called in rows.
-        folder: the run folder.
-        file: its format.
+        shape: (height, width, channels) of decoded images.
+        file: the format of the predictions.
         ordered: whether rows are in the order of the images.
         way: of decoding and predicting.
         device: what predictors are to compute on.
@@ -50,10 +52,9 @@ class Facts(NamedTuple):
     """
 
     layout: Layout
-    reader: PixelReader
     form: Form
     class_ids: tuple[str, ...]
-    folder: Path
+    shape: tuple[int, int, int]
     file: str
     ordered: bool
     way: str
@@ -98,18 +99,22 @@ class PredictionRun:
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:
         self._world = world
         self._opened = world.at_root_only(lambda: open_run(argv))
+        self._console = Console(quiet=not world.is_root or self._root.arguments.quiet)
+        self._cores = max(1, round(sum(world.all_gather(world.cores / world.neighbours))))
         self._profile: Profile | None = None
-        cores = round(sum(world.all_gather(world.cores / world.neighbours)))
-        self._cores = max(1, cores)
-        world.at_root_only(self._look)
-        layout = world.at_root(self._choose)
-        self.facts: Facts = world.at_root(lambda: self._begin(layout))
-        self._console = Console(quiet=world.at_root(lambda: self._root.arguments.quiet) or not world.is_root)
-        self._post = Post(world)
         self._roles: dict[Kind, Role] = {}
-        self._threads = self._share_of_cores()
-        self._file = self._open_file()
-        self._classifier = self._make_classifier()
+        with self._console.phase("look"):
+            world.at_root_only(self._look)
+            self.facts: Facts = world.at_root(self._choose)
+        with self._console.phase("prepare"):
+            self._post = Post(world)
+            self._threads = self._share_of_cores()
+            self._reader = self._receive_reader()
+            self._classifier = self._make_classifier()
+            devices = set(world.all_gather(self._classifier and self._classifier.device.type))
+            self._device = "cuda" if "cuda" in devices else "cpu"
+            self._folder = world.at_root(lambda: self._root.begin())
+            self._file = self._open_file()
         self._seconds = 0.0
 
     @property
@@ -124,56 +129,46 @@ class PredictionRun:
     def _look(self) -> None:
         """Wait for the first image; look at some if the layout depends on it."""
         opened, arguments = self._root, self._root.arguments
-        wait_for_first(opened.inputs, arguments.data)
-        if arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
-            self._profile = find_profile(opened, "cpu", arguments.threads or 1)
+        if not wait_for_first(opened.inputs):
+            if not opened.inputs.passed:
+                raise InputError(f"--data {arguments.data}: no images in it")
+        elif arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
+            self._profile = find_profile(opened, arguments.threads or 1)
 
-    def _choose(self) -> Layout:
-        """Who does what."""
-        ranks, profile = self._world.size, self._profile
-        ratio = self._root.arguments.ratio or (profile.recommend(ranks, self._cores) if profile else 1)
-        return Layout.of(ranks, ratio)
-
-    def _begin(self, layout: Layout) -> Facts:
-        """Make the run folder, and say what everyone has to know."""
-        opened, arguments = self._root, self._root.arguments
-        folder = opened.begin()
+    def _choose(self) -> Facts:
+        """Who does what, and what everyone has to know."""
+        opened, arguments, profile = self._root, self._root.arguments, self._profile
+        ranks = self._world.size
+        ratio = arguments.ratio or (profile.recommend(ranks, self._cores) if profile else 1)
         return Facts(
-            layout, opened.inputs.reader, opened.form, opened.model.classes.written, folder, arguments.format,
-            not arguments.unordered, opened.way, arguments.device, arguments.threads,
+            Layout.of(ranks, ratio), opened.form, opened.model.classes.written, opened.inputs.reader.shape,
+            arguments.format, not arguments.unordered, opened.way, arguments.device, arguments.threads,
         )  # fmt: skip
 
     # what each rank prepares
 
     def _share_of_cores(self) -> int:
         """Threads of this rank, if it decodes or predicts."""
-        layout, machine = self.facts.layout, self._world.machine()
-        working = self._world.rank in (*layout.preprocessors, *layout.predictors)
-        workers = sum(machine.all_gather(working))
+        machine = self._world.machine()
+        workers = sum(machine.all_gather(self._works))
         return self.facts.threads or max(1, machine.cores // max(1, workers))
 
-    def _open_file(self) -> PredictionFile | None:
-        """What the sink writes to."""
-        facts = self.facts
+    @property
+    def _works(self) -> bool:
+        """Whether this rank decodes or predicts."""
+        return bool({Kind.PREPROCESSOR, Kind.PREDICTOR} & set(self.facts.layout.kinds(self._world.rank)))
 
-        def make() -> PredictionFile | None:
-            if self._world.rank != facts.layout.sink:
-                return None
-            if not facts.folder.is_dir():
-                raise InputError(
-                    f"{facts.folder}: rank {self._world.rank} on {platform.node()}, which is to write there, does "
-                    "not see it; name a folder that all machines see"
-                )
-            return PredictionFile.of(facts.file, facts.folder, facts.form, facts.class_ids)
-
-        return self._world.everywhere(make)
+    def _receive_reader(self) -> PixelReader | None:
+        """What turns items into pixels: on those that do so, because it may bring torch with it."""
+        told = self._world.split(0 if self._works or self._world.is_root else None)
+        return None if told is None else told.at_root(lambda: self._root.inputs.reader)
 
     def _make_classifier(self) -> Classifier | None:
         """What a predictor predicts by: rank 0 sends them the model."""
         world, facts = self._world, self.facts
-        predicts = world.rank in facts.layout.predictors
-        carriers = world.split(0 if predicts or world.is_root else None)
-        model = carriers.at_root(lambda: self._root.model) if carriers is not None else None
+        predicts = Kind.PREDICTOR in facts.layout.kinds(world.rank)
+        told = world.split(0 if predicts or world.is_root else None)
+        model = None if told is None else told.at_root(lambda: self._root.model)
         predictors = world.split(0 if predicts else None)
 
         def make() -> Classifier | None:
@@ -187,8 +182,24 @@ class PredictionRun:
             torch.set_num_threads(self._threads)
             classifier = model.classifier(find_device(predictors, facts.device, False), facts.way)
             # the first time is for making plans, and better over before images wait
-            best_classes(classifier, np.zeros((1, *facts.reader.shape), np.uint8), 1)
+            best_classes(classifier, np.zeros((1, *facts.shape), np.uint8), 1)
             return classifier
+
+        return world.everywhere(make)
+
+    def _open_file(self) -> PredictionFile | None:
+        """What the sink writes to."""
+        world, facts, folder = self._world, self.facts, self._folder
+
+        def make() -> PredictionFile | None:
+            if world.rank != facts.layout.sink:
+                return None
+            if not folder.is_dir():
+                raise InputError(
+                    f"{folder}: rank {world.rank} on {platform.node()}, which is to write there, does not see it; "
+                    "name a folder that all machines see"
+                )
+            return PredictionFile.of(facts.file, folder, facts.form, facts.class_ids)
 
         return world.everywhere(make)
 
@@ -196,8 +207,6 @@ class PredictionRun:
 
     def predict(self) -> None:
         """Let all roles work until everything is written."""
-        devices = set(self._world.all_gather(self._classifier and self._classifier.device.type))
-        self._device = "cuda" if "cuda" in devices else "cpu"
         if self._world.is_root:
             self._console.say(f"{counted_ranks(self._world.size)}: {self.facts.layout}")
             total, done = self._root.inputs.total, self._root.written
@@ -215,11 +224,11 @@ class PredictionRun:
         return {kind: self._make_role(kind, live) for kind in self.facts.layout.kinds(self._world.rank)}
 
     def _make_role(self, kind: Kind, live: Live) -> Role:
-        facts, post, layout = self.facts, self._post, self.facts.layout
+        facts, post, layout, reader = self.facts, self._post, self.facts.layout, self._reader
         if kind == Kind.SOURCE:
             opened = self._root
             flow = Flow.within(
-                int(opened.arguments.memory * 2**20), math.prod(facts.reader.shape), opened.batch,
+                int(opened.arguments.memory * 2**20), math.prod(facts.shape), opened.batch,
                 opened.arguments.max_delay / 1000,
             )  # fmt: skip
             return Source(post, layout, opened.inputs, flow, self._device == "cpu", live.show)
@@ -227,16 +236,16 @@ class PredictionRun:
             if self._file is None:
                 raise ValueError("a sink without a file")
             return Sink(post, layout.source, self._file, facts.form, len(facts.class_ids), facts.ordered)
+        if reader is None:
+            raise ValueError("a worker without a reader")
         if kind == Kind.PREPROCESSOR:
-            return Preprocessor(post, layout.source, facts.reader, self._threads)
+            return Preprocessor(post, layout.source, reader, self._threads)
         # imported here, because it brings torch, which the other roles need not wait for
         from mpi_jobs.pipeline.predictor import Predictor
 
         if self._classifier is None:
             raise ValueError("a predictor without a network")
-        return Predictor(
-            post, layout.source, layout.sink, self._classifier, facts.reader, self._threads, facts.form
-        )
+        return Predictor(post, layout.source, layout.sink, self._classifier, reader, self._threads, facts.form)
 
     # finishing
 
@@ -273,14 +282,14 @@ class PredictionRun:
         return {
             "host": platform.node(),
             "roles": list(roles),
-            "images": max(role.images for role in roles.values()),
+            "images": next(roles[kind].images for kind in MAIN if kind in roles),
             "seconds": seconds | {"wait": waited},
             "waited": {"wait": waited},
             "communicated": {},
-            "threads": self._threads if Kind.PREDICTOR in roles or Kind.PREPROCESSOR in roles else 0,
+            "threads": self._threads if self._works else 0,
             "peak_mib": peak_mib(),
         }
 
     def interrupted(self, interrupt: KeyboardInterrupt) -> None:
         """Add to an interrupt what is left of the run."""
-        interrupt.add_note(f"--resume {self.facts.folder} completes it")
+        interrupt.add_note(f"--resume {self._folder} completes it")
