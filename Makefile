@@ -60,6 +60,7 @@ bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
 	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
+	@$(BIN)/python -m bench.predict --json bench/results/predict.json
 
 bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)

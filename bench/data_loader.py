@@ -38,11 +38,16 @@ class Case(NamedTuple):
     side: int
 
 
+def names_of(case: Case) -> list[str]:
+    """The images' paths."""
+    return sorted(str(path) for path in Path(case.folder).rglob("*.*"))[: case.images]
+
+
 class Files(Dataset[Any]):
     """Images as float32 tensors, by torchvision's transforms."""
 
     def __init__(self, case: Case) -> None:
-        self.names = sorted(map(str, Path(case.folder).rglob("*.jpg")))[: case.images]
+        self.names = names_of(case)
         self.prepare = transforms.Compose([
             transforms.Resize(case.side), transforms.CenterCrop(case.side), transforms.ToTensor(),
             transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),

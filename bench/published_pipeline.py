@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from mpi4py import MPI
 from PIL import Image
 from torchvision import transforms
 
-from bench.data_loader import Case, network
+from bench.data_loader import Case, names_of, network
 from mpi_jobs.cnn.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
 
 
@@ -28,7 +27,7 @@ def main() -> None:
     torch.set_num_threads(1)
     world = MPI.COMM_WORLD
     source, preprocessor, sink = 0, 1, world.size - 1
-    names = sorted(map(str, Path(case.folder).rglob("*.jpg")))[: case.images] if world.rank == source else []
+    names = names_of(case) if world.rank == source else []
     team = world.Split(0 if source < world.rank < sink else MPI.UNDEFINED, world.rank)
     predictors = world.size - 3
     rounds = world.bcast(len(names) // predictors, source)

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,20 @@ def run(ranks: int, program: Path | str, *flags: str | Path, threads: int = 1, l
         launch(ranks, words, threads, launcher)
         wall_s = time.perf_counter() - started
         return Run(json.loads((out / "metrics.json").read_text()), wall_s)
+
+
+def ranks_below(pid: int) -> list[int]:
+    """The ranks that a launcher has started, by process number, which is the order in which they were."""
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it may have ended
+                fields = (entry / "stat").read_text()
+                parents[int(entry.name)] = (int(fields.rpartition(")")[2].split()[1]), "(python" in fields)
+    found = {pid}
+    for _ in range(4):  # proxies, ranks
+        found |= {child for child, (parent, _) in parents.items() if parent in found}
+    return sorted(child for child in found if parents.get(child, (0, False))[1])
 
 
 def launch(ranks: int, words: Sequence[object], threads: int = 1, launcher: str = LAUNCHER) -> str:

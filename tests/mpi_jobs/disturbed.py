@@ -15,18 +15,21 @@ BUSY_S = 1.0
 
 
 class Job:
-    """A job on three ranks, and the processes below its mpiexec.
+    """A job on some ranks, and the processes below its mpiexec.
 
     Args:
         folder: where it runs.
         words: the job below mpi_jobs, and its flags.
         mpi: which starts it.
+        ranks: how many.
+        busy_s: processor time of each rank after which it may be disturbed.
     """
 
-    def __init__(self, folder: Path, words: list[str], mpi: str) -> None:
+    def __init__(self, folder: Path, words: list[str], mpi: str, ranks: int = 3, busy_s: float = BUSY_S) -> None:
         self.folder = folder
+        self._ranks, self._busy_s = ranks, busy_s
         self.process = subprocess.Popen(
-            ["mpiexec", "-n", "3", "python", ROOT / "mpi_jobs" / words[0], *words[1:]],
+            ["mpiexec", "-n", str(ranks), "python", ROOT / "mpi_jobs" / words[0], *words[1:]],
             cwd=folder, env=environment(**mpi_environment(mpi)), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -46,9 +49,9 @@ class Job:
             time.sleep(0.05)
 
     def ranks(self) -> list[int]:
-        """Its ranks in the order of their numbers, or none before each of them has worked for BUSY_S."""
+        """Its ranks in the order of their numbers, or none before each of them has worked for `busy_s`."""
         ranks = {pid: seconds for pid, (_, line, seconds) in self.below().items() if line.startswith("python")}
-        busy = len(ranks) == 3 and min(ranks.values()) > BUSY_S
+        busy = len(ranks) == self._ranks and min(ranks.values()) > self._busy_s
         return sorted(ranks, key=rank_of) if busy else []
 
     def disturb(self, how: Callable[[list[int]], object]) -> tuple[int, str]:

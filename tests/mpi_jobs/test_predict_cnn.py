@@ -1,0 +1,176 @@
+"""predict_cnn.py and profile_cnn.py as users run them; that predictions are right is tested on every rank."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from common.catalogue import Classes
+from common.console import INTERRUPTED
+from common.decode import PixelFormat
+from mpi_jobs.cnn.checkpoints import BEST, Checkpoint, Progress
+from mpi_jobs.cnn.networks import NetworkSpec, build
+from mpi_jobs.cnn.preprocessing import Preprocessing
+from tests.conftest import ROOT, metrics_of, mpiexec
+from tests.mpi_jobs.disturbed import Job
+
+PREDICT, PROFILE = (ROOT / "mpi_jobs" / f"{name}.py" for name in ("predict_cnn", "profile_cnn"))
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that nobody has trained, for the bundled digits."""
+    torch.manual_seed(1)
+    spec = NetworkSpec("small", 1, 8, 8, 10)
+    network = build(spec)
+    preprocessing = Preprocessing.for_channels(PixelFormat((8, 8), grey=True), 1)
+    folder = tmp_path_factory.mktemp("model")
+    Checkpoint(
+        spec, {name: value.detach() for name, value in network.named_parameters()},
+        {name: value[None] for name, value in network.named_buffers()}, {}, Progress(images=[1]), Classes(DIGITS),
+        preprocessing, {}, {}, 1,
+    ).save(folder / BEST)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Paths of 600 small files, of which one is damaged and one is not there."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(2)
+    paths = [folder / f"{number:03d}.png" for number in range(600)]
+    for path in paths:
+        Image.fromarray(rng.integers(0, 256, (12, 9), np.uint8)).save(path)
+    paths[123].write_bytes(b"\x89PNG")
+    paths[456].unlink()
+    return [str(path) for path in paths]
+
+
+def rows_of(folder: Path) -> list[list[str]]:
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
+def test_digits_as_typed(tmp_path: Path, model: Path) -> None:
+    done = mpiexec(6, PREDICT, "--model", model, "--data", "digits", "--ratio", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    teams = "ranks 2 to 4 a preprocessor and 2 predictors; rank 5 decodes and predicts"
+    assert lines[0] == f"6 ranks: rank 0 source, rank 1 sink; {teams}"
+    report = Path(lines[-1].removeprefix("report: "))
+    assert report.is_relative_to(tmp_path / "runs")
+    assert {path.name for path in report.parent.iterdir()} == {
+        "report.html", "metrics.json", "prediction.json", "predictions.csv",
+    }  # fmt: skip
+    assert [name for name, _ in rows_of(report.parent)] == [f"digits/{number:05d}" for number in range(1797)]
+    assert len(metrics_of(report.parent)["ranks"]) == 6
+
+
+@contextmanager
+def fed(path: Path) -> Iterator[Callable[[list[str]], int]]:
+    """A pipe of that name, and what writes lines into it once somebody reads it."""
+    os.mkfifo(path)
+    # opened for both, so that opening does not wait for a reader, and no reader sees an end before it is closed
+    writer = os.open(path, os.O_RDWR)
+    try:
+        yield lambda lines: os.write(writer, "".join(f"{line}\n" for line in lines).encode())
+    finally:
+        os.close(writer)
+        path.unlink()
+
+
+def interrupt(job: Job, _: list[int]) -> None:
+    job.process.send_signal(signal.SIGINT)
+
+
+def kill(rank: int) -> Callable[[Job, list[int]], None]:
+    return lambda _, ranks: os.kill(ranks[rank], signal.SIGKILL)
+
+
+def test_whatever_ends_it_it_is_completed_to_the_same_file(tmp_path: Path, model: Path, images: list[str]) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(images))  # the last line has no end
+    whole = mpiexec(2, PREDICT, "--model", model, "--data", f"list:{names}", "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert "2 images could not be used" in whole.stderr
+    begin = ["--model", str(model), "--out", "run"]
+    # rank 1 writes, 2 decodes, 3 predicts
+    ends = {"interrupt": interrupt, "sink": kill(1), "preprocessor": kill(2), "predictor": kill(3)}
+    written = 0
+    for number, (what, end) in enumerate(ends.items()):
+        with fed(tmp_path / "feed") as feed:
+            flags = ["predict_cnn.py", *(["--resume", "run"] if number else begin), "--data", "list:feed"]
+            job = Job(tmp_path, flags, "mpich", 4, busy_s=0.0)
+            feed(images[: 100 * (number + 1) + 7])
+            file = tmp_path / "run" / "predictions.csv"
+            job.wait_for(lambda: file.exists() and len(rows_of(tmp_path / "run")) == 100 * (number + 1) + 7)  # noqa: B023
+            feed(images[100 * (number + 1) + 7 :][:50])
+            code, output = job.disturb(lambda ranks: end(job, ranks))  # noqa: B023
+        assert code != 0, what
+        assert "Traceback" not in output
+        if what == "interrupt":
+            assert code == INTERRUPTED
+            assert f"--resume {tmp_path / 'run'} completes it" in output
+        assert len(rows_of(tmp_path / "run")) > written
+        written = len(rows_of(tmp_path / "run"))
+    done = mpiexec(1, PREDICT, "--resume", "run", "--data", f"list:{names}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (
+        tmp_path / "whole" / "predictions.csv"
+    ).read_bytes()
+    assert metrics_of(tmp_path / "run")["images"] == metrics_of(tmp_path / "whole")["images"]
+
+
+def test_others_do_the_work_of_a_predictor_that_does_not_get_on(
+    tmp_path: Path, model: Path, images: list[str]
+) -> None:
+    batch = 4
+    with fed(tmp_path / "feed") as feed:
+        flags = [
+            "--model",
+            str(model),
+            "--data",
+            "list:feed",
+            "--unordered",
+            "--batch",
+            str(batch),
+            "--out",
+            "run",
+        ]
+        job = Job(tmp_path, ["predict_cnn.py", *flags, "--ratio", "2"], "mpich", 5, busy_s=0.0)
+        feed(images[:50])  # two more than whole batches: these do not wait for ever
+        file = tmp_path / "run" / "predictions.csv"
+        job.wait_for(lambda: file.exists() and len(rows_of(tmp_path / "run")) == 50)
+        slow = job.ranks()[3]
+        os.kill(slow, signal.SIGSTOP)
+        feed(images[50:])
+        job.wait_for(lambda: len(rows_of(tmp_path / "run")) >= 600 - 2 * batch)
+        assert len(rows_of(tmp_path / "run")) < 600  # it has a chunk or two
+        os.kill(slow, signal.SIGCONT)
+    output, _ = job.process.communicate(timeout=60)
+    assert job.process.returncode == 0, output
+    rows = rows_of(tmp_path / "run")
+    assert sorted(name for name, _ in rows) == images
+    assert sorted(name for name, predicted in rows if not predicted) == [images[123], images[456]]
+
+
+@pytest.mark.parametrize("job", [PREDICT, PROFILE])
+def test_wrong_input_is_one_line(tmp_path: Path, model: Path, job: Path) -> None:
+    """That other wrong input is told on every rank is tested on every rank."""
+    done = mpiexec(2, job, "--model", model, "--data", "folder:nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "no such folder" in done.stderr
+    assert not (tmp_path / "runs").exists()
