@@ -46,6 +46,8 @@ DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or "data").absolute()
 RANKS, SWEPT = 5, 6
 CORES = len(os.sched_getaffinity(0))
 WAYS = ("plain", "fast")
+SIDE, LARGE_SIDE = 64, 224
+RATIOS = ("1", "2", "3")
 
 
 class Sizes(NamedTuple):
@@ -53,15 +55,15 @@ class Sizes(NamedTuple):
 
     Attributes:
         photographs: in the folder of large images.
-        side: of what ResNet-18 takes.
-        published: of the images, that the published pipeline gets.
+        hands: of the small ones that are there.
+        published: of the large images, that the published pipeline gets; of the small ones ten times as many.
         epochs: of training.
         small: images whose memory is watched.
         rounds: of each comparison.
     """
 
     photographs: int = 800
-    side: int = 224
+    hands: int = 10_000
     published: int = 90
     epochs: int = 12
     small: int = 100_000
@@ -87,18 +89,23 @@ def prepared(sizes: Sizes) -> Iterator[Prepared]:
         folder = Path(name)
         hands = f"folder:{DATA / 'hands'}"
         always = ["--data", hands, "--quiet", "--threads", 1]
+        always += ["--image-size", SIDE]
+        cases = {}
         say("training")
-        launch(2, [TRAIN, *always, "--image-size", 64, "--epochs", sizes.epochs, "--out", folder / "small"])
-        launch(2, [TRAIN, *always, "--image-size", 64, "--epochs", 2, "--network", "resnet18", "--bf16",
-                   "--out", folder / "resnet"])  # fmt: skip
-        enlarge(folder / "resnet", sizes.side)
-        photographs = make_photographs(folder / "photographs", sizes.photographs)
-        yield Prepared(folder, {
-            f"ResNet-18, {sizes.side} px, photographs": Case(
-                str(folder / "resnet"), str(photographs), sizes.photographs, sizes.side
-            ),
-            "small network, 64 px, small JPEGs": Case(str(folder / "small"), str(DATA / "hands"), 10_000, 64),
-        })  # fmt: skip
+        if sizes.photographs:
+            launch(
+                2, [TRAIN, *always, "--epochs", 2, "--network", "resnet18", "--bf16", "--out", folder / "resnet"]
+            )
+            enlarge(folder / "resnet", LARGE_SIDE)
+            photographs = make_photographs(folder / "photographs", sizes.photographs)
+            cases[f"ResNet-18, {LARGE_SIDE} px, photographs"] = Case(
+                str(folder / "resnet"), str(photographs), sizes.photographs, LARGE_SIDE
+            )
+        launch(2, [TRAIN, *always, "--epochs", sizes.epochs, "--out", folder / "small"])
+        cases[f"small network, {SIDE} px, small JPEGs"] = Case(
+            str(folder / "small"), str(DATA / "hands"), sizes.hands, SIDE
+        )
+        yield Prepared(folder, cases)
 
 
 def enlarge(run: Path, side: int) -> None:
@@ -134,7 +141,7 @@ def predict(prepared: Prepared, case: Case, ranks: int, *flags: object) -> tuple
     launch(ranks, [PREDICT, *words])
     metrics = json.loads((out / "metrics.json").read_text())
     with (out / "predictions.csv").open(newline="") as file:
-        rows = dict(csv.reader(file))
+        rows = dict(list(csv.reader(file))[1:])
     shutil.rmtree(out)
     return metrics, rows
 
@@ -164,7 +171,7 @@ def compare(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
                 rates.setdefault(way, []).append(metrics["images_per_second"])
             differ = [image for image, predicted in rows["plain"].items() if rows["fast"][image] != predicted]
             loaders.append(json.loads(launch(1, [LOADER, json.dumps(case)])))
-            few = case._replace(images=sizes.published if case.side > 64 else 10 * sizes.published)
+            few = case._replace(images=sizes.published * (1 if case.side == LARGE_SIDE else 10))
             rates.setdefault("published", []).append(json.loads(launch(RANKS, [PUBLISHED, json.dumps(few)])))
             for way, rate in bound(prepared, case).items():
                 rates.setdefault(f"bound, {way}", []).append(rate)
@@ -189,7 +196,7 @@ def sweep(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
         chosen = []
         for turn in range(sizes.rounds):
             say(f"{name}, ratios, round {turn + 1} of {sizes.rounds}")
-            for ratio in ("1", "2", "3", "chosen"):
+            for ratio in (*RATIOS, "chosen"):
                 flags = [] if ratio == "chosen" else ["--ratio", ratio]
                 metrics, _ = predict(prepared, case, SWEPT, *flags)
                 rates.setdefault(ratio, []).append(metrics["images_per_second"])
@@ -278,8 +285,8 @@ def measure(sizes: Sizes = Sizes()) -> tuple[dict[str, Any], list[Claim]]:  # no
     for name, found in swept.items():
         rates = found["rates"]
         medians = {ratio: statistics.median(rate) for ratio, rate in rates.items()}
-        ratios.append([name] + [f"{medians[ratio]:,.0f}" for ratio in ("1", "2", "3", "chosen")])
-        best = max(("1", "2", "3"), key=lambda ratio: medians[ratio])
+        ratios.append([name] + [f"{medians[ratio]:,.0f}" for ratio in (*RATIOS, "chosen")])
+        best = max(RATIOS, key=lambda ratio: medians[ratio])
         claims.append(
             Claim.at_least(f"{name}: chosen / best ratio", median_ratio(rates["chosen"], rates[best]), 0.9)
         )
@@ -289,7 +296,7 @@ def measure(sizes: Sizes = Sizes()) -> tuple[dict[str, Any], list[Claim]]:  # no
          "bound, fast"], rows,
     ))  # fmt: skip
     print()
-    print(table([f"images/s, {SWEPT} ranks", "--ratio 1", "2", "3", "chosen"], ratios))
+    print(table([f"images/s, {SWEPT} ranks", *(f"ratio {ratio}" for ratio in RATIOS), "chosen"], ratios))
     return {"rates": compared, "ratios": swept, "memory": watched}, claims
 
 

@@ -114,7 +114,7 @@ def profile_parser() -> Parser:
         "--images", metavar="N", type=positive_integer, default=200, help="that are looked at, at most"
     )
     measured.add_argument(
-        "--seconds", metavar="S", type=positive_number, default=5.0, help="for each of decoding and predicting"
+        "--seconds", metavar="S", type=positive_number, default=2.0, help="for each of decoding and predicting"
     )
     measured.add_argument(
         "--ranks", metavar="LIST", type=_ranks, default="4,6,9,17,33",

@@ -159,3 +159,28 @@ def test_one_rank_is_compared_with_plain_torch(tmp_path: Path) -> None:
     done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) == {"plain", "ours"}
+
+
+PREDICT = """
+import sys
+from pathlib import Path
+from bench import harness, predict
+predict.DATA, predict.SIDE, predict.RATIOS = Path(sys.argv.pop(1)), 16, ("1",)
+sizes = predict.Sizes(photographs=0, hands=60, published=2, epochs=1, small=12_000, rounds=1)
+sys.exit(harness.main("", lambda: predict.measure(sizes)))
+"""
+
+
+def test_the_prediction_benchmark_measures_everything(tmp_path: Path, folder_of_images: Path) -> None:
+    folder_of_images.rename(folder_of_images.parent / "hands")
+    words = ["python", "-c", PREDICT, folder_of_images.parent, "--json", "predict.json"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads((tmp_path / "predict.json").read_text())
+    (found,) = result["measured"]["rates"].values()
+    assert {"plain", "fast", "published", "DataLoader, fp32", "bound, plain"} <= set(found["rates"])
+    assert all(rate > 0 for rates in found["rates"].values() for rate in rates)
+    assert found["images"] == 60
+    assert result["measured"]["memory"]["rows"] == 12_000
+    assert len(result["claims"]) == 5 + 1 + 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hands", "predict.json"]

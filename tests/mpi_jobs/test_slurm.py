@@ -63,16 +63,19 @@ def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, 
         assert (metrics["job"], metrics["workers"], metrics["threads"]) == (job, 2, 1)
 
 
-def test_the_training_script_trains_and_goes_on(tmp_path: Path, allocation: dict[str, str]) -> None:
-    flags = ["--limit", "200", "--epochs", "1", "--quiet", "--out", "run"]
-    for words in (flags, ["--resume", "run", "--epochs", "2", "--quiet"]):
+def test_the_scripts_for_networks_train_and_predict(tmp_path: Path, allocation: dict[str, str]) -> None:
+    for script, words in {
+        "train_cnn": ["--limit", "200", "--epochs", "1", "--out", "run"],
+        "predict_cnn": ["--model", "run", "--data", "digits", "--out", "predicted"],
+    }.items():
         done = subprocess.run(
-            ["bash", ROOT / "mpi_jobs" / "slurm" / "train_cnn.sbatch", *words], cwd=tmp_path, env=allocation,
-            capture_output=True, text=True, timeout=100, check=False,
+            ["bash", ROOT / "mpi_jobs" / "slurm" / f"{script}.sbatch", *words, "--quiet"], cwd=tmp_path,
+            env=allocation, capture_output=True, text=True, timeout=100, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    metrics = metrics_of(tmp_path / "run")
-    assert (metrics["workers"], metrics["threads"], len(metrics["epochs"])) == (2, 1, 2)
+    trained, predicted = metrics_of(tmp_path / "run"), metrics_of(tmp_path / "predicted")
+    assert (trained["workers"], trained["threads"], len(trained["epochs"])) == (2, 1, 1)
+    assert [rank["threads"] for rank in predicted["ranks"]] == [0, 1]
 
 
 @pytest.mark.mnist

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
+    "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
@@ -57,7 +58,7 @@ def test_the_commands_are_found() -> None:
     assert set(ELSEWHERE) <= set(COMMANDS)
     assert set(COMMANDS) >= NEEDS_MNIST
     assert sum(line.startswith("spark-submit --master") for line in COMMANDS) == 1  # tests/spark_jobs runs it
-    assert sum(line.startswith("sbatch") for line in COMMANDS) == 3  # tests/mpi_jobs runs them
+    assert sum(line.startswith("sbatch") for line in COMMANDS) == 4  # tests/mpi_jobs runs them
 
 
 @pytest.mark.parametrize(
