@@ -56,7 +56,8 @@ class Sizes(NamedTuple):
     Attributes:
         photographs: in the folder of large images.
         hands: of the small ones that are there.
-        published: of the large images, that the published pipeline gets; of the small ones ten times as many.
+        loaded: of the large images, that each setting of the DataLoader gets; of the small ones ten times as many.
+        published: the same for the published pipeline.
         epochs: of training.
         small: images whose memory is watched.
         rounds: of each comparison.
@@ -64,6 +65,7 @@ class Sizes(NamedTuple):
 
     photographs: int = 800
     hands: int = 10_000
+    loaded: int = 320
     published: int = 90
     epochs: int = 12
     small: int = 100_000
@@ -170,7 +172,8 @@ def compare(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
                 metrics, rows[way] = predict(prepared, case, RANKS, *(["--fast"] if way == "fast" else []))
                 rates.setdefault(way, []).append(metrics["images_per_second"])
             differ = [image for image, predicted in rows["plain"].items() if rows["fast"][image] != predicted]
-            loaders.append(json.loads(launch(1, [LOADER, json.dumps(case)])))
+            some = case._replace(images=min(case.images, sizes.loaded * (1 if case.side == LARGE_SIDE else 10)))
+            loaders.append(json.loads(launch(1, [LOADER, json.dumps(some)])))
             few = case._replace(images=sizes.published * (1 if case.side == LARGE_SIDE else 10))
             rates.setdefault("published", []).append(json.loads(launch(RANKS, [PUBLISHED, json.dumps(few)])))
             for way, rate in bound(prepared, case).items():

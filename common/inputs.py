@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import stat
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +26,11 @@ from common.prediction import Summary
 from common.prediction_files import Written
 
 SOURCES = "digits, mnist, folder:PATH, herbarium:PATH, list:FILE, or list:- for names on standard input"
-STANDARD_INPUT = "-"
+STANDARD_INPUT, STDIN = "-", 0
 PIECE_BYTES = 1 << 16
 """What is read of a list at once."""
+LONGEST_NAME = 1 << 16
+"""Bytes of a line beyond which it is no path on any system."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class StreamedInputs(Inputs):
 
     Args:
         reader: of files.
-        descriptor: to read from; whoever opened it closes it.
+        descriptor: to read from, and to close unless it is standard input.
 
     The last line counts too if nothing ends it. Empty lines do not.
     """
@@ -176,6 +177,12 @@ class StreamedInputs(Inputs):
             *lines, self._rest = (self._rest + piece).split(b"\n")
             if not piece:
                 lines, self._rest, self._ended = [*lines, self._rest], b"", True
+                if self._descriptor != STDIN:
+                    os.close(self._descriptor)
+            if len(self._rest) > LONGEST_NAME:
+                raise InputError(
+                    f"a line of more than {LONGEST_NAME:,} bytes is no path; is this a list of images?"
+                )
             self._lines += filter(None, (line.rstrip(b"\r") for line in lines))
         taken, self._lines = self._lines[:most], self._lines[most:]
         if not taken:
@@ -248,7 +255,7 @@ def _files(root: Path, wanted: Wanted) -> FileReader:
 
 
 def _descriptor(place: str) -> int:
-    return sys.stdin.fileno() if place == STANDARD_INPUT else os.open(place, os.O_RDONLY)
+    return STDIN if place == STANDARD_INPUT else os.open(place, os.O_RDONLY)
 
 
 def _folder(root: Path, wanted: Wanted) -> KnownInputs:

@@ -10,6 +10,7 @@ from common.console import Console
 from common.prediction import Summary
 from common.prediction_files import SKIPPED, PredictionFile
 from common.prediction_report import write_report
+from common.report import write_figures
 from common.runs import written_into
 from mpi_jobs.pipeline.layout import Kind, Layout
 from mpi_jobs.pipeline.opening import Opened
@@ -73,7 +74,8 @@ def write_results(opened: Opened, results: Results, console: Console) -> None:
         "seconds": console.seconds | {"total": console.total_seconds()},
     }
     with written_into(opened.path):
-        write_report(opened.path, summary, model.classes.names, described, picture(results))
+        figures = write_figures(opened.path, {"layout.svg": picture(results)})
+        write_report(opened.path, summary, model.classes.names, described, figures["layout"])
     path = PredictionFile.of(arguments.format, opened.path, opened.form, model.classes.written).path
     rate = f", {described['images_per_second']:,.0f} images/s" if results.summary.n else ""
     before = f"; {opened.written:,} of them were there before" if opened.written else ""

@@ -100,3 +100,9 @@ def test_what_is_written_is_left_out_as_often_as_it_is(folder_of_images: Path) -
     assert summary.predicted.tolist() == [0, 0, 0, 1, 0, 1]
     assert summary.n_unusable == 1
     assert np.sum(summary.confusion.counts) == 0
+
+
+def test_a_list_that_is_none_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+    (tmp_path / "images.zip").write_bytes(bytes(1 << 18))
+    with pytest.raises(InputError, match="is this a list of images"):
+        opened(f"list:{tmp_path / 'images.zip'}").peek(1)

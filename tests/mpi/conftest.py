@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             file=sys.stderr,
         )
         sys.stderr.flush()
+        time.sleep(0.2)  # or the launcher may end before it has passed this on
         world.Abort(1)
 
 

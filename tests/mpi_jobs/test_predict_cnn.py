@@ -71,7 +71,7 @@ def test_digits_as_typed(tmp_path: Path, model: Path) -> None:
     report = Path(lines[-1].removeprefix("report: "))
     assert report.is_relative_to(tmp_path / "runs")
     assert {path.name for path in report.parent.iterdir()} == {
-        "report.html", "metrics.json", "prediction.json", "predictions.csv",
+        "report.html", "metrics.json", "prediction.json", "predictions.csv", "figures",
     }  # fmt: skip
     assert [name for name, _ in rows_of(report.parent)] == [f"digits/{number:05d}" for number in range(1797)]
     assert len(metrics_of(report.parent)["ranks"]) == 6

@@ -62,10 +62,10 @@ def test_hands_as_a_herbarium(tmp_path: Path) -> None:
 
 
 @pytest.mark.mnist
-def test_mnist_in_two_epochs(tmp_path: Path) -> None:
-    done = mpiexec(2, JOB, "--data", "mnist", "--epochs", "2", "--out", "run", "--tensorboard", cwd=tmp_path)
+def test_mnist_in_an_epoch(tmp_path: Path) -> None:
+    done = mpiexec(2, JOB, "--data", "mnist", "--epochs", "1", "--out", "run", "--tensorboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.985
+    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.96
     (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
     assert events.stat().st_size > 500
 
