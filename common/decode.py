@@ -78,6 +78,9 @@ class PixelFormat:
         """What an image of this height and width is resized to: `size`, or what just covers it, to be cropped.
 
         Of squares, resizing and cropping is, pixel by pixel, torchvision's Resize(side) and CenterCrop(side).
+
+        Raises:
+            UndecodableImageError: it is so thin that what covers `size` would have more than MAX_PIXELS pixels.
         """
         if self.size is None:
             return height, width
@@ -85,8 +88,12 @@ class PixelFormat:
         if not self.crop or (height, width) == self.size:
             return self.size
         if to_height * width >= to_width * height:  # the image is the wider of the two
-            return to_height, to_height * width // height
-        return to_width * height // width, to_width
+            to_width = to_height * width // height
+        else:
+            to_height = to_width * height // width
+        if to_height * to_width > MAX_PIXELS:
+            raise UndecodableImageError(f"{width}×{height} pixels, too thin to take a part of {self} from")
+        return to_height, to_width
 
     def centre(self, height: int, width: int) -> tuple[slice, slice]:
         """Rows and columns that are left of an image that was resized to this height and width."""

@@ -6,6 +6,7 @@ import os
 import select
 import stat
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,8 @@ SOURCES = "digits, mnist, folder:PATH, herbarium:PATH, list:FILE, or list:- for 
 STANDARD_INPUT, STDIN = "-", 0
 PIECE_BYTES = 1 << 16
 """What is read of a list at once."""
+MANY = 1 << 12
+"""Images that are looked at together for whether they are written already."""
 LONGEST_NAME = 1 << 16
 """Bytes of a line beyond which it is no path on any system."""
 
@@ -74,7 +77,6 @@ class Inputs(ABC):
 
     Attributes:
         total: how many there are; None where nobody knows yet.
-        passed: what is written of those that were left out: the best class and the true one of each, -1 for none.
     """
 
     total: int | None
@@ -83,15 +85,20 @@ class Inputs(ABC):
         self.reader = reader
         self._peeked = NOTHING
         self._written: Written = {}
-        self.passed: list[tuple[int, int]] = []
+        self._passed = array("q"), array("q")
 
     def leave_out(self, written: Written) -> None:
         """Pass over images whose predictions are written already, each id as often as it is."""
         self._written = written
 
+    @property
+    def n_passed(self) -> int:
+        """Images that were left out."""
+        return len(self._passed[0])
+
     def summary(self, n_classes: int) -> Summary:
         """Of what is written of those that were left out."""
-        predicted, truth = np.array(self.passed, np.int64).reshape(-1, 2).T
+        predicted, truth = (np.array(column, np.int64) for column in self._passed)
         found = Summary.of(predicted[predicted >= 0], truth[predicted >= 0], n_classes)
         return replace(found, n_unusable=int((predicted < 0).sum()))
 
@@ -103,7 +110,10 @@ class Inputs(ABC):
 
     def peek(self, most: int) -> Arrived:
         """The same, to be taken later."""
-        while len(self._peeked) < most and len(arrived := self._arrive(most - len(self._peeked))):
+        # of those that are written already, many at once
+        while len(self._peeked) < most and len(
+            arrived := self._arrive(MANY if self._written else most - len(self._peeked))
+        ):
             new = self._left(arrived) if self._written else arrived
             self._peeked = self._peeked + new if len(self._peeked) else new
         return self._peeked.take(slice(most))
@@ -111,10 +121,14 @@ class Inputs(ABC):
     def _left(self, arrived: Arrived) -> Arrived:
         kept = []
         for position, name in enumerate(arrived.ids):
-            if self._written.get(name):
-                self.passed.append((self._written[name].pop(), int(arrived.labels[position])))
-            else:
+            classes = self._written.get(name)
+            if classes is None:
                 kept.append(position)
+                continue
+            for column, value in zip(self._passed, (classes.pop(), int(arrived.labels[position])), strict=True):
+                column.append(value)
+            if not classes:
+                del self._written[name]
         return arrived.take(kept)
 
     @property
@@ -165,7 +179,10 @@ class StreamedInputs(Inputs):
     def __init__(self, reader: PixelReader, descriptor: int) -> None:
         super().__init__(reader)
         self._descriptor = descriptor
-        self._regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError("a list of images that is a folder; folder:PATH takes what is in one")
+        self._regular = stat.S_ISREG(mode)
         self._lines: list[bytes] = []
         self._rest = b""
         self._ended = False
@@ -173,7 +190,10 @@ class StreamedInputs(Inputs):
 
     def _arrive(self, most: int) -> Arrived:
         while len(self._lines) < most and not self._ended and self._readable():
-            piece = os.read(self._descriptor, PIECE_BYTES)
+            try:
+                piece = os.read(self._descriptor, PIECE_BYTES)
+            except OSError as error:
+                raise InputError(f"the list of images cannot be read any more ({error.strerror})") from error
             *lines, self._rest = (self._rest + piece).split(b"\n")
             if not piece:
                 lines, self._rest, self._ended = [*lines, self._rest], b"", True
@@ -183,7 +203,7 @@ class StreamedInputs(Inputs):
                 raise InputError(
                     f"a line of more than {LONGEST_NAME:,} bytes is no path; is this a list of images?"
                 )
-            self._lines += filter(None, (line.rstrip(b"\r") for line in lines))
+            self._lines += filter(None, (line.removesuffix(b"\r") for line in lines))
         taken, self._lines = self._lines[:most], self._lines[most:]
         if not taken:
             return NOTHING
@@ -214,7 +234,22 @@ class Wanted(NamedTuple):
     stages: Stages
 
 
-def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted) -> Inputs:
+def absolute(spec: str) -> str:
+    """The same source, whatever folder it is named in.
+
+    Raises:
+        InputError: it is below the home of somebody who is not there.
+    """
+    kind, colon, place = spec.partition(":")
+    if not place or place == STANDARD_INPUT:
+        return spec
+    try:
+        return f"{kind}{colon}{Path(place).expanduser().absolute()}"
+    except RuntimeError as error:
+        raise InputError(f"--data {spec}: {error}") from error
+
+
+def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted, below: Path) -> Inputs:
     """Open images to predict.
 
     Args:
@@ -222,15 +257,18 @@ def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted) -
         data_root: the folder in which named sets live.
         split: "train" or "test", of sets that have both; None for the test set where there is one.
         wanted: what the model asks of them.
+        below: the folder that relative names in a list are below.
 
     Raises:
         InputError: there are none, or the source is not what it should be.
     """
-    kind, _, place = spec.partition(":")
-    path = Path(place).expanduser().absolute()
+    kind, _, place = absolute(spec).partition(":")
+    path = Path(place)
+    if split is not None and place:
+        raise InputError(f"--split {split}: --data {spec} has no splits; leave it out")
     try:
         if kind == "list" and place:
-            inputs: Inputs = StreamedInputs(_files(Path.cwd(), wanted), _descriptor(place))
+            inputs: Inputs = StreamedInputs(_files(below, wanted), _descriptor(place))
         elif kind == "folder" and place:
             inputs = _folder(path, wanted)
         elif kind == "herbarium" and place:
@@ -238,7 +276,9 @@ def open_inputs(spec: str, data_root: Path, split: str | None, wanted: Wanted) -
         else:
             inputs = _named(spec, data_root, split, wanted)
     except OSError as error:
-        raise InputError(f"--data {spec}: {error.filename}: {error.strerror}; make it readable") from error
+        raise InputError(
+            f"--data {spec}: {error.filename or place}: {error.strerror}; make it readable"
+        ) from error
     if inputs.total == 0:
         raise InputError(f"--data {spec}: no images in it")
     return inputs

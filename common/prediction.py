@@ -144,7 +144,7 @@ def write_predictions(
                 if block.skipped:
                     n = len(block.skipped)
                     ids, errors = (text_array(column) for column in zip(*block.skipped, strict=True))
-                    waiting.append(rows_table(schema, names, ids, *unusable_rows(n, form), errors))
+                    waiting.append(rows_table(schema, names, ids, *empty_rows(n, form), errors))
                 if sum(map(len, waiting)) >= GROUP_ROWS:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting = []
@@ -183,8 +183,8 @@ def text_array(texts: Sequence[object]) -> pa.Array:
     return pa.array([None if text is None else readable(str(text)) for text in texts], pa.string())
 
 
-def unusable_rows(n: int, form: Form) -> tuple[Labels, Floats | None]:
-    """The classes and scores of images that have none: -1 and NaN, (n, top) each."""
+def empty_rows(n: int, form: Form) -> tuple[Labels, Floats | None]:
+    """No classes and no scores: -1 and NaN, (n, top) each."""
     return np.full((n, form.top), -1), np.full((n, form.top), np.nan) if form.scores else None
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -36,6 +36,9 @@ FLUSH_S = 1.0
 """Seconds after which rows of CSV are on the disk at the latest."""
 PART_S = 30.0
 """The same of Parquet, where each time makes a file."""
+
+LONGEST_FIELD = 1 << 24
+"""Letters of an id, far beyond what any path has."""
 
 MERGED = b"merged"
 """Metadata of the one file: the number of the first part that is not in it."""
@@ -96,13 +99,14 @@ class PredictionFile(ABC):
         """
         position = {name: number for number, name in enumerate(self._class_ids)} | {"": -1}
         written: Written = defaultdict(list)
-        for name, predicted in self._rows():
-            if predicted not in position:
-                raise InputError(f"{self._folder}: predicts {predicted!r}, which is no class of this model")
-            written[name].append(position[predicted])
-        for classes in written.values():
-            classes.reverse()
-        self._keep_reasons(written)
+        with written_into(self._folder):
+            for name, predicted in self._rows():
+                if predicted not in position:
+                    raise InputError(f"{self._folder}: predicts {predicted!r}, which is no class of this model")
+                written[name].append(position[predicted])
+            for classes in written.values():
+                classes.reverse()
+            self._keep_reasons(written)
         return dict(written)
 
     @abstractmethod
@@ -114,10 +118,15 @@ class PredictionFile(ABC):
         path = self._folder / SKIPPED
         if not path.exists():
             return
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
             told = [Skipped(*row) for row in csv.reader(file) if len(row) == len(Skipped._fields)][1:]
-        kept = {image.name: image for image in told if -1 in written.get(image.name, ())}
-        write_skipped(path, kept.values())
+        left = Counter({name: classes.count(-1) for name, classes in written.items() if -1 in classes})
+        kept = []
+        for image in told:
+            if left[image.name]:
+                left[image.name] -= 1
+                kept.append(image)
+        write_skipped(path, kept)
 
     def write(self, rows: Rows) -> None:
         """Add rows.
@@ -193,8 +202,8 @@ class CsvFile(PredictionFile):
         super().__init__(folder, form, class_ids, FLUSH_S)
         self._title = [column_title(name) for name in form.schema().names if name != "error"]
         self._file: IO[bytes] | None = None
+        self._names = [*self._class_ids, ""]
         self._waiting = io.StringIO(newline="")
-        self._writer = csv.writer(self._waiting, lineterminator="\n")
 
     @property
     def path(self) -> Path:
@@ -207,16 +216,19 @@ class CsvFile(PredictionFile):
         whole = 0
         with self.path.open("rb") as file:
             lines = _Lines(file)
-            reader = csv.reader(lines)
-            for row in reader:
-                if len(row) != len(self._title) or not lines.ended:
-                    break
-                if not whole and row != self._title:
-                    columns = f"its columns are {','.join(row)}, not {','.join(self._title)}"
-                    raise InputError(f"{self.path}: {columns}")
-                if whole:
-                    yield row[0], row[1]
-                whole = lines.read
+            csv.field_size_limit(LONGEST_FIELD)
+            try:
+                for row in csv.reader(lines):
+                    if len(row) != len(self._title) or not lines.ended:
+                        break
+                    if not whole and row != self._title:
+                        columns = f"its columns are {','.join(row)}, not {','.join(self._title)}"
+                        raise InputError(f"{self.path}: {columns}")
+                    if whole:
+                        yield row[0], row[1]
+                    whole = lines.read
+            except csv.Error as error:
+                raise InputError(f"{self.path}: no predictions ({error}) after {whole:,} bytes") from error
             cut = whole < lines.read or next(lines, None) is not None
         if cut or not whole:
             if not whole and self.path.stat().st_size > len(",".join(self._title)):
@@ -224,13 +236,15 @@ class CsvFile(PredictionFile):
             os.truncate(self.path, whole)
 
     def _write(self, rows: Rows) -> None:
-        names = [*self._class_ids, ""]
         columns: list[Sequence[str]] = [[readable(name) for name in rows.ids]]
         for rank in range(self._form.top):
-            columns.append([names[c] for c in rows.top[:, rank].tolist()])
+            columns.append([self._names[c] for c in rows.top[:, rank].tolist()])
             if rows.scores is not None:
                 columns.append(["" if s != s else f"{s:.6g}" for s in rows.scores[:, rank].tolist()])
-        self._writer.writerows(zip(*columns, strict=True))
+        # the writer thinks of \n only as what must be quoted, and readers of \r too
+        quoted = any("\r" in name for name in columns[0])
+        writer = csv.writer(self._waiting, "unix" if quoted else "excel", lineterminator="\n")
+        writer.writerows(zip(*columns, strict=True))
 
     def _flush(self) -> None:
         if self._file is None:

@@ -88,9 +88,9 @@ class FastClassifier(Classifier):
 
 _known = threading.local()
 
-JPEG, EXIF = b"\xff\xd8", b"Exif\0\0"
-EXIF_BYTES = 1 << 16
-"""Of a file, where EXIF is looked for: it is among the first of its segments."""
+JPEG = b"\xff\xd8"
+MAY_TURN = (b"Exif\0\0", b"tiff:Orientation")
+"""What a file has in it that may have to be turned: EXIF or XMP."""
 
 
 def _stay_alone() -> None:
@@ -119,7 +119,7 @@ def _is_usual(data: bytes) -> bool:
         return False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        turned = EXIF in data[:EXIF_BYTES] and not header(io.BytesIO(data)).upright
+        turned = any(word in data for word in MAY_TURN) and not header(io.BytesIO(data)).upright
     except (ValueError, UndecodableImageError):
         return False
     return colours in ("YCbCr", "Gray", "RGB") and height * width <= MAX_PIXELS and not turned

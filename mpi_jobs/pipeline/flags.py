@@ -15,7 +15,7 @@ from common.console import (
     positive_integer,
     positive_number,
 )
-from common.inputs import SOURCES
+from common.inputs import SOURCES, absolute
 from common.prediction_files import FORMATS
 
 NOT_KEPT = {"out", "resume", "quiet", "device", "threads", "ratio", "profile", "batch", "memory", "max_delay"}
@@ -94,7 +94,7 @@ def prediction_parser() -> Parser:
     output_flags(out)
     out.add_argument(
         "--resume", metavar="RUN", type=Path,
-        help="complete the run in this folder, with its flags but for those given here",
+        help="complete the run in this folder: its model, images and output, unless said otherwise",
     )  # fmt: skip
     return parser
 
@@ -140,7 +140,7 @@ def _ranks(text: str) -> tuple[int, ...]:
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
     """What a run folder keeps of the flags, as plain values."""
     kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
-    return kept | {name: str(kept[name].absolute()) for name in PATHS}
+    return kept | {name: str(kept[name].absolute()) for name in PATHS} | {"data": absolute(arguments.data)}
 
 
 def keep(parser: Parser, kept: dict[str, Any]) -> None:

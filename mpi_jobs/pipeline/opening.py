@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from common.errors import InputError
 from common.inputs import Inputs, open_inputs
 from common.prediction import Form
 from common.prediction_files import PredictionFile
-from common.runs import RunFolder, write_json
+from common.runs import RunFolder, write_json, written_into
 from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
-from mpi_jobs.pipeline.profile import Decoded, Profile, predicting_seconds
+from mpi_jobs.pipeline.profile import Profile, Sample, predicting_seconds
 
 if TYPE_CHECKING:
     from mpi_jobs.pipeline.model import Model
@@ -46,7 +47,9 @@ class Opened:
         inputs: the images.
         folder: where the run folder will be; None where it is there already.
         path: of the run folder.
+        below: the folder that relative names in a list are below.
         written: rows that it has already.
+        lock: what keeps another run from this folder.
     """
 
     arguments: argparse.Namespace
@@ -54,7 +57,9 @@ class Opened:
     inputs: Inputs
     folder: RunFolder | None
     path: Path
+    below: Path
     written: int = 0
+    lock: IO[bytes] | None = None
 
     @property
     def form(self) -> Form:
@@ -76,7 +81,8 @@ class Opened:
         """What the run folder says of the run from its beginning on."""
         return {
             "format": FORMAT, "model_sha256": self.model.digest, "way": self.way, "file": self.arguments.format,
-            "top": self.form.top, "scores": self.form.scores, "recipe": recipe(self.arguments),
+            "top": self.form.top, "scores": self.form.scores, "names_below": str(self.below),
+            "recipe": recipe(self.arguments),
         }  # fmt: skip
 
     def begin(self) -> Path:
@@ -87,8 +93,29 @@ class Opened:
         """
         if self.folder is not None:
             self.path = self.folder.begin()
-            write_json(self.path / BEGUN, self.described)
+            with written_into(self.path):
+                write_json(self.path / BEGUN, self.described)
+            self._lock()
         return self.path
+
+    def _lock(self) -> None:
+        """Keep another run from this folder, as long as this one lives.
+
+        Raises:
+            InputError: another one has done so.
+        """
+        self.lock = (self.path / BEGUN).open("rb")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{self.path}: another run is writing there; wait for its end") from error
+        except OSError:  # a file system without locks
+            return
+
+    def release(self) -> None:
+        """Let another run go on in this folder."""
+        if self.lock is not None:
+            self.lock.close()
 
     def go_on(self, before: Mapping[str, Any]) -> None:
         """Leave out what is written in the run folder.
@@ -108,6 +135,7 @@ class Opened:
         for key, flag in {"way": "--fast", "top": "--top", "scores": "--scores", "file": "--format"}.items():
             if before[key] != now[key]:
                 raise InputError(f"--resume {arguments.resume}: {flag} was not as it is now; leave it out")
+        self._lock()
         file = PredictionFile.of(arguments.format, self.path, self.form, model.classes.written)
         written = file.resume()
         self.written = sum(map(len, written.values()))
@@ -144,14 +172,15 @@ def open_run(argv: Sequence[str] | None) -> Opened:
         parser.error("--ratio and --profile: one of them is enough")
     model = Model.load(arguments.model)
     way = "fast" if arguments.fast else "plain"
-    inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted(way))
+    below = Path(before["names_below"]) if before else Path.cwd()
+    inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted(way), below)
     if before:
-        opened = Opened(arguments, model, inputs, None, arguments.resume.resolve())
+        opened = Opened(arguments, model, inputs, None, arguments.resume.resolve(), below)
         opened.go_on(before)
         return opened
     kind = arguments.data.partition(":")[0]
     folder = RunFolder(arguments.out, f"predict_cnn-{kind}")
-    return Opened(arguments, model, inputs, folder, folder.path)
+    return Opened(arguments, model, inputs, folder, folder.path, below)
 
 
 def _begun(folder: Path) -> dict[str, Any]:
@@ -162,7 +191,7 @@ def _begun(folder: Path) -> dict[str, Any]:
         raise InputError(f"--resume {folder}: no run of predict_cnn.py ({BEGUN} is missing)") from error
     except (OSError, ValueError) as error:
         raise InputError(f"--resume {folder}: {BEGUN} cannot be read ({error})") from error
-    keys = ("model_sha256", "way", "top", "scores", "file", "recipe")
+    keys = ("model_sha256", "way", "top", "scores", "file", "names_below", "recipe")
     if not isinstance(found, dict) or found.get("format") != FORMAT or not all(key in found for key in keys):
         raise InputError(f"{path}: not what predict_cnn.py writes ({FORMAT})")
     return found
@@ -208,18 +237,21 @@ def find_profile(opened: Opened, threads: int) -> Profile:
         return profile
     import torch
 
-    torch.set_num_threads(threads)
     items = opened.inputs.peek(SAMPLE).items
-    decoded = Decoded.of(opened.inputs.reader, items, SAMPLE_S)
+    opened.inputs.reader.read(items[:1])  # the first time brings what is imported late
+    decoded = Sample.of(opened.inputs.reader, items, SAMPLE_S)
     cuda = arguments.device != "cpu" and torch.cuda.is_available()
     classifier = model.classifier(torch.device("cuda" if cuda else "cpu"), opened.way)
     return measured(opened.way, model, classifier, decoded, opened.batch, threads, SAMPLE_S)
 
 
 def measured(
-    way: str, model: Model, classifier: Any, decoded: Decoded, batch: int, threads: int, enough_s: float
+    way: str, model: Model, classifier: Any, decoded: Sample, batch: int, threads: int, enough_s: float
 ) -> Profile:
     """The profile of images that have been decoded, once their prediction has been measured too."""
+    import torch
+
+    torch.set_num_threads(threads)  # decoding the fast way leaves this thread with one
     shape = decoded.pixels.shape[1:]
     pixels = decoded.pixels if len(decoded.pixels) else np.zeros((1, *shape), np.uint8)
     predicting = predicting_seconds(classifier, pixels, batch, threads, enough_s)

@@ -73,8 +73,9 @@ class Profile:
     def rate(self, layout: Layout, cores: int) -> float:
         """Images a second that a layout can do, on machines of so many cores in all.
 
-        Each worker is taken to be a core. What preprocessors decode costs predictors `predict` only; with what is
-        left of their time they decode and predict. No layout does more than the cores.
+        Each worker is taken to be a core, and a predictor's GPU to be its own. What preprocessors decode costs
+        predictors `predict` only; with what is left of their time they decode and predict. No layout does more
+        than the cores.
         """
         decode, predict = self.preprocess, self.predict
         decoders, predictors = len(layout.preprocessors), len(layout.predictors)
@@ -123,6 +124,8 @@ class Profile:
             seconds = {stage: float(found["seconds"][stage]) for stage in (*DECODING, *PREDICTING)}
             if not all(0 <= value < np.inf for value in seconds.values()):
                 raise ValueError("seconds below 0")
+            if not any(seconds[stage] for stage in DECODING) or not any(seconds[stage] for stage in PREDICTING):
+                raise ValueError("something that takes no time")
             return cls(
                 seconds, str(found["way"]), int(found["batch"]), int(found["threads"]), str(found["device"]),
                 str(found["network"]), tuple(map(int, found["shape"])), int(found["images"]),
@@ -162,7 +165,7 @@ class Stopwatch:
         return {name: of(name, stage) for name, stage in stages.items()}
 
 
-class Decoded(NamedTuple):
+class Sample(NamedTuple):
     """Images that were decoded stage by stage.
 
     Attributes:
@@ -176,7 +179,7 @@ class Decoded(NamedTuple):
     seconds: dict[str, float]
 
     @classmethod
-    def of(cls, reader: PixelReader, items: Items, enough_s: float) -> Decoded:
+    def of(cls, reader: PixelReader, items: Items, enough_s: float) -> Sample:
         """Decode images, until there are no more or it has taken so many seconds."""
         watch = Stopwatch()
         if isinstance(reader, FileReader):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,14 +29,14 @@ from mpi_jobs.pipeline.layout import Layout
 from mpi_jobs.pipeline.model import WAYS, Model, stages_of
 from mpi_jobs.pipeline.opening import default_batch, measured, wait_for_first
 from mpi_jobs.pipeline.predictor import best_classes
-from mpi_jobs.pipeline.profile import DECODING, FORMAT, PREDICTING, Decoded, Profile
+from mpi_jobs.pipeline.profile import DECODING, FORMAT, PREDICTING, Profile, Sample
 from mpi_jobs.world import World, counted_ranks, library
 
 MOST_NAMED = 20
 """Images of which the two ways say different things that are named."""
 
 
-class Opened(NamedTuple):
+class Subject(NamedTuple):
     """What every rank has to know.
 
     Attributes:
@@ -82,21 +83,23 @@ class ProfileRun:
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:
         self._world = world
         self._folder: RunFolder | None = None
-        self._opened = world.at_root(lambda: self._open(argv))
-        arguments = self._opened.arguments
+        self._subject = world.at_root(lambda: self._open(argv))
+        arguments = self._subject.arguments
         self._console = Console(arguments.quiet or not world.is_root)
         self._device = find_device(world, arguments.device, False)
         torch.set_num_threads(arguments.threads)
 
-    def _open(self, argv: Sequence[str] | None) -> Opened:
+    def _open(self, argv: Sequence[str] | None) -> Subject:
         arguments = profile_parser().parse_arguments(argv)
         model = Model.load(arguments.model)
-        inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, model.wanted("plain"))
+        inputs = open_inputs(
+            arguments.data, arguments.data_root, arguments.split, model.wanted("plain"), Path.cwd()
+        )
         if not wait_for_first(inputs):
             raise InputError(f"--data {arguments.data}: no images in it")
         self._folder = RunFolder(arguments.out, "profile_cnn")
         items = inputs.peek(arguments.images * self._world.size).items
-        return Opened(arguments, model, inputs.reader, items, arguments.batch or default_batch(inputs))
+        return Subject(arguments, model, inputs.reader, items, arguments.batch or default_batch(inputs))
 
     def measure(self) -> dict[str, list[Measured]]:
         """Both ways, on every rank; what all found, on rank 0."""
@@ -109,13 +112,13 @@ class ProfileRun:
 
     def _measure(self, way: str) -> Measured:
         """One way on this rank, which has images of its own."""
-        arguments, model, reader, items, batch = self._opened
+        arguments, model, reader, items, batch = self._subject
         if isinstance(reader, FileReader):
             reader = replace(reader, stages=stages_of(way))
         own = items[shard(len(items), self._world.rank, self._world.size)]
         own = own if len(own) else items[:1]
         reader.read(own[:1])  # the first time brings what is imported late
-        decoded = Decoded.of(reader, own, arguments.seconds)
+        decoded = Sample.of(reader, own, arguments.seconds)
         self._world.meet()
         classifier = model.classifier(self._device, way)
         profile = measured(way, model, classifier, decoded, batch, arguments.threads, arguments.seconds)
@@ -142,13 +145,13 @@ class ProfileRun:
         }
         compared = sorted(set(classes["plain"]) & set(classes["fast"]))
         differ = [name for name in compared if classes["plain"][name] != classes["fast"][name]]
-        arguments, model = self._opened.arguments, self._opened.model
+        arguments, model = self._subject.arguments, self._subject.model
         layouts = [_recommended(profiles, ranks, arguments.cores) for ranks in arguments.ranks]
         record: dict[str, Any] = {
             "format": FORMAT,
             "job": "profile_cnn",
             "engine": f"{library()}, {counted_ranks(self._world.size)} measuring",
-            "command": command(),
+            "command": f"mpiexec -n {self._world.size} {command()}",
             "model": str(arguments.model),
             "data": arguments.data,
             "ways": {way: profile.described() for way, profile in profiles.items()},

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from common import plots
 from common.console import Console
+from common.experiment import command
 from common.prediction import Summary
 from common.prediction_files import SKIPPED, PredictionFile
 from common.prediction_report import write_report
@@ -56,6 +57,7 @@ def write_results(opened: Opened, results: Results, console: Console) -> None:
     described: dict[str, Any] = {
         "job": "predict_cnn",
         "engine": f"{library()}, {counted_ranks(len(results.ranks))}",
+        "command": f"mpiexec -n {len(results.ranks)} {command()}",
         "model": str(arguments.model),
         "model_sha256": model.digest,
         "network": model.spec.name,

@@ -130,7 +130,7 @@ class PredictionRun:
         """Wait for the first image; look at some if the layout depends on it."""
         opened, arguments = self._root, self._root.arguments
         if not wait_for_first(opened.inputs):
-            if not opened.inputs.passed:
+            if not opened.inputs.n_passed:
                 raise InputError(f"--data {arguments.data}: no images in it")
         elif arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
             self._profile = find_profile(opened, arguments.threads or 1)
@@ -268,6 +268,7 @@ class PredictionRun:
             ranks = [record for record, _ in found]
             results = Results(summary, ranks, self.facts.layout, self._profile, flow_s, self._device, self._cores)
             write_results(self._root, results, self._console)
+            self._root.release()
 
         self._world.at_root_only(write)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from common.arrays import Labels
 from common.catalogue import Skipped
 from common.pages import MOST_SKIPPED
-from common.prediction import Form, Summary, Unsure, unusable_rows
+from common.prediction import Form, Summary, Unsure, empty_rows
 from common.prediction_files import PredictionFile, Rows
 from mpi_jobs.pipeline.layout import Kind
 from mpi_jobs.pipeline.messages import Accepted, Announced, End, Scored
@@ -41,7 +42,8 @@ class Sink(Role):
         self._next = 0
         self._seconds = 0.0
         self._summary = Summary.nothing(n_classes)
-        self._counted: list[tuple[np.ndarray, np.ndarray]] = []
+        self._counted: list[tuple[Labels, Labels]] = []
+        self._rows = 0
 
     def receive(self, message: Announced | Scored | End) -> None:
         """Note what is announced, and keep what is scored."""
@@ -77,7 +79,7 @@ class Sink(Role):
 
     def _write(self, announced: Announced, scored: Scored) -> None:
         n = scored.n
-        top, scores = unusable_rows(n, self._form)
+        top, scores = empty_rows(n, self._form)
         top[scored.kept] = scored.top
         if scores is not None and scored.scores is not None:
             scores[scored.kept] = scored.scores
@@ -91,20 +93,22 @@ class Sink(Role):
         self._post.send(self._source, Kind.SOURCE, Accepted(n, len(lost)))
 
     def _count(self, announced: Announced, scored: Scored, skipped: list[Skipped]) -> None:
-        self._counted.append((scored.top[:, 0], announced.labels[scored.kept]))
+        if len(scored.kept):
+            self._counted.append((scored.top[:, 0], announced.labels[scored.kept]))
+            self._rows += len(scored.kept)
         if skipped or scored.doubtful:
             nothing = Summary.nothing(self._n_classes)
             unsure = [Unsure(d.margin, announced.ids[d.position], d.predicted, d.pixels) for d in scored.doubtful]
             self._summary += Summary(
                 nothing.predicted, len(skipped), skipped[:MOST_SKIPPED], unsure, nothing.confusion
             )
-        if sum(len(predicted) for predicted, _ in self._counted) >= TALLY_ROWS:
+        if self._rows >= TALLY_ROWS:
             self._tally()
 
     def _tally(self) -> None:
         predicted, truth = (np.concatenate(column) for column in zip(*self._counted, strict=True))
         self._summary += Summary.of(predicted, truth, self._n_classes)
-        self._counted = []
+        self._counted, self._rows = [], 0
 
     @property
     def summary(self) -> Summary:

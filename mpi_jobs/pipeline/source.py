@@ -43,8 +43,10 @@ class Flow:
 
     @classmethod
     def within(cls, memory_bytes: int, image_bytes: int, batch: int, max_delay_s: float) -> Flow:
-        """As much as this memory holds, but a chunk at least."""
-        return cls(batch, max_delay_s, max(1, memory_bytes // (image_bytes * batch)))
+        """As much as this memory holds, but an image at least: a smaller batch if need be."""
+        images = max(1, memory_bytes // image_bytes)
+        batch = min(batch, images)
+        return cls(batch, max_delay_s, images // batch)
 
 
 class State(NamedTuple):
@@ -75,7 +77,8 @@ class Source(Role):
         layout: the roles of all ranks.
         inputs: the images.
         flow: how much may be under way.
-        helping: whether predictors decode what no preprocessor has decoded for them.
+        helping: whether all predictors decode what nobody has decoded for them, or only those without a
+            preprocessor in their team.
         show: is told how it goes, now and then.
     """
 
@@ -89,7 +92,10 @@ class Source(Role):
         show: Callable[[State], object],
     ) -> None:
         self._post, self._layout, self._inputs, self._flow = post, layout, inputs, flow
-        self._helping, self._show = helping, show
+        self._show = show
+        self._helpers = tuple(
+            rank for team in layout.teams if helping or team.preprocessor is None for rank in team.predictors
+        )
         self._team = {rank: layout.team_of(rank) for rank in (*layout.preprocessors, *layout.predictors)}
         self._held: dict[int, set[int]] = {rank: set() for rank in self._team}  # by worker, the chunks it works on
         self._decoded: dict[int, int] = {}  # by chunk, the preprocessor that keeps it
@@ -154,8 +160,8 @@ class Source(Role):
         rows = self._given - self._written
         if under_way >= self._flow.chunks or (rows and rows + self._flow.batch > MOST_ROWS):
             return None
-        if not self._decoded and (self._helping or not layout.preprocessors):
-            predictor = self._least_busy(layout.predictors, None)
+        if not self._decoded:
+            predictor = self._least_busy(self._helpers, None)
             if predictor is not None:
                 return predictor
         waiting = len(self._decoded) + sum(len(self._held[rank]) for rank in layout.preprocessors)
@@ -173,7 +179,7 @@ class Source(Role):
         inputs, size = self._inputs, self._flow.batch
         if inputs.total is not None:
             # so that no worker is left with much when all others are done
-            left = inputs.total - len(inputs.passed) - self._given
+            left = inputs.total - inputs.n_passed - self._given
             size = max(1, min(size, -(-left // (AHEAD * self._layout.workers))))
         waiting = len(inputs.peek(size))
         if not waiting:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.decode import PixelFormat, UndecodableImageError, decode, reformat
+from common.decode import MAX_PIXELS, PixelFormat, UndecodableImageError, decode, reformat
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (9, 7), np.uint8)
@@ -129,3 +129,12 @@ def test_decoded_images_are_brought_into_form_like_files() -> None:
         expected = np.stack([decode(encoded(Image.fromarray(p)), form) for p in pixels])
         assert np.array_equal(reformat(pixels, form), expected)
     assert reformat(pixels[..., :1], PixelFormat((4, 6))).shape == (5, 4, 6, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
+def test_what_is_too_thin_to_be_covered_is_refused_before_it_is_enlarged(size: tuple[int, int]) -> None:
+    form = PixelFormat((224, 224), crop=True)
+    with pytest.raises(UndecodableImageError, match="too thin"):
+        decode(encoded(Image.new("L", size)), form)
+    height, width = form.resized(224, 10_000)
+    assert height * width < MAX_PIXELS

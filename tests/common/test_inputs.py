@@ -18,7 +18,7 @@ WANTED = Wanted(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, STAGES)
 
 
 def opened(spec: str, split: str | None = None, wanted: Wanted = WANTED) -> Inputs:
-    return open_inputs(spec, Path("nowhere"), split, wanted)
+    return open_inputs(spec, Path("nowhere"), split, wanted, Path.cwd())
 
 
 def everything(inputs: Inputs, piece: int = 7) -> Arrived:
@@ -51,11 +51,14 @@ def test_named_sets_and_what_is_no_source() -> None:
     for spec, said in (
         ("parquet:x", "no such source"), ("folder:", "no such source"), ("folder:/nowhere", "no such folder"),
         ("list:/nowhere", "No such file"), ("herbarium:/nowhere", "no /nowhere/test/metadata.json"),
+        ("list:/tmp", "is a folder"), ("folder:~nobody-is-this/x", "home"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             opened(spec)
     with pytest.raises(InputError, match="has no test images"):
         opened("digits", "test")
+    with pytest.raises(InputError, match=r"--split train: .* has no splits"):
+        opened("folder:/tmp", "train")
 
 
 def test_herbarium_labels_are_known_by_the_ids_of_categories(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_what_is_written_is_left_out_as_often_as_it_is(folder_of_images: Path) -
     inputs = opened(f"list:{names}")
     inputs.leave_out({"a": [5, 3], "c": [-1], "gone": [1]})
     assert everything(inputs, 2).ids == ["b", "a"]
-    assert inputs.passed == [(3, -1), (5, -1), (-1, -1)]
+    assert inputs.n_passed == 3
     summary = inputs.summary(6)
     assert summary.predicted.tolist() == [0, 0, 0, 1, 0, 1]
     assert summary.n_unusable == 1

@@ -14,7 +14,7 @@ from common.prediction_files import FORMATS, SKIPPED, ParquetFile, PredictionFil
 
 NAMES = ("ash", 'be"ech', "żółw,1")
 FORM = Form(2, scores=True)
-ODD = ["plain.png", 'a,"b"\n.png', "bytes\udcff.png", "żółw.png", "bad.png"]
+ODD = ["plain.png", 'a,"b"\n.png', "bytes\udcff.png", "żółw.png", "bad\r.png"]
 
 
 def some_rows(ids: list[str], form: Form = FORM) -> Rows:
@@ -39,10 +39,10 @@ def test_what_is_written_is_found_again(tmp_path: Path, kind: str) -> None:
     file.close()
     found = a_file(kind, tmp_path).resume()
     assert found == {
-        "plain.png": [0, 0], 'a,"b"\n.png': [1], "bytes\\udcff.png": [2], "żółw.png": [0], "bad.png": [-1],
+        "plain.png": [0, 0], 'a,"b"\n.png': [1], "bytes\\udcff.png": [2], "żółw.png": [0], "bad\r.png": [-1],
         "more.png": [1],
     }  # fmt: skip
-    assert "bad.png,no image" in (tmp_path / SKIPPED).read_text()
+    assert b"bad\r.png" in (tmp_path / SKIPPED).read_bytes()
 
 
 def test_a_contests_csv(tmp_path: Path) -> None:
@@ -69,7 +69,20 @@ def test_wherever_csv_is_cut_whole_rows_stay_and_the_rest_can_follow(tmp_path: P
         )
         again.close()
         assert (tmp_path / "predictions.csv").read_bytes() == whole, cut
-        assert (tmp_path / SKIPPED).read_text().count("bad.png") == 1, cut
+        assert (tmp_path / SKIPPED).read_bytes().count(b"no image") == 1, cut
+
+
+def test_reasons_that_are_cut_or_doubled(tmp_path: Path) -> None:
+    file = a_file("csv", tmp_path, Form())
+    file.write(some_rows(["bad ż", "bad", "bad"], Form()))
+    file.close()
+    whole = (tmp_path / SKIPPED).read_bytes()
+    for cut in range(len(whole) + 1):
+        (tmp_path / SKIPPED).write_bytes(whole[:cut])
+        assert len(a_file("csv", tmp_path, Form()).resume()) == 2
+    (tmp_path / SKIPPED).write_bytes(whole + whole[whole.index(b"bad") :])
+    a_file("csv", tmp_path, Form()).resume()
+    assert (tmp_path / SKIPPED).read_bytes() == whole
 
 
 def test_parts_of_parquet_become_one_file_and_more_can_follow(tmp_path: Path) -> None:
@@ -126,6 +139,13 @@ def test_predictions_of_another_form_or_model_are_refused(tmp_path: Path, kind: 
 def test_a_foreign_or_damaged_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "predictions.csv").write_bytes(b"something else that is long enough, without an end")
     with pytest.raises(InputError, match="no predictions with the columns"):
+        a_file("csv", tmp_path).resume()
+    (tmp_path / "predictions.csv").write_bytes(b"Id,Predicted,Score,Predicted2,Score2\na\rb,ash,1,ash,1\n")
+    with pytest.raises(InputError, match="no predictions"):
+        a_file("csv", tmp_path).resume()
+    (tmp_path / "predictions.csv").unlink()
+    (tmp_path / "predictions.csv").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
         a_file("csv", tmp_path).resume()
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match="damaged"):

@@ -20,15 +20,21 @@ from PIL import Image
 from torchvision import transforms
 
 from common.catalogue import Classes
+from common.datasets.packed import ArrayReader
 from common.decode import PixelFormat
 from common.errors import InputError
+from common.inputs import Arrived, KnownInputs
 from mpi_jobs.cnn.checkpoints import BEST, Checkpoint, Progress
 from mpi_jobs.cnn.networks import NetworkSpec, build
 from mpi_jobs.cnn.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
+from mpi_jobs.pipeline.fast import FastClassifier
 from mpi_jobs.pipeline.layout import Kind, Layout
+from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
+from mpi_jobs.pipeline.model import Model
 from mpi_jobs.pipeline.profile import DECODING, PREDICTING, Profile
 from mpi_jobs.pipeline.profiling import ProfileRun
 from mpi_jobs.pipeline.run import PredictionRun
+from mpi_jobs.pipeline.source import Flow, Source
 from mpi_jobs.world import World
 
 SIDE = 24
@@ -270,7 +276,7 @@ def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
         torch.manual_seed(5)
         save_model(folder / f"model-{ranks.size}", build(SPEC))
         (folder / f"none-{ranks.size}").mkdir()
-    images = f"folder:{folder / 'images'}"
+    images, runs = f"folder:{folder / 'images'}", set(Path("runs").glob("*"))
     wrong: list[tuple[list[str], str]] = [
         (["--model", str(folder / f"ridge-{ranks.size}"), "--data", images], "it is a ridge job's"),
         (["--model", str(folder / f"other-{ranks.size}.pt"), "--data", images], "no checkpoint of train_cnn.py"),
@@ -286,7 +292,7 @@ def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
     for flags, said in wrong:
         with pytest.raises(InputError, match=said):
             PredictionRun(ranks, flags)
-    assert not list(folder.glob("runs"))
+    assert set(Path("runs").glob("*")) == runs
 
 
 def test_a_profile_shapes_a_run(made: Made) -> None:
@@ -375,3 +381,83 @@ def test_classes_are_the_same_by_id_or_else_by_name() -> None:
     assert CLASSES.positions(Classes(("x", "y"), ("30", "8"))).tolist() == [1, -1]
     twice = CLASSES._replace(names=("ash", "ash", "cedar"))
     assert twice.positions(Classes(("ash", "cedar"))).tolist() == [-1, 2]
+
+
+# the flow
+
+
+class FakePost:
+    """Keeps what is sent, for the test to deliver."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, Kind, object]] = []
+
+    def send(self, rank: int, kind: Kind, message: object) -> None:
+        self.sent.append((rank, kind, message))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("chunks", [1, 3, 50])
+def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(ranks: int, chunks: int) -> None:
+    rng = np.random.default_rng(ranks + chunks)
+    n, batch = 200, 4
+    reader = ArrayReader("some", np.zeros((n, 2, 2, 1), np.uint8))
+    images = Arrived([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
+    layout, post = Layout.of(ranks, 3), FakePost()
+    source = Source(post, layout, KnownInputs(reader, images), Flow(batch, 0.0, chunks), True, lambda _: None)
+    given: dict[int, list[int]] = {}
+    at: dict[int, set[int]] = {rank: set() for rank in (*layout.preprocessors, *layout.predictors)}
+    decoded: set[int] = set()
+    ended: set[tuple[int, Kind]] = set()
+    for _ in range(10_000):
+        source.step()
+        for rank, kind, message in post.sent:
+            if isinstance(message, Chunk):
+                given[message.number] = message.items.tolist()
+                at[rank].add(message.number)
+            elif isinstance(message, HandOver):
+                decoded.remove(message.chunk)
+                at[message.predictor].add(message.chunk)
+            elif isinstance(message, End):
+                ended.add((rank, kind))
+        post.sent.clear()
+        assert max(map(len, at.values())) <= 2
+        assert sum(map(len, at.values())) + len(decoded) <= chunks
+        busy = [rank for rank in at if at[rank]]
+        if ended:
+            break
+        if busy:
+            rank = int(rng.choice(busy))
+            chunk = min(at[rank])
+            at[rank].remove(chunk)
+            if rank in layout.preprocessors:
+                decoded.add(chunk)
+                source.receive(Decoded(chunk))
+            else:
+                source.receive(Finished(chunk))
+                source.receive(Accepted(len(given[chunk]), 0))
+    assert sorted(item for items in given.values() for item in items) == list(range(n))
+    assert [item for number in sorted(given) for item in given[number]] == list(range(n))
+    assert ended == {(rank, kind) for rank in range(ranks) for kind in layout.kinds(rank)}
+
+
+def test_memory_for_less_than_a_batch_makes_smaller_batches() -> None:
+    assert Flow.within(1000, 100, 4, 0.0) == Flow(4, 0.0, 2)
+    assert Flow.within(300, 100, 4, 0.0) == Flow(3, 0.0, 1)
+    assert Flow.within(1, 100, 4, 0.0) == Flow(1, 0.0, 1)
+
+
+def test_what_is_close_in_bfloat16_is_scored_in_float32(made: Made) -> None:
+    model = Model.load(made.folder / "model")
+    exact = model.classifier(torch.device("cpu"), "plain")
+    fast = FastClassifier.of(exact)
+    pixels = np.random.default_rng(4).integers(0, 256, (300, SIDE, SIDE, 3), np.uint8)
+    with torch.inference_mode():
+        truth, found = exact.logits(pixels), fast.logits(pixels)
+        rough = fast.network(fast.preprocessing.tensor(pixels, fast.device, torch.float32).bfloat16()).float()
+    assert torch.equal(found.argmax(1), truth.argmax(1))
+    best = rough.topk(2, dim=1).values
+    close = best[:, 0] - best[:, 1] < 0.02 * rough.abs().amax(1)
+    assert 0 < close.sum() < 300
+    assert torch.allclose(found[close], truth[close], atol=1e-5)
+    assert torch.equal(found[~close], rough[~close])
