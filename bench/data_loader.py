@@ -69,9 +69,9 @@ def network(case: Case) -> nn.Module:
     return found.eval()
 
 
-def rate(case: Case, net: nn.Module, workers: int, batch: int, channels_last: bool, bf16: bool) -> float:
-    """Images a second, from the first read to the last predicted."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+def rate(case: Case, net: nn.Module, workers: int, batch: int, bf16: bool) -> float:
+    """Images a second, from the first read to the last predicted; channels last, which is faster in all cases."""
+    layout = torch.channels_last
     net.to(memory_format=layout)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         net(torch.zeros(batch, 3, case.side, case.side).to(memory_format=layout))
@@ -87,12 +87,10 @@ def main() -> None:
     case = Case(*json.loads(sys.argv[1]))
     net = network(case)
     print(json.dumps({
-        f"{workers} workers, batch {batch}" + ", channels_last" * last + ", bf16" * bf16: rate(
-            case, net, workers, batch, last, bf16
-        )
+        f"{workers} workers, batch {batch}" + ", bf16" * bf16: rate(case, net, workers, batch, bf16)
         for workers in (1, 2)
         for batch in (8, 32)
-        for last, bf16 in ((False, False), (True, False), (True, True))
+        for bf16 in (False, True)
     }))  # fmt: skip
 
 
