@@ -227,7 +227,11 @@ def memory(prepared: Prepared, n: int) -> dict[str, Any]:
     out = prepared.folder / "out"
     words = [PREDICT, "--model", case.model, "--data", f"folder:{images}", "--quiet", "--out", out]
     samples: list[tuple[float, dict[int, float]]] = []
-    process = subprocess.Popen(["mpiexec", "-n", str(RANKS), "python", *map(str, words)], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ["mpiexec", "-n", str(RANKS), "python", *map(str, words)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
     predictions = out / "predictions.csv"
     while process.poll() is None:
         size = predictions.stat().st_size if predictions.exists() else 0
