@@ -40,6 +40,9 @@ PIECE_BYTES = 64 << 20
 SPIN_S, SHORTEST_NAP_S, LONGEST_NAP_S = 0.002, 0.00001, 0.005
 """How long a rank polls without a pause where it has a core of its own, and its pauses after that."""
 
+PASSED_ON_S = 0.2
+"""How long a launcher has to pass on what a rank has said, before it is told to end all and may look no more."""
+
 MOVING_NAP_S = 0.0002
 """The longest pause from a message that is on its way: many MPIs move it only when they are asked about it."""
 
@@ -405,6 +408,7 @@ def _interrupt(number: int, _frame: object) -> None:
 def _abort(message: str, code: int) -> NoReturn:
     """Say why, and end every rank."""
     print(message, file=sys.stderr, flush=True)
+    time.sleep(PASSED_ON_S)
     # under srun, MPICH's Abort may wait for an answer from a launcher that is ending too
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(1)

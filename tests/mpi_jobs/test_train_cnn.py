@@ -67,7 +67,7 @@ def test_mnist_in_an_epoch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.96
     (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
-    assert events.stat().st_size > 500
+    assert events.stat().st_size > 300
 
 
 def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Path, folder_of_images: Path) -> None:
