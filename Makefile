@@ -12,7 +12,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint data bench bench-scaling zip clean java browser
+.PHONY: help setup run test test-bench lint data bench bench-scaling zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ run: setup ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mni
 
 test: setup browser $(OPENMPI) ## every test
 	@$(BIN)/python -m pytest
+
+test-bench: setup ## the tests of the benchmarks, which run them on little data (minutes)
+	@$(BIN)/python -m pytest tests/bench
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
