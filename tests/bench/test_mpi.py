@@ -166,7 +166,7 @@ import sys
 from pathlib import Path
 from bench import harness, predict
 predict.DATA, predict.SIDE, predict.RATIOS = Path(sys.argv.pop(1)), 16, ("1",)
-sizes = predict.Sizes(photographs=0, hands=1, published=2, epochs=1, small=12_000, rounds=1)
+sizes = predict.Sizes(photographs=0, hands=1, published=2, epochs=1, small=40_000, rounds=1)
 sys.exit(harness.main("", lambda: predict.measure(sizes)))
 """
 
@@ -181,6 +181,6 @@ def test_the_prediction_benchmark_measures_everything(tmp_path: Path, folder_of_
     assert {"plain", "fast", "published", "DataLoader, fp32", "bound, plain"} <= set(found["rates"])
     assert all(rate > 0 for rates in found["rates"].values() for rate in rates)
     assert found["images"] == 60
-    assert result["measured"]["memory"]["rows"] == 12_000
+    assert result["measured"]["memory"]["rows"] == 40_000
     assert len(result["claims"]) == 4 + 1 + 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hands", "predict.json"]
