@@ -118,8 +118,19 @@ def seed_flags(group: argparse._ActionsContainer) -> None:
 
 def output_flags(group: argparse._ActionsContainer) -> None:
     """Add --out and --quiet."""
-    group.add_argument("--out", metavar="DIR", type=Path, help="the run folder (default: a new one below runs/)")
+    out_flag(group)
     quiet_flag(group)
+
+
+def out_flag(group: argparse._ActionsContainer) -> None:
+    """Add --out: a Path, or the text of an address such as s3://bucket/folder."""
+    group.add_argument(
+        "--out", metavar="DIR", type=_place, help="the run folder, or s3://… (default: a new one below runs/)"
+    )
+
+
+def _place(text: str) -> Path | str:
+    return text.rstrip("/") if "://" in text else Path(text)
 
 
 def pixel_flags(group: argparse._ActionsContainer) -> None:

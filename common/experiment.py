@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.arrays import Labels
@@ -197,7 +196,7 @@ class Experiment(RidgeFlags):
         model: RidgeModel,
         tested: Evaluation,
         **more: Any,
-    ) -> Path:
+    ) -> str:
         """Write the run folder and say where its report is.
 
         Args:
@@ -258,10 +257,10 @@ class Experiment(RidgeFlags):
                 write_report(folder, record, model, tested, self.skipped)
             record["seconds"] = self.console.seconds | {"total": self.console.total_seconds()}
             write_json(folder / "metrics.json", record)
-        report = self.folder.path / "report.html"
+        report = self.folder.file("report.html")
         if self.skipped:
             self.console.warn(
-                f"{len(self.skipped)} images were skipped; {self.folder.path / 'skipped.csv'} lists them"
+                f"{len(self.skipped)} images were skipped; {self.folder.file('skipped.csv')} lists them"
             )
         say = self.console.say
         say(f"{self.job} on {engine.name}: {n_fitted:,} training and {confusion.n:,} test images from "

@@ -17,7 +17,7 @@ from pyspark import RDD, SparkContext
 
 from common.arrays import Labels
 from common.catalogue import Skipped
-from common.console import Console, Parser, data_root_flag, positive_integer, quiet_flag
+from common.console import Console, Parser, data_root_flag, out_flag, positive_integer, quiet_flag
 from common.datasets import SPECS, open_dataset, open_table
 from common.errors import InputError
 from common.experiment import Engine
@@ -47,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     data_root_flag(parser)
     parser.add_argument("--split", choices=("all", *SPLITS), default="all", help="of sources that have splits")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="DEST", type=Path, help="the run folder (default: a new one below runs/)")
+    out_flag(out)
     out.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of the predictions")
     out.add_argument("--top", metavar="K", type=positive_integer, default=1, help="so many classes, best first")
     out.add_argument("--scores", action="store_true", help="the score of each predicted class")
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with spark_context("predict", console) as context, folder.written() as staging:
         with console.phase("list"):
             blocks, known, unread = find(context, arguments, model)
-        storage = Storage.at(str(staging))
+        storage = folder.shared(staging)
         with console.phase("predict"):
             parts = blocks.mapPartitionsWithIndex(
                 lambda part, own: [write_predictions(storage, part, model, form, own, known)]
@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             remove_partial(storage)
         if len(storage.names(PREDICTIONS)) < n_files:
             raise InputError(
-                f"--out {folder.path}: what workers wrote does not arrive here; name a folder that all see"
+                f"--out {folder}: what workers wrote does not arrive here; name a folder that all see"
             )
         if arguments.format == "csv":
             with console.phase("csv"):
@@ -169,12 +169,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         described = _described(arguments, model, summary, engine(context), console)
         write_report(staging, summary, model.class_names, described)
     what = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
-    console.say(f"{folder.path / what}: {summary.n:,} rows, {summary.n_unusable:,} of them errors")
+    console.say(f"{folder.file(what)}: {summary.n:,} rows, {summary.n_unusable:,} of them errors")
     if summary.confusion.n:
         console.say(
             f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images whose class is known are right"
         )
-    print(f"report: {folder.path / 'report.html'}")
+    print(f"report: {folder.file('report.html')}")
     return 0
 
 

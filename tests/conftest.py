@@ -89,9 +89,8 @@ def run_main(main: Callable[[Sequence[str]], int], out: Path, *flags: str) -> di
 def environment(**more: str) -> dict[str, str]:
     """That of an activated environment, with the tests' data."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYSPARK", "SPARK", "MAKE"))
-    }
+    foreign = ("PYSPARK", "SPARK", "MAKE", "AWS_", "EMR_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**clean, "PATH": path, "IMAGE_DATA_ROOT": str(DATA), **more}
 
 

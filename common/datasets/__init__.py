@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from common.carried import seen_by_workers
 from common.catalogue import Catalogue
 from common.datasets import digits, folder, herbarium, mnist
 from common.decode import PixelFormat
@@ -73,7 +74,7 @@ def open_dataset(spec: str, data_root: Path, form: PixelFormat) -> Dataset:
         if kind in NAMED and not colon:
             train, test = NAMED[kind](data_root, form)
         elif kind in AT_PATH and path:
-            train, test = AT_PATH[kind](Path(path).expanduser().absolute(), form)
+            train, test = AT_PATH[kind](seen_by_workers(Path(path)), form)
         else:
             raise InputError(f"--data {spec}: no such source; use one of {SPECS}")
     except OSError as error:

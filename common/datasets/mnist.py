@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.carried import seen_by_workers
 from common.catalogue import Catalogue
 from common.datasets import idx
 from common.decode import PixelFormat
@@ -26,7 +27,7 @@ def open_mnist(data_root: Path, form: PixelFormat) -> tuple[Catalogue, Catalogue
             f"{data_root.absolute()}: no such data root; `make data` downloads MNIST to data/, --data-root or "
             "$IMAGE_DATA_ROOT names another, --data digits needs none"
         )
-    folder = (data_root / "mnist").absolute()
+    folder = seen_by_workers(data_root / "mnist")
     return _open_split(folder, "train", form), _open_split(folder, "test", form)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from common.carried import seen_by_workers
 from common.errors import InputError
 
 PARTIAL = ".partial"
@@ -32,7 +33,7 @@ class Storage:
     def at(cls, place: str) -> Storage:
         """The folder at a path, which may be relative, or at an address."""
         return cls(
-            place.rstrip("/") if "://" in place else str(Path(place.removeprefix("file:")).expanduser().absolute())
+            place.rstrip("/") if "://" in place else str(seen_by_workers(Path(place.removeprefix("file:"))))
         )
 
     def __str__(self) -> str:
@@ -85,10 +86,10 @@ class Storage:
         filesystem, root = _filesystem(self.place)
         filesystem.delete_file(f"{root}/{name}")
 
-    def delete_folder(self, folder: str) -> None:
-        """Remove a folder and everything in it."""
+    def delete_folder(self, folder: str = "") -> None:
+        """Remove a folder, or the whole of this one, and everything in it."""
         filesystem, root = _filesystem(self.place)
-        filesystem.delete_dir(f"{root}/{folder}")
+        filesystem.delete_dir(f"{root}/{folder}".rstrip("/"))
 
     def entries(self) -> set[str]:
         """Names of files and folders that lie directly in it; none where there is nothing."""

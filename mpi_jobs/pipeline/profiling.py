@@ -174,7 +174,7 @@ class ProfileRun:
             )  # fmt: skip
             write_json(staging / "profile.json", record)
         self._tell(profiles, record)
-        print(f"report: {self._folder.path / 'report.html'}")
+        print(f"report: {self._folder.file('report.html')}")
 
     def _tell(self, profiles: dict[str, Profile], record: dict[str, Any]) -> None:
         """The figures, as a person reads them."""

@@ -1,0 +1,92 @@
+"""`python -m emr VERB`: the project's jobs on Amazon EMR. `make emr-VERB` is the same."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.console import Help, Parser
+from common.errors import InputError
+from emr import verbs
+from emr.follow import CANCELLED, WRONG
+from emr.package import ROOT
+from emr.settings import load_settings, settings_flags
+from emr.terminal import Terminal
+
+VERBS = {
+    "deploy": (verbs.deploy, "everything: package, upload, find or start a cluster, run, fetch, terminate"),
+    "package": (verbs.package, "make the archives, and upload nothing"),
+    "submit": (verbs.submit, "run a job on a cluster that is there, and leave it there"),
+    "status": (verbs.status, "how a cluster and its steps are"),
+    "logs": (verbs.logs, "what a step's logs say"),
+    "fetch": (verbs.fetch, "bring a run folder to this machine"),
+    "cancel": (verbs.cancel, "cancel a step"),
+    "terminate": (verbs.terminate, "terminate your clusters, or one"),
+    "list": (verbs.everything, "all clusters, run folders and other objects of this project"),
+}
+ON_CLUSTERS = {"submit", "status", "logs", "cancel", "terminate"}
+ON_STEPS = {"logs", "cancel"}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The verb and its flags."""
+    parser = Parser(prog="python -m emr", description="Spark jobs of this project on Amazon EMR.")
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+    for name, (_, what) in VERBS.items():
+        own = commands.add_parser(
+            name, help=what, description=f"{what[0].upper()}{what[1:]}.", formatter_class=Help
+        )
+        if name in ON_CLUSTERS:
+            own.add_argument("--cluster", metavar="ID", default="", help="such as j-1ABC (default: your newest)")
+        if name in ON_STEPS:
+            own.add_argument("--step", metavar="ID", default="", help="such as s-1ABC (default: its newest)")
+        if name == "fetch":
+            own.add_argument("--run", metavar="NAME", default="", help="of a run folder (default: the newest)")
+        own.add_argument("--dry-run", action="store_true", help="print what AWS would be asked, and ask nothing")
+        own.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
+        settings_flags(own)
+    return parser.parse_arguments(argv)
+
+
+def interrupt(_signal: int, _frame: object) -> None:
+    """SIGTERM is a Ctrl-C that asks nothing."""
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, and do what the verb says."""
+    arguments = parse(argv)
+    person = Terminal(arguments.quiet)
+
+    def terminated(signal_: int, frame: object) -> None:
+        person.asks = False
+        interrupt(signal_, frame)
+
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        settings = load_settings(arguments, os.environ)
+        context = verbs.Context(
+            settings,
+            person,
+            data_root=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
+            packages=ROOT / "dist" / "emr",
+            dry_run=arguments.dry_run,
+            cluster=getattr(arguments, "cluster", ""),
+            step=getattr(arguments, "step", ""),
+            run=getattr(arguments, "run", ""),
+        )
+        return VERBS[arguments.verb][0](context)
+    except InputError as error:
+        print(f"emr {arguments.verb}: {error}", file=sys.stderr)
+        return WRONG
+    except KeyboardInterrupt:
+        print(f"emr {arguments.verb}: interrupted; `make emr-list` shows what runs", file=sys.stderr)
+        return CANCELLED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,33 @@
+"""Which Pythons a release of Amazon EMR has, as its release guide says."""
+
+from __future__ import annotations
+
+import re
+
+from common.errors import InputError
+
+SINCE = (
+    (r"emr-spark-8\.\d+\.\d+", ("3.11", "3.12", "3.13")),
+    (r"emr-7\.0\.\d+", ("3.9",)),
+    (r"emr-7\.\d+\.\d+", ("3.9", "3.11")),
+)
+OLDEST = (3, 11)
+"""What this project needs."""
+
+
+def check_python(release: str, python: str) -> None:
+    """Make sure that a release has a Python, and that it is new enough.
+
+    Raises:
+        InputError: says which it has.
+    """
+    if not re.fullmatch(r"\d+\.\d+", python):
+        raise InputError(f"python {python!r}: give major and minor version, such as 3.11")
+    has = next((pythons for pattern, pythons in SINCE if re.fullmatch(pattern, release)), None)
+    if has is None:
+        raise InputError(f"release {release!r}: use emr-spark-8.0.0, or emr-7.1.0 and later")
+    fitting = [version for version in has if tuple(map(int, version.split("."))) >= OLDEST]
+    if not fitting:
+        raise InputError(f"release {release}: its Python is {', '.join(has)}, and 3.11 is needed; use a later one")
+    if python not in fitting:
+        raise InputError(f"release {release} has Python {', '.join(has)}: python {python} will not do")

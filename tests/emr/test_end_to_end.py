@@ -1,0 +1,49 @@
+"""From a checkout to results without AWS: everything but the cloud itself is real (see cloud.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.cluster import standalone_cluster
+from tests.conftest import command, environment, metrics_of, serial
+from tests.emr.cloud import Cloud, bare_python, cloud, on_standalone
+
+pytestmark = pytest.mark.spark
+
+SMALL = " ".join(
+    f"spark.{name}"
+    for name in ("driver.memory=900m", "executor.memory=640m", "executor.memoryOverhead=384m", "executor.cores=1")
+)
+"""Sizes for a cluster on this machine; everything else is as emr/cluster.toml has it."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    folder = tmp_path_factory.mktemp("emr")
+    programs = bare_python(folder / "bare")
+    with cloud() as own:
+        own.default_roles()
+        nodes = environment(**own.environment, PATH=f"{programs}:{environment()['PATH']}")
+        with standalone_cluster(folder / "cluster", memory="1g", environment=nodes) as master:
+            (folder / "containers").mkdir()
+            with own.running(on_standalone(own, master, programs), folder / "containers"):
+                yield own
+        assert not own.failures
+
+
+@pytest.mark.mnist
+def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_root: Path) -> None:
+    local = serial("--data", "mnist", "--data-root", data_root, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    for job in ("gram", "outer"):
+        words = ["--job", job, "--arguments", "--data mnist", "--fetch-to", "fetched"]
+        own = {**running.environment, "EMR_SPARK": SMALL}
+        done = command("python", "-m", "emr", "deploy", *words, cwd=tmp_path, **own)
+        assert done.returncode == 0, done.stderr
+        metrics = metrics_of(Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent)
+        for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
+            assert metrics[key] == metrics_of(tmp_path / "local")[key], (job, key)
+        assert metrics["workers"] == 2
