@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,8 +119,7 @@ class Cloud:
                             code, said = run(list(step.args), folder / step.id)
                         except BaseException as error:
                             self.failures.append(error)
-                            step.state = "FAILED"
-                            continue
+                            code, said = 1, "".join(traceback.format_exception(error))
                         self.log(cluster, step.id, said)
                         if step.state == "RUNNING":
                             step.state = "COMPLETED" if code == 0 else "FAILED"
@@ -183,7 +183,7 @@ def on_standalone(own: Cloud, master: str, programs: Path) -> Callable[[list[str
             subprocess.run(["tar", "-xzf", file, "-C", container / name], check=True)
         conf = [word.removeprefix(DRIVER_ENV) for word in local if word.startswith(DRIVER_ENV)]
         driver = {name: value for name, _, value in (word.partition("=") for word in conf)}
-        clean = environment(**own.environment, **driver, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1")
+        clean = environment(**own.environment, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1") | driver
         clean["PATH"] = f"{programs}{os.pathsep}{clean['PATH']}"
         submit = [SPARK / "bin" / "spark-submit", "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
         done = subprocess.run(
