@@ -85,10 +85,24 @@ def find(aws: Aws, plan: Plan) -> str | None:
     return None
 
 
-def find_step(aws: Aws, plan: Plan, cluster: str) -> Record | None:
-    """The newest step for this job that has not come to a bad end."""
-    own = (step for step in steps(aws, cluster) if step["Name"] == plan.step_name)
-    return next((step for step in own if step["Status"]["State"] in ADOPTED), None)
+def run_of(step: Record) -> str:
+    """The name of the run folder that a step writes."""
+    out = next((word for word in step["Config"].get("Args", []) if word.startswith("--out=")), "")
+    return str(out.rpartition("/")[2])
+
+
+def find_step(aws: Aws, plan: Plan, cluster: str, run: str) -> Record | None:
+    """The step that was asked for, whatever became of it, or the newest for this job that came to no bad end.
+
+    Args:
+        aws: the services.
+        plan: what is deployed.
+        cluster: its id.
+        run: the run folder of what was asked for, if anything was.
+    """
+    own = [step for step in steps(aws, cluster) if step["Name"] == plan.step_name]
+    asked = next((step for step in own if run and run_of(step) == run), None)
+    return asked or next((step for step in own if step["Status"]["State"] in ADOPTED), None)
 
 
 def wait_for(clock: Clock, look: Callable[[], Answer | None], until: float) -> Answer | None:

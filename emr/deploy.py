@@ -18,7 +18,7 @@ from common.runs import LAST
 from emr import clusters
 from emr.aws import Aws, Clock, has_expired, is_ambiguous
 from emr.bucket import Bucket
-from emr.clusters import UNDER_WAY, Record
+from emr.clusters import UNDER_WAY, Record, run_of
 from emr.follow import CANCELLED, DONE, FAILED, WRONG, End, Teller, follow
 from emr.journal import Journal
 from emr.logs import Logs, progress, reason
@@ -98,7 +98,7 @@ class Deployment:
         if journal.owned and journal.cluster and not clusters.is_active(self._aws, journal.cluster):
             journal.cluster = ""
         cluster = journal.cluster or self._find()
-        step = clusters.find_step(self._aws, self._plan, cluster) if cluster else None
+        step = clusters.find_step(self._aws, self._plan, cluster, journal.run) if cluster else None
         if step and self._is_new_work(step):
             step = None
         if cluster and step:
@@ -106,7 +106,8 @@ class Deployment:
             journal.run = run_of(step)
         elif cluster:
             tell(f"adding a step to cluster {cluster}")
-            journal.run = self._plan.new_run(self._clock.now())
+            journal.cluster, journal.run = cluster, self._plan.new_run(self._clock.now())
+            journal.save()
             step = {"Id": clusters.add_step(self._aws, self._clock, self._plan, cluster, journal.run)}
         else:
             journal.run = self._plan.new_run(self._clock.now())
@@ -129,7 +130,9 @@ class Deployment:
         journal.cluster = cluster
         journal.save()
         until = self._clock.now() + clusters.SETTLE_S
-        step = clusters.wait_for(self._clock, lambda: clusters.find_step(self._aws, self._plan, cluster), until)
+        step = clusters.wait_for(
+            self._clock, lambda: clusters.find_step(self._aws, self._plan, cluster, journal.run), until
+        )
         if step is None:
             raise InputError(f"cluster {cluster} was started, but not the step on it")
         return cluster, step
@@ -226,7 +229,7 @@ class Deployment:
             self._person.line("looking for the cluster that was asked for")
             journal.cluster = self._find() or ""
         if journal.cluster and not journal.step:
-            step = clusters.find_step(self._aws, self._plan, journal.cluster)
+            step = clusters.find_step(self._aws, self._plan, journal.cluster, journal.run)
             journal.step = str(step["Id"]) if step else ""
         if journal.step:
             try:
@@ -273,9 +276,3 @@ class Deployment:
             found = str(error) or None
         address = self._plan.address(logs.prefix)
         self._person.line(found or f"no traceback is in the logs so far: `make emr-logs`, or {address}")
-
-
-def run_of(step: Record) -> str:
-    """The name of the run folder that a step writes."""
-    out = next((word for word in step["Config"].get("Args", []) if word.startswith("--out=")), "")
-    return str(out.rpartition("/")[2])

@@ -76,8 +76,9 @@ def follow(
     known, lagging, throttled = "", 0, False
     while True:
         try:
-            described = aws.emr.describe_cluster(ClusterId=cluster)["Cluster"]
+            # in this order: a step that was lost with its cluster is seen with the cluster's reason
             stepped = aws.emr.describe_step(ClusterId=cluster, StepId=step)["Step"]
+            described = aws.emr.describe_cluster(ClusterId=cluster)["Cluster"]
         except (ClientError, BotoCoreError) as error:
             if not (is_ambiguous(error) or (isinstance(error, ClientError) and is_throttled(error))):
                 with explained(f"follow step {step}"):

@@ -1,0 +1,345 @@
+"""Deployments under every fate, by a clock of their own (see scripted.py)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import InputError
+from emr.deploy import Deployment
+from emr.follow import CANCELLED, DONE, FAILED, TIMED_OUT
+from emr.plan import Plan
+from emr.settings import load_settings, settings_flags
+from tests.emr.cloud import ACCOUNT, REGION
+from tests.emr.scripted import OWNER, RUNNING_S, WORK_S, Fate, KilledError, Person, Scripted
+
+QUICK = 0.02
+"""A pace at which there is little to wait for, and still every kind of call."""
+TRACEBACK = """\
+gram.py: a task failed on a worker
+Traceback (most recent call last):
+  File "worker.py", line 1, in <module>
+    1 / 0
+ZeroDivisionError: division by zero
+"""
+
+
+@pytest.fixture(autouse=True)
+def _small_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Real ones take seconds to bring, and are tested elsewhere."""
+    monkeypatch.chdir(tmp_path)
+
+    def small(folder: Path, python: str, architecture: str) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "deps.tar.gz").write_bytes(b"small")
+        return folder / "deps.tar.gz"
+
+    monkeypatch.setattr("emr.plan.dependencies_archive", small)
+
+
+@cache
+def plan(**more: Any) -> Plan:
+    """A plan whose results come below where one is."""
+    parser = argparse.ArgumentParser()
+    settings_flags(parser)
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in more.items() if value is not True]
+    words += [f"--{name}" for name, value in more.items() if value is True]
+    settings = load_settings(parser.parse_args(words), {})
+    return Plan.of(settings, REGION, ACCOUNT, OWNER, Path("data"), Path("packages"))
+
+
+def deploy(script: Scripted, folder: Path, person: Person | None = None, cluster: str = "", **more: Any) -> int:
+    """As a process of its own would, in a folder."""
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
+    return Deployment(script.aws(), script.clock, plan(**more), person or Person(), cluster).run()
+
+
+def fetched(folder: Path) -> list[str]:
+    return sorted(own.name for own in (folder / "runs").glob("*") if own.name[0] != ".")
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def owned(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "ours")
+
+
+def run_under(fate: Fate, owned: bool, folder: Path, **more: Any) -> tuple[int, Person, Scripted]:
+    """Deploy on a cluster of our own, or submit to one that is not; afterwards ours is gone and theirs is not."""
+    script, person = Scripted(), Person()
+    interrupt_at = more.pop("interrupt_at", None)
+    cluster = "" if owned else script.foreign_cluster()
+    script.fate, script.clock.interrupt_at = fate, interrupt_at
+    code = deploy(script, folder, person, cluster, **more)
+    assert len(script.clusters) == 1
+    assert ("TerminateJobFlows" in script.calls) <= owned
+    if owned:
+        assert not script.running()
+    elif fate.cluster is None:
+        assert script.running() == [cluster]
+    assert not list((folder / "runs").glob(".emr/*"))  # it has come to its end
+    return code, person, script
+
+
+def test_a_job_that_is_done(tmp_path: Path, owned: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    code, person, _ = run_under(Fate(), owned, tmp_path)
+    assert code == DONE
+    (run,) = fetched(tmp_path)
+    assert capsys.readouterr().out == f"report: {tmp_path}/runs/{run}/report.html\n"
+    assert (tmp_path / "runs" / run / "metrics.json").is_file()
+    states = [
+        "STARTING, step PENDING",
+        "BOOTSTRAPPING, step PENDING",
+        "RUNNING, step RUNNING",
+        "WAITING, step COMPL",
+    ]
+    places = [person.text.index(f"cluster {state}") for state in states]
+    assert places == sorted(places)
+
+
+def test_being_told_that_one_asks_too_often_only_slows_down(tmp_path: Path, owned: bool) -> None:
+    script = Scripted()
+    cluster = "" if owned else script.foreign_cluster()
+    script.throttled = 9
+    assert deploy(script, tmp_path, cluster=cluster) == DONE
+    assert script.throttled == 0
+
+
+@pytest.mark.parametrize("name", ["stdout.gz", "stdout.txt.gz", "stdout"])
+def test_a_job_that_failed_says_why(tmp_path: Path, owned: bool, name: str) -> None:
+    details = {"Reason": "Unknown Error.", "Message": "Exit code 1", "LogFile": "s3://b/stderr.gz"}
+    fate = Fate("FAILED", details, log=TRACEBACK, log_name=name)
+    code, person, _ = run_under(fate, owned, tmp_path)
+    assert code == FAILED
+    assert "the step failed: Unknown Error.: Exit code 1 (log: s3://b/stderr.gz)" in person.told
+    assert person.told[-2 if owned else -1].endswith("ZeroDivisionError: division by zero")
+    assert fetched(tmp_path) == []
+
+
+def test_a_job_that_failed_without_a_word(tmp_path: Path, owned: bool) -> None:
+    code, person, script = run_under(Fate("FAILED"), owned, tmp_path)
+    assert code == FAILED
+    assert "the step failed: Amazon EMR gives no reason" in person.told
+    assert "no traceback is in the logs so far: `make emr-logs`, or s3://" in person.text
+    assert script.clock.now() - script.clock.began < RUNNING_S + WORK_S + 600
+
+
+def test_a_cluster_that_does_not_start(tmp_path: Path) -> None:
+    died = (
+        "BOOTSTRAP_FAILURE",
+        "On the master instance (i-1), bootstrap action 1 returned a non-zero return code",
+    )
+    code, person, _ = run_under(Fate(cluster=died, dies_after=100), True, tmp_path)
+    assert code == FAILED
+    assert (
+        "the cluster failed before the job could run: TERMINATING: BOOTSTRAP_FAILURE: On the master" in person.text
+    )
+
+
+def test_a_cluster_that_is_lost(tmp_path: Path, owned: bool) -> None:
+    code, person, _ = run_under(Fate(cluster=("INSTANCE_FAILURE", "All slaves were lost")), owned, tmp_path)
+    assert code == FAILED
+    assert (
+        "the cluster was lost while the step was INTERRUPTED: TERMINATING: INSTANCE_FAILURE: All sl" in person.text
+    )
+
+
+def test_a_job_that_takes_too_long(tmp_path: Path, owned: bool) -> None:
+    code, person, script = run_under(Fate(""), owned, tmp_path, timeout_minutes=30)
+    assert code == TIMED_OUT
+    assert "no end after 30:00: cluster RUNNING, step RUNNING" in person.told
+    assert "CancelSteps" in script.calls
+    assert 1800 <= script.clock.now() - script.clock.began < 1900
+
+
+@pytest.mark.parametrize("at", [5, RUNNING_S + 30])
+def test_interrupted(tmp_path: Path, owned: bool, at: float) -> None:
+    code, person, script = run_under(Fate(), owned, tmp_path, interrupt_at=at)
+    assert code == CANCELLED
+    assert "interrupted" in person.told
+    assert script.calls.count("CancelSteps") == 1
+    assert fetched(tmp_path) == []
+
+
+def test_a_person_may_think_again(tmp_path: Path) -> None:
+    script, person = Scripted(), Person(stops=False)
+    script.clock.interrupt_at = RUNNING_S
+    assert deploy(script, tmp_path, person) == DONE
+    assert "CancelSteps" not in script.calls
+
+
+def test_somebody_else_cancels(tmp_path: Path, owned: bool) -> None:
+    script, person = Scripted(), Person()
+    cluster = "" if owned else script.foreign_cluster()
+    ask = script.describe_step
+
+    def cancelled(params: dict[str, Any]) -> dict[str, Any]:
+        if script.clock.now() - script.clock.began > RUNNING_S + 10:
+            script.cancel_steps({"ClusterId": params["ClusterId"], "StepIds": [params["StepId"]]})
+        return ask(params)
+
+    script.describe_step = cancelled  # type: ignore[method-assign]
+    assert deploy(script, tmp_path, person, cluster) == CANCELLED
+    assert "the step was cancelled" in person.told
+    assert script.running() == ([] if owned else [cluster])
+
+
+def test_somebody_else_terminates_the_cluster(tmp_path: Path) -> None:
+    script, person = Scripted(), Person()
+    ask = script.describe_step
+
+    def gone(params: dict[str, Any]) -> dict[str, Any]:
+        if script.clock.now() - script.clock.began > RUNNING_S + 10:
+            cluster = script.clusters[params["ClusterId"]]
+            cluster.terminated = cluster.terminated or script.clock.now()
+        return ask(params)
+
+    script.describe_step = gone  # type: ignore[method-assign]
+    assert deploy(script, tmp_path, person) == CANCELLED
+    assert "USER_REQUEST: Terminated by user request" in person.text
+
+
+@pytest.mark.parametrize("fate", [Fate(), Fate("FAILED", log=TRACEBACK)], ids=["done", "failed"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_every_call_and_run_again(tmp_path: Path, fate: Fate, before: bool) -> None:
+    """Never a second cluster, never a lost one, and the results once."""
+    undisturbed = Scripted(QUICK)
+    undisturbed.fate = fate
+    expected = deploy(undisturbed, tmp_path / "undisturbed")
+    n = len(undisturbed.calls)
+    assert n > 30
+    for at in range(1, n + 1):
+        script, folder = Scripted(QUICK), tmp_path / f"{at}"
+        script.fate, script.dies_at, script.dies_before = fate, at, before
+        with pytest.raises(KilledError):
+            deploy(script, folder)
+        operation, script.dies_at = script.calls[-1], None
+        # while nobody looks, time passes, or does not
+        script.clock.time += (0, 2, 400)[at % 3]
+        again = Person()
+        assert deploy(script, folder, again) == expected, (at, operation, again.text)
+        assert len(script.clusters) == 1, (at, operation)
+        assert script.running() == [], (at, operation)
+        assert len(next(iter(script.clusters.values())).steps) == 1, (at, operation)
+        assert len(fetched(folder)) == (1 if expected == DONE else 0), (at, operation)
+        assert not list(folder.glob("runs/.emr/*"))
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_every_call_and_interrupted_when_run_again(tmp_path: Path, before: bool) -> None:
+    """Whoever gives up after a kill has nothing left running either."""
+    undisturbed = Scripted(QUICK)
+    deploy(undisturbed, tmp_path / "undisturbed")
+    for at in range(1, len(undisturbed.calls) + 1):
+        script, folder = Scripted(QUICK), tmp_path / f"{at}"
+        script.dies_at, script.dies_before = at, before
+        with pytest.raises(KilledError):
+            deploy(script, folder)
+        script.dies_at, script.clock.interrupt_at = None, 0
+        code = deploy(script, folder)
+        assert code in (DONE, CANCELLED)
+        assert script.running() == [], at
+
+
+def test_an_answer_that_is_lost_does_not_start_a_second_cluster(tmp_path: Path) -> None:
+    script = Scripted()
+    script.unanswered = {"RunJobFlow"}
+    assert deploy(script, tmp_path) == DONE
+    assert len(script.clusters) == 1
+    assert not script.running()
+
+
+def test_an_answer_that_is_lost_does_not_add_a_second_step(tmp_path: Path) -> None:
+    script = Scripted()
+    cluster = script.foreign_cluster()
+    script.unanswered = {"AddJobFlowSteps"}
+    assert deploy(script, tmp_path, cluster=cluster) == DONE
+    assert len(script.clusters[cluster].steps) == 1
+
+
+def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    script = Scripted()
+    script.refused["RunJobFlow"] = ("ValidationException", "Subnet is required")
+    with pytest.raises(InputError, match="start a cluster: ValidationException: Subnet is required"):
+        deploy(script, tmp_path)
+    assert not script.clusters
+    assert not list(tmp_path.glob("runs/.emr/*"))
+
+
+def test_credentials_that_expire_leave_the_job_to_its_work(tmp_path: Path) -> None:
+    script = Scripted()
+    script.refused["DescribeStep"] = ("ExpiredTokenException", "The security token is expired")
+    with pytest.raises(InputError, match="cluster j-1 goes on, and the same line will follow it"):
+        deploy(script, tmp_path)
+    script.refused.clear()
+    assert deploy(script, tmp_path) == DONE
+    assert len(script.clusters) == 1
+    assert not script.running()
+
+
+def test_permission_that_is_lacking_leaves_no_cluster(tmp_path: Path) -> None:
+    script, person = Scripted(), Person()
+    script.refused["DescribeStep"] = ("AccessDeniedException", "not authorized")
+    assert deploy(script, tmp_path, person) == 2
+    assert "emr/policy.json has the permissions that are needed" in person.text
+    assert not script.running()
+
+
+def test_a_cluster_with_other_work_is_left_to_it(tmp_path: Path) -> None:
+    script, person = Scripted(), Person()
+    ask = script.describe_step
+
+    def busy(params: dict[str, Any]) -> dict[str, Any]:
+        cluster = script.clusters["j-1"]
+        if len(cluster.steps) == 1:
+            script._add(cluster, [{"Name": "outer 1", "HadoopJarStep": {"Args": []}}])
+        return ask(params)
+
+    script.describe_step = busy  # type: ignore[method-assign]
+    assert deploy(script, tmp_path, person) == DONE
+    assert "cluster j-1 has other work (outer 1)" in person.told[-1]
+    assert script.running() == ["j-1"]
+
+
+def test_a_kept_cluster_serves_again(tmp_path: Path) -> None:
+    script = Scripted()
+    assert deploy(script, tmp_path, keep=True) == DONE
+    assert script.running() == ["j-1"]
+    script.clock.time += 60
+    assert deploy(script, tmp_path, keep=True) == DONE
+    assert deploy(script, tmp_path, keep=True, job="outer") == DONE
+    assert len(script.clusters) == 1
+    assert len(script.clusters["j-1"].steps) == len(fetched(tmp_path)) == 3
+
+
+def test_what_is_there_already_is_not_uploaded_again(tmp_path: Path) -> None:
+    script = Scripted()
+    assert deploy(script, tmp_path) == DONE
+    assert script.calls.count("PutObject") == 3
+    script.clock.time += 600
+    assert deploy(script, tmp_path) == DONE
+    assert script.calls.count("PutObject") == 0
+    assert len(fetched(tmp_path)) == 2
+
+
+def test_a_cluster_is_safe_by_its_request(tmp_path: Path) -> None:
+    script = Scripted()
+    deploy(script, tmp_path, task_count=3)
+    request = script.clusters["j-1"].request
+    assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
+    assert request["SecurityConfiguration"] in script.security_configurations
+    assert "Ec2KeyName" not in request["Instances"]
+    assert not any("SecurityGroup" in name for name in request["Instances"])
+    markets = {own["InstanceRole"]: own["Market"] for own in request["Instances"]["InstanceGroups"]}
+    assert markets == {"MASTER": "ON_DEMAND", "CORE": "ON_DEMAND", "TASK": "SPOT"}
+    tags = {own["Key"]: own["Value"] for own in request["Tags"]}
+    assert tags["project"] == "parallel-image-classification"
+    assert request["LogUri"].startswith("s3://")
+    assert "PutPublicAccessBlock" in script.calls
+    assert json.dumps(request).count("arn:aws:iam") == 1  # who deployed it, and nothing of what they hold
