@@ -12,7 +12,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench lint data bench bench-scaling zip clean java browser
+.PHONY: help setup run test test-bench lint data bench bench-scaling emr-deploy zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ $(READY): pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
 	@echo "Installing the packages of requirements.lock into $(VENV) (a few minutes; 6 GB, most of it PyTorch)"
-	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,cnn,dev]'
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,cnn,emr,dev]'
 	@conf=$$($(BIN)/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")') && \
 	  mkdir -p "$$conf" && cp spark_jobs/conf/log4j2.properties "$$conf"
 	@touch $@
@@ -67,6 +67,15 @@ bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 
 bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
+
+# JOB and ARGS, if given, and EMR_CORE_COUNT=4 and the like, which make hands on, override emr/cluster.toml
+EMR_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
+  $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))')
+EMR_VERBS := package deploy submit status logs fetch cancel terminate list
+
+emr-deploy: ## run a job on Amazon EMR and fetch the results; JOB, ARGS; DRY_RUN=1 shows what would happen
+$(EMR_VERBS:%=emr-%): emr-%: $(READY)
+	@$(BIN)/python -m emr $* $(EMR_FLAGS)
 
 zip: $(READY) ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip

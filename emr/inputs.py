@@ -121,9 +121,8 @@ class Inputs:
         """A data source as the cluster sees it."""
         kind, _, place = spec.partition(":")
         if spec in NAMED_SETS:
-            root = self._carry(
-                what, "data", data_root, [data_root / spec], f"make data, or --data-root, has {spec}"
-            )
+            remedy = "`make data` downloads it, and --data-root or $IMAGE_DATA_ROOT say where it is"
+            root = self._carry(what, "data", data_root, [data_root / spec], remedy)
             self.words.append(f"--data-root={root}")
             return spec
         if "://" in spec or not place:

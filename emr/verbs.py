@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -261,7 +262,7 @@ def everything(context: Context) -> int:
 
 
 def _job(plan: Plan) -> str:
-    return " ".join([plan.settings.job, *plan.words])
+    return shlex.join([plan.settings.job, *plan.words])
 
 
 def _show_deployment(plan: Plan) -> int:

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -150,12 +151,11 @@ def cloud() -> Iterator[Cloud]:
     ElasticMapReduceResponse.cancel_steps = cancel_steps
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    for backend in emr_backends[ACCOUNT].values():
-        backend.reset()
     try:
         _, port = server.get_host_and_port()
         made = Cloud(f"http://127.0.0.1:{port}")
-        made.client("sts").get_caller_identity()  # it answers
+        request = urllib.request.Request(f"{made.endpoint}/moto-api/reset", method="POST")  # noqa: S310
+        urllib.request.urlopen(request).close()  # noqa: S310
         yield made
     finally:
         server.stop()

@@ -1,0 +1,201 @@
+"""The command line as a process, against moto's server; jobs end at once here (test_end_to_end.py runs them)."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from emr.__main__ import VERBS
+from tests.conftest import ROOT, command, environment
+from tests.emr.cloud import REGION, Cloud, cloud, settle
+
+NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"}
+
+
+def emr(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return command(sys.executable, "-m", "emr", *words, cwd=cwd, **(more or NOBODY))
+
+
+def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -> None:
+    words = ["DRY_RUN=1", "JOB=outer", "ARGS=--data digits --lambdas '-2:4:7'", "EMR_CORE_COUNT=5"]
+    done = command(
+        "make",
+        "-C",
+        ROOT,
+        "--no-print-directory",
+        "-o",
+        ".venv/.ready",
+        "emr-deploy",
+        *words,
+        cwd=tmp_path,
+        **NOBODY,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in said
+    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours an hour" in said
+    assert "terminated as soon as the results are here" in said
+    asked = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", said, re.MULTILINE | re.DOTALL)
+    assert asked
+    request = json.loads(asked[1])
+    assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
+    assert request["Steps"][0]["HadoopJarStep"]["Args"][0] == "spark-submit"
+    assert "ACCOUNT, YOU and REGION stand for yours" in done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_can_be_tried_without_credentials(verb: str, tmp_path: Path) -> None:
+    done = emr(verb, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 50
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", sorted(set(VERBS) - {"package"}))
+def test_without_credentials_one_line_says_how_to_have_some(verb: str, tmp_path: Path) -> None:
+    done = emr(verb, "--region", "eu-west-1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"emr {verb}: no AWS credentials: `aws configure`")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["deploy", "--job", "serial"], "emr deploy: job 'serial': use one of outer, inner"),
+        (["deploy", "--lambdas", "1"], "unrecognized arguments: --lambdas 1; --help lists the flags"),
+        (["depoly"], "invalid choice: 'depoly'"),
+        (["deploy", "--dry-run", "--arguments", "--data folder:none"], "--data folder:none: no files at none"),
+        (["deploy", "--profile-that-is-not", "x"], "--help lists the flags"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(words: list[str], said: str, tmp_path: Path) -> None:
+    done = emr(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_profile_that_there_is_not(tmp_path: Path) -> None:
+    done = emr("list", cwd=tmp_path, **NOBODY, AWS_PROFILE="nobody")
+    assert done.returncode == 2
+    assert "The config profile (nobody) could not be found; AWS_PROFILE names one of" in done.stderr
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Cloud]:
+    """A cloud whose packages are there already, and which runs what it is given in no time."""
+    with cloud() as made:
+        made.default_roles()
+        yield made
+
+
+def works(own: Cloud, code: int = 0, said: str = "") -> object:
+    """A runner that writes a run folder where the step says, and prints."""
+
+    def run(words: list[str], _: Path) -> tuple[int, str]:
+        out = next(word for word in words if word.startswith("--out=")).removeprefix("--out=s3://")
+        bucket, _, prefix = out.partition("/")
+        for name in ("report.html", "metrics.json", "figures/a.svg"):
+            if code == 0:
+                own.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"{}")
+        return code, said
+
+    return run
+
+
+def uploaded_packages(own: Cloud, cwd: Path) -> None:
+    """Put something where packages would go, so that none are made."""
+    shown = emr("deploy", "--dry-run", cwd=cwd, **own.environment).stdout
+    key = re.search(r'"Key": "(\S+/deps-\w+\.tar\.gz)"', shown)
+    bucket = re.search(r'"Bucket": "(\S+)"', shown)
+    assert key
+    assert bucket
+    s3 = own.client("s3")
+    s3.create_bucket(Bucket=bucket[1], CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket=bucket[1], Key=key[1], Body=b"packages")
+
+
+def test_every_verb_on_what_was_deployed(own: Cloud, tmp_path: Path) -> None:
+    uploaded_packages(own, tmp_path)
+    run = works(own, said="it went well")
+    with own.running(run, tmp_path):  # type: ignore[arg-type]
+        done = emr("deploy", "--keep", cwd=tmp_path, **own.environment)
+        assert done.returncode == 0, done.stderr
+        assert "is kept" in done.stderr
+        (cluster,) = own.clusters
+        done = emr("submit", "--job", "outer", cwd=tmp_path, **own.environment)
+        assert done.returncode == 0, done.stderr
+    (first, second) = sorted(own.name for own in (tmp_path / "runs").glob("[a-z]*"))
+    status = emr("status", cwd=tmp_path, **own.environment).stdout
+    assert re.search(rf"{cluster.id}  \w+", status)
+    assert status.count("COMPLETED") == 2
+    assert "it went well" in emr("logs", cwd=tmp_path, **own.environment).stdout
+    listed = emr("list", cwd=tmp_path, **own.environment).stdout
+    assert f"1 clusters in {REGION}" in listed
+    assert re.search(r"/runs/: 6 objects", listed)
+    fetched = emr("fetch", "--run", second, "--fetch-to", "elsewhere", cwd=tmp_path, **own.environment)
+    assert fetched.stdout == f"report: {tmp_path}/elsewhere/{second}/report.html\n"
+    assert (tmp_path / "elsewhere" / second / "figures" / "a.svg").is_file()
+    assert emr("fetch", "--run", "none", cwd=tmp_path, **own.environment).returncode == 2
+    assert emr("cancel", cwd=tmp_path, **own.environment).stderr.endswith("is COMPLETED already\n")
+    done = emr("terminate", cwd=tmp_path, **own.environment)
+    assert done.stdout == f"{cluster.id}: terminating\n"
+    assert cluster.state == "TERMINATED"
+    assert emr("terminate", cwd=tmp_path, **own.environment).stdout == "no cluster of yours runs\n"
+    assert first.startswith("gram-digits-")
+
+
+def test_a_cluster_of_somebody_else_is_not_terminated(own: Cloud, tmp_path: Path) -> None:
+    instances = {"KeepJobFlowAliveWhenNoSteps": True}
+    theirs = own.client("emr").run_job_flow(Name="theirs", Instances=instances)["JobFlowId"]
+    done = emr("terminate", "--cluster", theirs, cwd=tmp_path, **own.environment)
+    assert done.returncode == 2
+    assert "has not the tag project=parallel-image-classification, so it is not ours to terminate" in done.stderr
+    assert own.clusters[0].state == "WAITING"
+    assert emr("submit", cwd=tmp_path, **own.environment).returncode == 2
+    done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **own.environment)
+    assert done.returncode == 2
+    assert "cluster j-NONE: InvalidRequestException" in done.stderr
+
+
+def test_a_job_that_fails_ends_with_1_and_its_traceback(own: Cloud, tmp_path: Path) -> None:
+    uploaded_packages(own, tmp_path)
+    run = works(own, 1, 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nKeyError: 7\n')
+    with own.running(run, tmp_path):  # type: ignore[arg-type]
+        done = emr("deploy", cwd=tmp_path, **own.environment)
+    assert done.returncode == 1
+    assert "KeyError: 7" in done.stderr
+    assert own.clusters[0].state == "TERMINATED"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 4), (signal.SIGTERM, 4), (signal.SIGKILL, -9)])
+def test_a_process_that_is_stopped_and_run_again(own: Cloud, tmp_path: Path, number: int, code: int) -> None:
+    """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same line finds it, and follows its step."""
+    uploaded_packages(own, tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "emr", "deploy"], cwd=tmp_path, env=environment(**own.environment),
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    settle(lambda: any(own.clusters))
+    settle(lambda: list(tmp_path.glob("runs/.emr/*.json")) != [])
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    (cluster,) = own.clusters
+    if code == 4:
+        assert cluster.state == "TERMINATED"
+        assert [step.state for step in cluster.steps] == ["CANCELLED"]
+        return
+    assert cluster.state != "TERMINATED"
+    with own.running(works(own), tmp_path):  # type: ignore[arg-type]
+        done = emr("deploy", cwd=tmp_path, **own.environment)
+    assert done.returncode == 0, done.stderr
+    assert f"going on with step {cluster.steps[0].id} on cluster {cluster.id}" in done.stderr
+    assert [len(own.clusters), len(cluster.steps), cluster.state] == [1, 1, "TERMINATED"]

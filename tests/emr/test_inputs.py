@@ -1,0 +1,114 @@
+"""A job's flags on this machine and on the cluster."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from emr.inputs import Inputs
+
+
+def of(job: str, *words: str) -> Inputs:
+    return Inputs.of(job, words, Path("data"))
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/mnist/a.gz", "data/other/b", "photos/ash/1.png", "photos/.hidden/2.png", "photos/.x"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data", "digits"],
+        ["--data=parquet:s3://bucket/table", "--folds", "5", "--grey"],
+        ["--lambdas", "-5:5:10", "--penalty", "mean"],
+        ["--save-moments", "s3://bucket/m.npz", "--add-moments", "s3://bucket/n.npz"],
+    ],
+)
+def test_what_is_on_s3_or_needs_no_file_passes_through(words: list[str]) -> None:
+    inputs = of("gram", *words)
+    assert inputs.carried == []
+    assert " ".join(inputs.words).replace("=", " ") == " ".join(words).replace("=", " ")
+
+
+def test_mnist_travels_alone() -> None:
+    inputs = of("gram", "--data", "mnist", "--limit", "9")
+    assert inputs.words == ["--data-root=carried-data", "--data=mnist", "--limit=9"]
+    assert [own.files for own in inputs.carried] == [{"mnist/a.gz": Path("data/mnist/a.gz")}]
+    assert of("gram", "--data-root", "data", "--data=mnist").words == inputs.words[:2]
+
+
+def test_a_folder_travels_without_what_is_hidden(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "linked").symlink_to(tmp_path / "data" / "other")
+    inputs = of("gram", "--data", f"folder:{tmp_path}/photos")
+    assert inputs.words == ["--data=folder:carried-photos"]
+    assert list(inputs.carried[0].files) == ["ash/1.png", "linked/b"]
+
+
+def test_a_model_and_data_of_one_name_travel_apart(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    for name in ("model.npz", "model.json", "report.html"):
+        (tmp_path / "runs" / "photos" / name).touch()
+    inputs = of("predict", "--model", "runs/photos", "--data", "folder:photos", "--scores", "--top", "3")
+    assert inputs.words == ["--model=carried-photos", "--data=folder:carried-photos-2", "--scores", "--top=3"]
+    assert list(inputs.carried[0].files) == ["model.json", "model.npz"]
+
+
+def test_metadata_travel_with_the_images_beside_them(tmp_path: Path) -> None:
+    (tmp_path / "photos" / "metadata.json").touch()
+    inputs = of("gram", "--data", "herbarium:photos/metadata.json")
+    assert inputs.words == ["--data=herbarium:carried-metadata/metadata.json"]
+    assert list(inputs.carried[0].files) == ["ash/1.png", "metadata.json"]
+
+
+def test_ingest_reads_from_here_and_writes_to_s3() -> None:
+    inputs = of("ingest", "folder:photos", "s3://bucket/table", "--size", "8x8", "--grey")
+    assert inputs.words == ["folder:carried-photos", "s3://bucket/table", "--size=8x8", "--grey"]
+    assert of("ingest", "s3://b/*/*.jpg", "s3://b/t").carried == []
+
+
+def test_contents_tell_archives_apart(tmp_path: Path) -> None:
+    first = of("gram", "--data", "folder:photos").carried[0].digest()
+    (tmp_path / "photos" / "ash" / "1.png").touch()
+    assert of("gram", "--data", "folder:photos").carried[0].digest() == first
+    (tmp_path / "photos" / "ash" / "1.png").write_text("other")
+    assert of("gram", "--data", "folder:photos").carried[0].digest() != first
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "said"),
+    [
+        ("gram", ["--data", "folder:none"], "--data folder:none: no files at none; name another"),
+        ("gram", ["--data-root", "none", "--data", "mnist"], "no files at none/mnist; `make data` downloads it"),
+        ("gram", ["--data", "folder:week*/*.png"], "wildcards are for s3:// addresses"),
+        ("gram", ["--out", "runs/x"], "--out runs/x: the run folder comes to fetch_to"),
+        ("gram", ["--save-moments", "m.npz"], "what a cluster writes here is gone with it; name an s3:// address"),
+        (
+            "ingest",
+            ["folder:photos", "tables/mine"],
+            "DEST tables/mine: what a cluster writes here is gone with it",
+        ),
+        ("ingest", ["folder:photos"], "give SOURCE and DEST"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_asked(job: str, words: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        of(job, *words)
+
+
+def test_a_source_that_there_is_not_is_for_the_job_to_refuse() -> None:
+    assert of("gram", "--data", "cifar").words == ["--data=cifar"]
+
+
+def test_more_than_every_node_could_unpack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emr.inputs.MAX_BYTES", 3)
+    with pytest.raises(InputError, match="every node would unpack them"):
+        of("gram", "--data", "folder:photos")

@@ -1,0 +1,73 @@
+"""The permissions that README asks for are all that are needed, and no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from moto.iam.policy_validation import IAMPolicyDocumentValidator
+
+from emr.settings import PROJECT
+from tests.conftest import ROOT
+from tests.emr.scripted import RUNNING_S, Scripted
+from tests.emr.test_deploy import deploy
+
+ACTIONS = {
+    "GetCallerIdentity": "sts:GetCallerIdentity",
+    "HeadBucket": "s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "CreateBucket": "s3:CreateBucket",
+    "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    "PutBucketEncryption": "s3:PutEncryptionConfiguration",
+    "PutBucketTagging": "s3:PutBucketTagging",
+    "HeadObject": "s3:GetObject",
+    "GetObject": "s3:GetObject",
+    "PutObject": "s3:PutObject",
+    "GetRole": "iam:GetRole",
+    "GetInstanceProfile": "iam:GetInstanceProfile",
+}
+"""What a call needs (service authorization reference); those of EMR are called as the action is."""
+
+IMPLIED = {"elasticmapreduce:AddTags", "iam:PassRole", "s3:AbortMultipartUpload"}
+"""What RunJobFlow needs for its tags and roles, and what ends an upload of many parts that fails."""
+
+
+def policy() -> dict[str, list[dict[str, object]]]:
+    text = (ROOT / "emr" / "policy.json").read_text()
+    IAMPolicyDocumentValidator(text).validate()
+    read: dict[str, list[dict[str, object]]] = json.loads(text)
+    return read
+
+
+def allowed() -> set[str]:
+    actions: set[str] = set()
+    for statement in policy()["Statement"]:
+        own = statement["Action"]
+        actions |= set(own) if isinstance(own, list) else {str(own)}
+    return actions
+
+
+@pytest.mark.usefixtures("_small_packages")
+def test_every_call_is_allowed_and_nothing_else_is(tmp_path: Path) -> None:
+    called: set[str] = set()
+    for interrupt_at in (None, RUNNING_S + 10.0):
+        script = Scripted()
+        script.clock.interrupt_at = interrupt_at
+        deploy(script, tmp_path / str(interrupt_at))
+        called |= set(script.calls)
+    script = Scripted()
+    deploy(script, tmp_path / "submitted", cluster=script.foreign_cluster())
+    called |= set(script.calls)
+    needed = {ACTIONS.get(name, f"elasticmapreduce:{name}") for name in called}
+    assert allowed() == needed | IMPLIED
+    assert not any("*" in action for action in allowed())
+
+
+def test_only_what_carries_the_projects_tag_can_be_touched() -> None:
+    for statement in policy()["Statement"]:
+        actions = str(statement["Action"])
+        if any(verb in actions for verb in ("RunJobFlow", "AddJobFlowSteps", "CancelSteps", "TerminateJobFlows")):
+            assert PROJECT in str(statement["Condition"])
+        if "s3:" in actions:
+            assert str(statement["Resource"]).startswith(f"arn:aws:s3:::{PROJECT}-")

@@ -1,0 +1,101 @@
+"""What is found out before a cent is spent."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from emr.aws import Aws
+from tests.emr.scripted import Person, Refused, Scripted
+from tests.emr.test_deploy import deploy
+
+pytestmark = pytest.mark.usefixtures("_small_packages")
+
+
+@pytest.mark.parametrize(
+    ("operation", "error", "said"),
+    [
+        ("HeadBucket", ("403", "Forbidden"), "it is another account's, or closed to you; name one of yours"),
+        (
+            "DescribeReleaseLabel",
+            ("ValidationException", "No such release"),
+            "release emr-spark-8.0.0 in eu-west-1",
+        ),
+        (
+            "GetRole",
+            ("NoSuchEntity", "Role not found"),
+            "service_role EMR_DefaultRole: there is none of that name; `aws",
+        ),
+        (
+            "GetInstanceProfile",
+            ("NoSuchEntity", "not found"),
+            "instance_profile EMR_EC2_DefaultRole: there is none",
+        ),
+        ("CreateSecurityConfiguration", ("AccessDeniedException", "no"), "emr/policy.json has the permissions"),
+        (
+            "GetCallerIdentity",
+            ("InvalidClientTokenId", "The security token is invalid"),
+            "credentials: InvalidClient",
+        ),
+        ("ListClusters", ("AccessDeniedException", "no"), "emr/policy.json has the permissions"),
+    ],
+)
+def test_it_ends_before_there_is_a_cluster(
+    tmp_path: Path, operation: str, error: tuple[str, str], said: str
+) -> None:
+    script = Scripted()
+    script.refused[operation] = error
+    with pytest.raises(InputError, match=re.escape(said)):
+        deploy(script, tmp_path)
+    assert not script.clusters
+
+
+def test_a_bucket_in_another_region_is_refused(tmp_path: Path) -> None:
+    script = Scripted()
+    script.bucket_region = "us-west-2"
+    with pytest.raises(InputError, match="it is in us-west-2 and the cluster would be in eu-west-1"):
+        deploy(script, tmp_path)
+    assert not script.clusters
+
+
+def test_a_bucket_that_answers_from_elsewhere_is_refused(tmp_path: Path) -> None:
+    script = Scripted()
+
+    def moved(_: object) -> dict[str, object]:
+        refused = Refused("301", "Moved Permanently", 301)
+        refused.parsed["ResponseMetadata"]["HTTPHeaders"] = {"x-amz-bucket-region": "us-west-2"}  # type: ignore[index]
+        raise refused
+
+    script.head_bucket = moved  # type: ignore[assignment,method-assign]
+    with pytest.raises(InputError, match="it is in us-west-2"):
+        deploy(script, tmp_path)
+
+
+def test_roles_that_one_may_not_look_at_are_no_reason_to_stop(tmp_path: Path) -> None:
+    script, person = Scripted(), Person()
+    script.refused["GetRole"] = ("AccessDenied", "no")
+    assert deploy(script, tmp_path, person) == 0
+    assert "service_role EMR_DefaultRole: you may not look whether it is there" in person.told
+
+
+def test_arguments_longer_than_the_api_takes_are_refused(tmp_path: Path) -> None:
+    script = Scripted()
+    lambdas = ",".join(map(str, range(3000)))
+    with pytest.raises(InputError, match=r"the step's arguments have 1\d,\d\d\d characters, .* takes 10,240"):
+        deploy(script, tmp_path, arguments=f"--lambdas={lambdas}")
+    assert script.calls == ["GetCallerIdentity"]
+
+
+def test_a_bucket_that_is_made_is_closed_before_anything_is_in_it(tmp_path: Path) -> None:
+    script = Scripted()
+    deploy(script, tmp_path)
+    order = [script.calls.index(name) for name in ("CreateBucket", "PutPublicAccessBlock", "PutObject")]
+    assert order == sorted(order)
+
+
+def test_a_region_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InputError, match="region 'eu-west-9': Amazon EMR has none of that name"):
+        Aws("eu-west-9")

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from emr.machines import Machine, spark_sizes
+from emr.releases import check_python
+from emr.settings import Settings, load_settings, settings_flags
+
+
+def load(*words: str, **environment: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    settings_flags(parser)
+    return load_settings(parser.parse_args(words), environment)
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
+    assert load().core_count == 2
+    file = tmp_path / "mine.toml"
+    file.write_text('[cluster]\ncore_count = 3\ntask_count = 4\nkeep = true\n[tags]\nteam = "plants"\n')
+    own = load("--config", str(file), "--core-count", "5", EMR_CORE_COUNT="6", EMR_TASK_COUNT="7")
+    assert (own.core_count, own.task_count, own.keep, own.tags) == (5, 7, True, {"team": "plants"})
+    assert load(EMR_CONFIG=str(file), EMR_KEEP="false").keep is False
+    assert load("--no-keep", EMR_CONFIG=str(file)).keep is False
+    own = load("--spark", "spark.a=1", EMR_SPARK="spark.b=2 spark.task.maxFailures=3")
+    assert own.spark_conf.items() >= {"spark.a": "1", "spark.b": "2", "spark.task.maxFailures": "3"}.items()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--job", "serial"], "job 'serial': use one of outer"),
+        (["--core-count", "0"], "core_count 0: use 1 to 1000"),
+        (["--core-count", "many"], "core_count 'many': not a whole number"),
+        (["--idle-minutes", "0"], "idle_minutes 0: use 1 to"),
+        (["--release", "emr-6.15.0"], "release 'emr-6.15.0': use emr-spark-8.0.0"),
+        (["--release", "emr-7.0.0"], "release emr-7.0.0: its Python is 3.9, and 3.11 is needed"),
+        (["--python", "3.10"], "release emr-spark-8.0.0 has Python 3.11, 3.12, 3.13: python 3.10 will not do"),
+        (["--release", "emr-7.13.0", "--python", "3.12"], "release emr-7.13.0 has Python 3.9, 3.11"),
+        (["--core-type", "m7g.xlarge"], "all must be of one architecture"),
+        (["--core-type", "p5.48xlarge"], "instance type 'p5.48xlarge': use one of the families"),
+        (["--bucket", "s3://mine"], "not a name that a bucket can have; leave out s3://"),
+        (["--prefix", "/a"], "prefix '/a'"),
+        (["--arguments", "--data 'x"], "No closing quotation"),
+        (["--tags", "team"], "tags 'team': give NAME=VALUE"),
+        (["--config", "none.toml"], "none.toml: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_a_remedy(words: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        load(*words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[cluster]\ncores = 3", "no setting is called 'cores'"),
+        ('[cluster]\ncore_count = "3"', "core_count is '3', which is no int"),
+        ("[cluster]\nrelease = 8", "release is 8, which is no str"),
+        ("cluster", "not TOML"),
+    ],
+)
+def test_a_file_of_the_users_own_is_checked(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        load("--config", str(tmp_path / "mine.toml"))
+
+
+def test_a_value_that_is_no_value_of_its_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="keep 'perhaps': use true or false"):
+        load(EMR_KEEP="perhaps")
+
+
+@pytest.mark.parametrize(
+    ("name", "cores", "memory", "architecture"),
+    [
+        ("m7i.xlarge", 4, 16, "x86_64"),
+        ("m7g.2xlarge", 8, 32, "aarch64"),
+        ("c7gn.large", 2, 4, "aarch64"),
+        ("r6id.16xlarge", 64, 512, "x86_64"),
+        ("m7i-flex.xlarge", 4, 16, "x86_64"),
+    ],
+)
+def test_a_name_tells_what_a_machine_has(name: str, cores: int, memory: int, architecture: str) -> None:
+    assert Machine.of(name) == Machine(name, cores, memory, architecture)
+
+
+def megabytes(text: str) -> int:
+    return int(text.removesuffix("m"))
+
+
+@pytest.mark.parametrize("name", ["c7i.large", "m7i.xlarge", "m7g.4xlarge", "r7i.16xlarge"])
+def test_a_driver_and_an_executor_fit_into_what_yarn_has_of_a_node(name: str) -> None:
+    machine = Machine.of(name)
+    sizes = spark_sizes(machine, 3)
+    driver, executor = (
+        megabytes(sizes[f"spark.{who}.memory"]) + megabytes(sizes[f"spark.{who}.memoryOverhead"])
+        for who in ("driver", "executor")
+    )
+    assert 0.7 * machine.memory * 1024 <= driver + executor <= 0.75 * machine.memory * 1024
+    assert executor > driver
+    assert sizes["spark.executor.cores"] == str(machine.cores)
+
+
+def test_every_release_that_is_offered_has_the_default_python() -> None:
+    for release in ("emr-spark-8.0.0", "emr-7.1.0", "emr-7.13.0"):
+        check_python(release, "3.11")
