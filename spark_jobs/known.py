@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.console import Parser
+from common.console import Parser, place
 from common.errors import InputError
 from common.experiment import Experiment
 from common.ridge.moments import FoldMoments
@@ -18,15 +18,15 @@ def moments_flags(parser: Parser) -> None:
     """Add the flags."""
     group = parser.add_argument_group("moments")
     group.add_argument(
-        "--add-moments", metavar="FILE", type=Path, action="append", default=[],
+        "--add-moments", metavar="FILE", type=place, action="append", default=[],
         help="images summed before: their moments count, and those of them that --data holds are not read for it",
     )  # fmt: skip
     group.add_argument(
-        "--subtract-moments", metavar="FILE", type=Path, action="append", default=[],
+        "--subtract-moments", metavar="FILE", type=place, action="append", default=[],
         help="images to forget: their moments count no more",
     )  # fmt: skip
     group.add_argument(
-        "--save-moments", metavar="FILE", type=Path, help="write the moments of all images that count"
+        "--save-moments", metavar="FILE", type=place, help="write the moments of all images that count; or s3://…"
     )
 
 
@@ -43,8 +43,8 @@ class Known:
 
     basis: Basis
     added: list[SavedMoments]
-    subtracted: list[tuple[Path, SavedMoments]]
-    target: Path | None
+    subtracted: list[tuple[Path | str, SavedMoments]]
+    target: Path | str | None
 
     @classmethod
     def open(cls, experiment: Experiment) -> Known:
@@ -54,13 +54,13 @@ class Known:
             InputError: they do not fit the data or each other, or cannot be read.
         """
         arguments = experiment.arguments
-        files: Sequence[Path] = [*arguments.add_moments, *arguments.subtract_moments]
-        target: Path | None = arguments.save_moments
+        files: Sequence[Path | str] = [*arguments.add_moments, *arguments.subtract_moments]
+        target: Path | str | None = arguments.save_moments
         if arguments.limit is not None and (files or target):
             raise InputError(
                 "--limit and moments files do not go together: which images were summed would be lost"
             )
-        if target is not None and not target.absolute().parent.is_dir():
+        if isinstance(target, Path) and not target.absolute().parent.is_dir():
             raise InputError(f"--save-moments {target}: no such folder as {target.absolute().parent}; make it")
         basis = Basis(
             experiment.train.shape,

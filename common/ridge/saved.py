@@ -6,10 +6,12 @@ bit, and images whose own moments are subtracted leave no trace.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +23,9 @@ from common.errors import InputError
 from common.ridge.moments import FoldMoments, Moments, merge, pack, unpack
 from common.ridge.path import INTENSITY
 from common.splits import FoldRule
+
+if TYPE_CHECKING:
+    from common.table.storage import Storage
 
 FORMAT = "moments of images, version 1"
 
@@ -58,8 +63,8 @@ class SavedMoments:
     moments: FoldMoments
     identities: frozenset[str]
 
-    def save(self, path: Path) -> None:
-        """Write them, atomically; half of each symmetric Gram matrix.
+    def save(self, path: Path | str) -> None:
+        """Write them to a path or an address, atomically; half of each symmetric Gram matrix.
 
         Raises:
             InputError: the file cannot be written.
@@ -75,20 +80,26 @@ class SavedMoments:
             arrays |= {f"{fold}.n": np.array(own.n), f"{fold}.sum_x": own.sum_x, f"{fold}.sum_y": own.sum_y}
             arrays |= {f"{fold}.gram": pack(own.gram), f"{fold}.cross": own.cross}
         try:
-            with write_atomically(path) as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+            if isinstance(path, str):
+                buffer = io.BytesIO()
+                np.savez(buffer, **arrays)  # type: ignore[arg-type]
+                storage, name = _stored(path)
+                storage.write(name, buffer.getvalue())
+            else:
+                with write_atomically(path) as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
         except OSError as error:
-            raise InputError(f"{path}: moments cannot be written there ({error.strerror})") from error
+            raise InputError(f"{path}: moments cannot be written there ({error.strerror or error})") from error
 
     @classmethod
-    def load(cls, path: Path) -> SavedMoments:
+    def load(cls, path: Path | str) -> SavedMoments:
         """Read what `save` wrote.
 
         Raises:
             InputError: there is no such file, or it is damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(_opened(path), allow_pickle=False) as arrays:
                 described = json.loads(str(arrays["described"]))
                 if described["format"] != FORMAT:
                     raise InputError(f"{path}: format {described['format']!r}, not {FORMAT!r}")
@@ -120,7 +131,7 @@ class SavedMoments:
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: no moments can be read there ({error})") from error
 
-    def check_basis(self, path: Path, basis: Basis) -> None:
+    def check_basis(self, path: Path | str, basis: Basis) -> None:
         """Make sure that these moments and a run's are of one kind.
 
         Raises:
@@ -145,7 +156,22 @@ class SavedMoments:
             )
 
 
-def _check(path: Path, own: dict[str, Floats], d: int, n_classes: int) -> None:
+def _stored(address: str) -> tuple[Storage, str]:
+    # imported here, because files of this machine need no pyarrow
+    from common.table.storage import Storage
+
+    folder, _, name = address.rpartition("/")
+    return Storage.at(folder), name
+
+
+def _opened(path: Path | str) -> Path | io.BytesIO:
+    if isinstance(path, Path):
+        return path
+    storage, name = _stored(path)
+    return io.BytesIO(storage.read(name))
+
+
+def _check(path: Path | str, own: dict[str, Floats], d: int, n_classes: int) -> None:
     """Refuse what no images can have as moments.
 
     Raises:
@@ -160,7 +186,7 @@ def _check(path: Path, own: dict[str, Floats], d: int, n_classes: int) -> None:
 
 
 def combined(
-    read: FoldMoments, added: Iterable[SavedMoments], subtracted: Sequence[tuple[Path, SavedMoments]]
+    read: FoldMoments, added: Iterable[SavedMoments], subtracted: Sequence[tuple[Path | str, SavedMoments]]
 ) -> FoldMoments:
     """What was read and what was added, less what was subtracted, by fold; folds without images are left out.
 

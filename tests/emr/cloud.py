@@ -175,7 +175,8 @@ def on_standalone(own: Cloud, master: str, programs: Path) -> Callable[[list[str
     def run(words: list[str], container: Path) -> tuple[int, str]:
         artefacts = container.with_name(f"{container.name}.artefacts")
         artefacts.mkdir()
-        local = [_downloaded(own, word, artefacts) for word in words]
+        script = next(i for i, word in enumerate(words) if word.endswith(".py"))
+        local = [_downloaded(own, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
         assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
         for archive in local[local.index("--archives") + 1].split(","):
             file, _, name = archive.partition("#")
