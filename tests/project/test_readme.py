@@ -31,6 +31,11 @@ ELSEWHERE = {
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
+    'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",
+    **dict.fromkeys(
+        [line for line in COMMANDS if line.startswith("python -m emr deploy")],
+        "asks AWS: tests/emr runs both jobs on a stand-in",
+    ),
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
