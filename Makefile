@@ -12,7 +12,7 @@ export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 unexport SPARK_HOME
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench lint data bench bench-scaling emr-deploy zip clean java browser
+.PHONY: help setup run test test-bench lint data bench bench-scaling zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,10 +69,11 @@ bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl b
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
 
 # JOB and ARGS, if given, and EMR_CORE_COUNT=4 and the like, which make hands on, override emr/cluster.toml
-EMR_FLAGS = $(if $(DRY_RUN),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
+EMR_FLAGS = $(if $(filter-out 0 no false,$(DRY_RUN)),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
   $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))')
 EMR_VERBS := package deploy submit status logs fetch cancel terminate list
 
+.PHONY: $(EMR_VERBS:%=emr-%)
 emr-deploy: ## run a job on Amazon EMR and fetch the results; JOB, ARGS; DRY_RUN=1 shows what would happen
 $(EMR_VERBS:%=emr-%): emr-%: $(READY)
 	@$(BIN)/python -m emr $* $(EMR_FLAGS)

@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
             own.add_argument("--step", metavar="ID", default="", help="such as s-1ABC (default: its newest)")
         if name == "fetch":
             own.add_argument("--run", metavar="NAME", default="", help="of a run folder (default: the newest)")
-        own.add_argument("--dry-run", action="store_true", help="print what AWS would be asked, and ask nothing")
+        own.add_argument("--dry-run", action="store_true", help="print what AWS would be asked, and start nothing")
         own.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
         settings_flags(own)
     return parser.parse_arguments(argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +10,21 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
     CredentialRetrievalError,
-    EndpointConnectionError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
-    ReadTimeoutError,
+    SSOTokenLoadError,
     TokenRetrievalError,
+    UnauthorizedSSOTokenError,
 )
+from botocore.parsers import ResponseParserError
 
 from common.errors import InputError
 
@@ -34,7 +36,18 @@ THROTTLED = {
     "SlowDown", "RequestThrottled", "RequestThrottledException", "BandwidthLimitExceeded",
 }  # fmt: skip
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
-UNANSWERED = (ReadTimeoutError, ConnectionClosedError, ConnectTimeoutError, EndpointConnectionError)
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
+LACKING = (
+    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, ProfileNotFound,
+    UnauthorizedSSOTokenError, SSOTokenLoadError,
+)  # fmt: skip
+"""Credentials that cannot be had."""
+
+CERTAIN = (*LACKING, ParamValidationError)
+"""Errors before anything was asked."""
+
+ERRORS = (ClientError, BotoCoreError, ResponseParserError)
+"""What calls raise."""
 NO_CREDENTIALS = "no AWS credentials: `aws configure` or `aws sso login`, and AWS_PROFILE; DRY_RUN=1 needs none"
 
 
@@ -43,7 +56,7 @@ class Identity(NamedTuple):
 
     Attributes:
         account: its number.
-        arn: of the user or role.
+        arn: of the user or role, the same in every process.
     """
 
     account: str
@@ -121,7 +134,8 @@ class Aws:
         """
         with explained("credentials"):
             said = self._client("sts").get_caller_identity()
-        return Identity(said["Account"], said["Arn"])
+        # a role that a profile assumes without naming its session gets a new name in each process
+        return Identity(said["Account"], re.sub(r"/botocore-session-\d+$", "", said["Arn"]))
 
 
 def code_of(error: ClientError) -> str:
@@ -136,14 +150,15 @@ def is_throttled(error: ClientError) -> bool:
 
 def has_expired(error: BaseException | None) -> bool:
     """Whether credentials were good and are so no more."""
-    return isinstance(error, ClientError) and code_of(error) in {"ExpiredToken", "ExpiredTokenException"}
+    return isinstance(error, LACKING) or (isinstance(error, ClientError) and code_of(error) in EXPIRED)
 
 
 def is_ambiguous(error: BaseException | None) -> bool:
-    """Whether a call may have had its effect although no answer came."""
+    """Whether a call may have had its effect although no answer came, or none that can be read."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
-    return isinstance(error, UNANSWERED)
+    unreadable = isinstance(error, ResponseParserError)
+    return unreadable or (isinstance(error, BotoCoreError) and not isinstance(error, CERTAIN))
 
 
 @contextmanager
@@ -157,7 +172,7 @@ def explained(what: str) -> Iterator[None]:
         yield
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise NotConfiguredError(NO_CREDENTIALS) from error
-    except (CredentialRetrievalError, TokenRetrievalError) as error:
+    except (CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError, SSOTokenLoadError) as error:
         raise InputError(f"AWS credentials cannot be had ({_line(error)}); `aws sso login`?") from error
     except ProfileNotFound as error:
         raise NotConfiguredError(
@@ -168,8 +183,10 @@ def explained(what: str) -> Iterator[None]:
         hint = "; emr/policy.json has the permissions that are needed" if code_of(error) in DENIED else ""
         message = " ".join(str(said.get("Message", "")).split())
         raise InputError(f"{what}: {code_of(error)}: {message}{hint}") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
         raise InputError(f"{what}: {_line(error)}") from error
+    except Boto3Error as error:  # what a transfer makes of them, which says what AWS said
+        raise InputError(f"{what}: {_line(error)}") from (error.__cause__ or error.__context__)
 
 
 def _line(error: Exception) -> str:

@@ -31,7 +31,9 @@ class Bucket:
         self.name = name
         self._s3 = aws.s3
         self._region = aws.region
-        self._account = aws.identity.account
+        # of all that is asked of it, so that no bucket of the same name takes its place
+        self._owner = {"ExpectedBucketOwner": aws.identity.account}
+        self._where = {"Bucket": name, **self._owner}
 
     def region(self) -> str | None:
         """The region it is in, or None where there is no such bucket.
@@ -41,7 +43,7 @@ class Bucket:
         """
         with explained(f"bucket {self.name}"):
             try:
-                said = self._s3.head_bucket(Bucket=self.name, ExpectedBucketOwner=self._account)
+                said = self._s3.head_bucket(**self._where)
             except ClientError as error:
                 if code_of(error) in NOT_FOUND:
                     return None
@@ -55,8 +57,11 @@ class Bucket:
                 raise
         return str(said.get("BucketRegion") or self._region)
 
-    def ensure(self) -> bool:
+    def ensure(self, ours: bool) -> bool:
         """Make sure that it is there, ours, and in our region; make it if nobody has it.
+
+        Args:
+            ours: whether its name is this project's own, so that it is closed even if a kill left it half made.
 
         Returns:
             whether it was made.
@@ -66,37 +71,34 @@ class Bucket:
         """
         region = self.region()
         if region is None:
-            self.create()
-            return True
-        if region != self._region:
+            where = {} if self._region == "us-east-1" else {"LocationConstraint": self._region}
+            with explained(f"bucket {self.name}"):
+                self._s3.create_bucket(Bucket=self.name, **({"CreateBucketConfiguration": where} if where else {}))
+        elif region != self._region:
             raise InputError(
                 f"bucket {self.name}: it is in {region} and the cluster would be in {self._region}; "
                 "name one of the same region"
             )
-        return False
+        if region is None or ours:
+            self._close()
+        return region is None
 
-    def create(self) -> None:
-        """Make it: for nobody but this account, and with what is in it encrypted."""
-        where = {} if self._region == "us-east-1" else {
-            "CreateBucketConfiguration": {"LocationConstraint": self._region}
-        }  # fmt: skip
+    def _close(self) -> None:
+        """For nobody but this account, and with what is in it encrypted."""
         with explained(f"bucket {self.name}"):
-            self._s3.create_bucket(Bucket=self.name, **where)
             blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
             self._s3.put_public_access_block(
-                Bucket=self.name, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
+                **self._where, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
             )
             rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": ENCRYPTION}}
-            self._s3.put_bucket_encryption(Bucket=self.name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-            self._s3.put_bucket_tagging(
-                Bucket=self.name, Tagging={"TagSet": [{"Key": "project", "Value": PROJECT}]}
-            )
+            self._s3.put_bucket_encryption(**self._where, ServerSideEncryptionConfiguration={"Rules": [rule]})
+            self._s3.put_bucket_tagging(**self._where, Tagging={"TagSet": [{"Key": "project", "Value": PROJECT}]})
 
     def has(self, key: str) -> bool:
         """Whether there is an object of that key."""
         with explained(f"s3://{self.name}/{key}"):
             try:
-                self._s3.head_object(Bucket=self.name, Key=key)
+                self._s3.head_object(**self._where, Key=key)
             except ClientError as error:
                 if code_of(error) in NOT_FOUND:
                     return False
@@ -112,29 +114,26 @@ class Bucket:
             moved: is told of the bytes that went.
         """
         with explained(f"s3://{self.name}/{key}"):
-            self._s3.upload_file(
-                str(path), self.name, key, Callback=moved, ExtraArgs={"ServerSideEncryption": ENCRYPTION}
-            )
+            extra = {**self._owner, "ServerSideEncryption": ENCRYPTION}
+            self._s3.upload_file(str(path), self.name, key, Callback=moved, ExtraArgs=extra)
 
     def objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Key, Size and ETag of what is below a prefix."""
         with explained(f"s3://{self.name}/{prefix}"):
-            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            for page in self._s3.get_paginator("list_objects_v2").paginate(**self._where, Prefix=prefix):
                 yield from page.get("Contents", [])
 
     def folders(self, prefix: str) -> list[str]:
         """Names of what looks like folders directly below a prefix."""
         with explained(f"s3://{self.name}/{prefix}"):
-            pages = self._s3.get_paginator("list_objects_v2").paginate(
-                Bucket=self.name, Prefix=prefix, Delimiter="/"
-            )
+            pages = self._s3.get_paginator("list_objects_v2").paginate(**self._where, Prefix=prefix, Delimiter="/")
             found = [own["Prefix"] for page in pages for own in page.get("CommonPrefixes", [])]
         return sorted(name.removeprefix(prefix).rstrip("/") for name in found)
 
     def read(self, key: str) -> bytes:
         """A whole object."""
         with explained(f"s3://{self.name}/{key}"):
-            return bytes(self._s3.get_object(Bucket=self.name, Key=key)["Body"].read())
+            return bytes(self._s3.get_object(**self._where, Key=key)["Body"].read())
 
     def fetch(self, prefix: str, folder: Path) -> int:
         """Bring a run folder to this machine, whole or not at all.
@@ -162,7 +161,7 @@ class Bucket:
                 path = staging / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with explained(f"s3://{self.name}/{key}"):
-                    self._s3.download_file(self.name, key, str(path))
+                    self._s3.download_file(self.name, key, str(path), ExtraArgs=self._owner)
             staging.chmod(0o755)
             staging.rename(folder)
         except OSError as error:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from common.errors import InputError
-from emr.aws import Aws, Clock, explained, is_ambiguous, is_throttled
-from emr.plan import Plan
+from emr.aws import ERRORS, Aws, Clock, code_of, explained, is_ambiguous, is_throttled
+from emr.plan import RUN_TAG, Plan
 from emr.settings import PROJECT
 
 ACTIVE = ["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
 ENDED = {"TERMINATED", "TERMINATED_WITH_ERRORS"}
 UNDER_WAY = {"PENDING", "RUNNING", "CANCEL_PENDING"}
-ADOPTED = {"PENDING", "RUNNING", "COMPLETED"}
-"""States of a step that a retry goes on with."""
+ADOPTED = {"PENDING", "RUNNING"}
+"""States of a step of the same name that a deployment goes on with, rather than add its own."""
 
 SETTLE_S = 60
 """After so long, a cluster that was asked for is listed if there is one."""
@@ -65,9 +66,14 @@ def listed(aws: Aws, states: list[str]) -> Iterator[Record]:
             yield cluster
 
 
-def is_active(aws: Aws, cluster: str) -> bool:
-    """Whether it can still work."""
-    return describe(aws, cluster)["Status"]["State"] in ACTIVE
+def state_of(aws: Aws, cluster: str) -> str | None:
+    """A cluster's state; None if Amazon EMR knows of none of that id, or has forgotten it."""
+    try:
+        return str(describe(aws, cluster)["Status"]["State"])
+    except InputError as error:
+        if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "InvalidRequestException":
+            return None
+        raise
 
 
 def steps(aws: Aws, cluster: str) -> list[Record]:
@@ -86,23 +92,20 @@ def find(aws: Aws, plan: Plan) -> str | None:
 
 
 def run_of(step: Record) -> str:
-    """The name of the run folder that a step writes."""
-    out = next((word for word in step["Config"].get("Args", []) if word.startswith("--out=")), "")
-    return str(out.rpartition("/")[2])
+    """The run that a step was asked for by."""
+    tags = (word for word in step["Config"].get("Args", []) if word.startswith(RUN_TAG))
+    return str(next(tags, RUN_TAG)).removeprefix(RUN_TAG)
 
 
-def find_step(aws: Aws, plan: Plan, cluster: str, run: str) -> Record | None:
-    """The step that was asked for, whatever became of it, or the newest for this job that came to no bad end.
+def find_run(aws: Aws, cluster: str, run: str) -> Record | None:
+    """The step that was asked for by a run, whatever became of it."""
+    return next((step for step in steps(aws, cluster) if run and run_of(step) == run), None)
 
-    Args:
-        aws: the services.
-        plan: what is deployed.
-        cluster: its id.
-        run: the run folder of what was asked for, if anything was.
-    """
-    own = [step for step in steps(aws, cluster) if step["Name"] == plan.step_name]
-    asked = next((step for step in own if run and run_of(step) == run), None)
-    return asked or next((step for step in own if step["Status"]["State"] in ADOPTED), None)
+
+def find_alike(aws: Aws, plan: Plan, cluster: str) -> Record | None:
+    """A step with the same work, under way or waiting."""
+    alike = (step for step in steps(aws, cluster) if step["Name"] == plan.step_name)
+    return next((step for step in alike if step["Status"]["State"] in ADOPTED), None)
 
 
 def wait_for(clock: Clock, look: Callable[[], Answer | None], until: float) -> Answer | None:
@@ -130,14 +133,15 @@ def once(clock: Clock, what: str, ask: Callable[[], Answer], look: Callable[[], 
         for attempt in range(ATTEMPTS):
             try:
                 return ask()
-            except (ClientError, BotoCoreError) as error:
+            except ERRORS as error:
                 throttled = isinstance(error, ClientError) and is_throttled(error)
+                if is_ambiguous(error):
+                    if (found := wait_for(clock, look, clock.now() + SETTLE_S)) is not None:
+                        return found
+                elif throttled:
+                    clock.sleep(2.0**attempt)
                 if attempt == ATTEMPTS - 1 or not (throttled or is_ambiguous(error)):
                     raise
-                if throttled:
-                    clock.sleep(2.0**attempt)
-                elif (found := wait_for(clock, look, clock.now() + SETTLE_S)) is not None:
-                    return found
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -154,10 +158,10 @@ def create(aws: Aws, clock: Clock, plan: Plan, run: str) -> str:
 def add_step(aws: Aws, clock: Clock, plan: Plan, cluster: str, run: str) -> str:
     """Add the step to a cluster that runs; its id."""
     request = plan.step(run)
-    ours = request["HadoopJarStep"]["Args"]
 
     def look() -> str | None:
-        return next((str(s["Id"]) for s in steps(aws, cluster) if s["Config"].get("Args") == ours), None)
+        step = find_run(aws, cluster, run)
+        return str(step["Id"]) if step else None
 
     def ask() -> str:
         return str(aws.emr_once.add_job_flow_steps(JobFlowId=cluster, Steps=[request])["StepIds"][0])
@@ -171,6 +175,19 @@ def cancel(aws: Aws, cluster: str, step: str) -> str:
         said = aws.emr.cancel_steps(ClusterId=cluster, StepIds=[step], StepCancellationOption="TERMINATE_PROCESS")
     info: Record = next(iter(said.get("CancelStepsInfoList", [])), {})
     return str(info.get("Reason") or info.get("Status", "SUBMITTED").lower())
+
+
+def kill_application(aws: Aws, cluster: str, run: str) -> None:
+    """Have a cluster that stays kill what a cancelled step left to YARN; only the step's own process ended."""
+    listed = f"yarn application -list -appTags {shlex.quote(run)} -appStates ACCEPTED,RUNNING"
+    kill = f"{listed} | grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill"
+    step = {
+        "Name": f"kill {run}",
+        "ActionOnFailure": "CONTINUE",
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["bash", "-c", kill]},
+    }
+    with explained(f"kill the application of {run}"):
+        aws.emr.add_job_flow_steps(JobFlowId=cluster, Steps=[step])
 
 
 def terminate(aws: Aws, cluster: str) -> bool:

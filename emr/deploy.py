@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from common.runs import LAST
 from emr import clusters
 from emr.aws import Aws, Clock, has_expired, is_ambiguous
 from emr.bucket import Bucket
-from emr.clusters import UNDER_WAY, Record, run_of
+from emr.clusters import UNDER_WAY, Record
 from emr.follow import CANCELLED, DONE, FAILED, WRONG, End, Teller, follow
 from emr.journal import Journal
 from emr.logs import Logs, progress, reason
@@ -70,11 +71,11 @@ class Deployment:
             the exit code.
 
         Raises:
-            InputError: something is wrong with what was asked for, and nothing was left running.
+            InputError: something is wrong with what was asked for, and no cluster was started; or the credentials
+                have expired, and what runs goes on.
         """
         try:
-            self._begin()
-            end = self._follow()
+            end = self._begin() or self._follow()
         except KeyboardInterrupt:
             end = End(CANCELLED, "interrupted")
         except InputError as error:
@@ -82,28 +83,36 @@ class Deployment:
                 raise
             if has_expired(error.__cause__):
                 goes_on = f"cluster {self._journal.cluster} goes on, and the same line will follow it"
-                raise InputError(f"{error}; {goes_on}") from error
+                raise InputError(f"{error}; {goes_on}") from error.__cause__
             end = End(WRONG, str(error))
         return self._finish(end)
 
-    def _begin(self) -> None:
-        """Have the step on a cluster."""
+    def _begin(self) -> End | None:
+        """Have the step on a cluster.
+
+        Returns:
+            how the step has ended, if it has and only its results are left.
+        """
         journal, tell = self._journal, self._person.line
-        if journal.step:
+        state = clusters.state_of(self._aws, journal.cluster) if journal.cluster else None
+        if journal.step and state is not None:
             tell(f"going on with step {journal.step} on cluster {journal.cluster}")
-            return
+            return None
+        if journal.owned and state not in clusters.ACTIVE:
+            journal.cluster, journal.step, journal.deadline = "", "", 0.0
         for note in preflight(self._aws, self._plan, starts_cluster=journal.owned):
             tell(note)
         self._upload()
-        if journal.owned and journal.cluster and not clusters.is_active(self._aws, journal.cluster):
-            journal.cluster = ""
         cluster = journal.cluster or self._find()
-        step = clusters.find_step(self._aws, self._plan, cluster, journal.run) if cluster else None
-        if step and self._is_new_work(step):
-            step = None
+        if cluster is None and self._has_results():
+            tell("the job that an earlier attempt asked for is done")
+            return End(DONE)
+        step = clusters.find_run(self._aws, cluster, journal.run) if cluster else None
+        if cluster and step is None and journal.owned:
+            step = clusters.find_alike(self._aws, self._plan, cluster)
         if cluster and step:
             tell(f"going on with step {step['Id']} on cluster {cluster}")
-            journal.run = run_of(step)
+            journal.run = clusters.run_of(step)
         elif cluster:
             tell(f"adding a step to cluster {cluster}")
             journal.cluster, journal.run = cluster, self._plan.new_run(self._clock.now())
@@ -116,6 +125,7 @@ class Deployment:
             cluster, step = self._create()
         journal.cluster, journal.step = cluster, str(step["Id"])
         journal.save()
+        return None
 
     def _create(self) -> tuple[str, Record]:
         """A new cluster, and its step."""
@@ -130,9 +140,7 @@ class Deployment:
         journal.cluster = cluster
         journal.save()
         until = self._clock.now() + clusters.SETTLE_S
-        step = clusters.wait_for(
-            self._clock, lambda: clusters.find_step(self._aws, self._plan, cluster, journal.run), until
-        )
+        step = clusters.wait_for(self._clock, lambda: clusters.find_run(self._aws, cluster, journal.run), until)
         if step is None:
             raise InputError(f"cluster {cluster} was started, but not the step on it")
         return cluster, step
@@ -142,11 +150,14 @@ class Deployment:
         until = self._journal.asked + clusters.SETTLE_S
         return clusters.wait_for(self._clock, lambda: clusters.find(self._aws, self._plan), until)
 
-    def _is_new_work(self, step: Record) -> bool:
-        """Whether a step has done its work for somebody already, on a cluster that is there for more."""
-        stays = self._plan.settings.keep or not self._journal.owned
-        fetched = self._plan.table is not None or self._folder(run_of(step)).exists()
-        return step["Status"]["State"] == "COMPLETED" and stays and fetched
+    def _has_results(self) -> bool:
+        """Whether the run folder is whole on S3."""
+        return bool(self._journal.run) and self._bucket.has(self._results + LAST)
+
+    @property
+    def _results(self) -> str:
+        """Where the run folder is on S3."""
+        return f"{self._plan.runs}{self._journal.run}/"
 
     def _upload(self) -> None:
         """Put on S3 what is not there yet."""
@@ -163,13 +174,16 @@ class Deployment:
 
     def _follow(self) -> End:
         """Wait for the step, unless the person wants no more of it."""
-        deadline = self._clock.now() + 60 * self._plan.settings.timeout_minutes
         journal = self._journal
+        if not journal.deadline:
+            journal.deadline = self._clock.now() + 60 * self._plan.settings.timeout_minutes
+            journal.save()
         while True:
             try:
                 return follow(
-                    self._aws, self._clock, self._person, journal.cluster, journal.step, deadline, self._progress
-                )
+                    self._aws, self._clock, self._person, journal.cluster, journal.step, journal.deadline,
+                    self._progress,
+                )  # fmt: skip
             except KeyboardInterrupt:
                 if self._person.stop():
                     raise
@@ -179,31 +193,43 @@ class Deployment:
         if self._clock.now() >= self._looked + PROGRESS_S:
             self._looked = self._clock.now()
             with suppress(InputError):  # to follow matters more
-                self._far = progress(self._logs().texts())
+                self._far = progress(self._logs.texts())
         return self._far
 
+    @cached_property
     def _logs(self) -> Logs:
         return Logs(self._bucket, f"{self._plan.logs}{self._journal.cluster}/", self._journal.step)
 
-    def _folder(self, run: str) -> Path:
-        return Path(self._plan.settings.fetch_to) / run
-
     def _finish(self, end: End) -> int:
-        """Fetch what there is, and leave nothing running that is ours."""
-        tell = self._person.line
-        try:
-            if end.code == DONE:
-                end = self._fetch()
-            elif not end.step_failed:
-                self._cancel()
-        finally:
-            left = self._leave()
+        """Fetch what there is, and leave nothing running that is ours.
+
+        Raises:
+            InputError: the results cannot be fetched; the same line tries again.
+        """
+        tell, failure = self._person, None
         if end.why:
-            tell(end.why)
+            tell.error(end.why)
+        if end.code == DONE:
+            try:
+                end = self._fetch()
+            except InputError as error:
+                failure = error
+        elif not end.step_failed:
+            try:
+                self._cancel()
+            except InputError as error:
+                tell.error(str(error))
+        try:
+            left = self._leave()
+        except InputError as error:
+            tell.error(f"{error}; `make emr-list` shows what runs, and the same line goes on from here")
+            return end.code or WRONG
+        if failure is not None:
+            raise failure
         if end.step_failed:
             self._explain()
         if left:
-            tell(left)
+            tell.line(left)
         self._journal.forget()
         return end.code
 
@@ -212,31 +238,36 @@ class Deployment:
         if self._plan.table:
             print(f"table: {self._plan.table}")
             return End(DONE)
-        folder = self._folder(self._journal.run)
-        prefix = f"{self._plan.runs}{self._journal.run}/"
+        folder = Path(self._plan.settings.fetch_to) / self._journal.run
         if not folder.exists():
-            if not self._bucket.has(prefix + LAST):
-                return End(FAILED, f"the step completed, but left no run folder at {self._plan.address(prefix)}")
-            n = self._bucket.fetch(prefix, folder)
+            if not self._has_results():
+                why = f"the step completed, but left no run folder at {self._plan.address(self._results)}"
+                self._person.error(why)
+                return End(FAILED, why)
+            n = self._bucket.fetch(self._results, folder)
             self._person.line(f"fetched {n} files")
         print(f"report: {folder.absolute() / 'report.html'}")
         return End(DONE)
 
     def _cancel(self) -> None:
-        """Cancel the step, if there is one; there may be one of which no answer told."""
+        """Cancel the step, if it was asked for; there may be one of which no answer told."""
         journal = self._journal
         if journal.asked and not journal.cluster:
             self._person.line("looking for the cluster that was asked for")
             journal.cluster = self._find() or ""
         if journal.cluster and not journal.step:
-            step = clusters.find_step(self._aws, self._plan, journal.cluster, journal.run)
+            step = clusters.find_run(self._aws, journal.cluster, journal.run)
             journal.step = str(step["Id"]) if step else ""
         if journal.step:
-            try:
-                said = clusters.cancel(self._aws, journal.cluster, journal.step)
-            except InputError as error:  # what follows matters more
-                said = str(error)
+            said = clusters.cancel(self._aws, journal.cluster, journal.step)
             self._person.line(f"cancelling step {journal.step}: {said}")
+            if self._stays:
+                clusters.kill_application(self._aws, journal.cluster, journal.run)
+
+    @property
+    def _stays(self) -> bool:
+        """Whether the cluster is there for more than this job."""
+        return self._plan.settings.keep or not self._journal.owned
 
     def _leave(self) -> str:
         """Terminate the cluster if it is ours, nobody else's work is on it, and it is not to be kept.
@@ -244,25 +275,26 @@ class Deployment:
         Returns:
             what a person should know of it.
         """
-        journal, stays = self._journal, "it ends once it has been idle for long; `make emr-terminate` ends it now"
+        journal = self._journal
         if not journal.owned or not journal.cluster:
             return ""
-        if self._plan.settings.keep:
-            return f"cluster {journal.cluster} is kept: {stays}"
+        ends = "it ends once it has been idle for long; `make emr-terminate` ends it now"
+        if self._stays:
+            return f"cluster {journal.cluster} is kept: {ends}"
         others = [
             step["Name"]
             for step in clusters.steps(self._aws, journal.cluster)
             if step["Status"]["State"] in UNDER_WAY and step["Id"] != journal.step
         ]
         if others:
-            return f"cluster {journal.cluster} has other work ({', '.join(others)}): {stays}"
+            return f"cluster {journal.cluster} has other work ({', '.join(others)}): {ends}"
         if clusters.terminate(self._aws, journal.cluster):
             return f"terminated cluster {journal.cluster}"
         return ""
 
     def _explain(self) -> None:
         """Say why the job failed, once its logs have come."""
-        logs, job = self._logs(), self._plan.settings.job
+        logs, job = self._logs, self._plan.settings.job
         self._person.live("waiting for the logs")
 
         def look() -> str | None:
@@ -275,4 +307,4 @@ class Deployment:
         except (InputError, KeyboardInterrupt) as error:
             found = str(error) or None
         address = self._plan.address(logs.prefix)
-        self._person.line(found or f"no traceback is in the logs so far: `make emr-logs`, or {address}")
+        self._person.error(found or f"no traceback is in the logs so far: `make emr-logs`, or {address}")

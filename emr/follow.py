@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
-from emr.aws import Aws, Clock, explained, is_ambiguous, is_throttled
+from emr.aws import ERRORS, Aws, Clock, explained, is_ambiguous, is_throttled
 from emr.clusters import ENDED, Record
 
 DONE, FAILED, WRONG, TIMED_OUT, CANCELLED = 0, 1, 2, 3, 4
@@ -26,7 +26,7 @@ class End:
     """How a step ended.
 
     Attributes:
-        code: DONE, FAILED, TIMED_OUT or CANCELLED.
+        code: DONE, FAILED, WRONG, TIMED_OUT or CANCELLED.
         why: for a person; empty if all is well.
         step_failed: whether the job itself failed, so that its logs say more.
     """
@@ -41,6 +41,9 @@ class Teller(Protocol):
 
     def line(self, text: str) -> None:
         """Something happened."""
+
+    def error(self, text: str) -> None:
+        """Something went wrong, which even those want to hear who want quiet."""
 
     def live(self, text: str) -> None:
         """So it stands, until the next of these."""
@@ -79,7 +82,7 @@ def follow(
             # in this order: a step that was lost with its cluster is seen with the cluster's reason
             stepped = aws.emr.describe_step(ClusterId=cluster, StepId=step)["Step"]
             described = aws.emr.describe_cluster(ClusterId=cluster)["Cluster"]
-        except (ClientError, BotoCoreError) as error:
+        except ERRORS as error:
             if not (is_ambiguous(error) or (isinstance(error, ClientError) and is_throttled(error))):
                 with explained(f"follow step {step}"):
                     raise

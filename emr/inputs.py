@@ -91,7 +91,7 @@ class Inputs:
         inputs = cls()
         on_cluster: dict[str, Callable[[str], str]] = {
             "--data": lambda spec: inputs.source(f"--data {spec}", spec, data_root),
-            "--model": lambda place: inputs.place(f"--model {place}", place, "model.*"),
+            "--model": lambda place: inputs.place(f"--model {place}", _local(place), "model.*"),
             "--classes": lambda place: inputs.place(f"--classes {place}", place),
             "--add-moments": lambda place: inputs.place(f"--add-moments {place}", place),
             "--subtract-moments": lambda place: inputs.place(f"--subtract-moments {place}", place),
@@ -167,6 +167,12 @@ def _split(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str
         else:
             flags.append((word, None if word in WITHOUT_VALUE else next(waiting, None)))
     return flags, positional
+
+
+def _local(place: str) -> str:
+    if "://" in place:
+        raise InputError(f"--model {place}: fetch that run folder, and name it here; it travels with the job")
+    return place
 
 
 def _address(what: str, place: str) -> str:

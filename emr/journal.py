@@ -23,6 +23,7 @@ class Journal:
         cluster: its id, once known.
         step: likewise.
         run: the run folder's name.
+        deadline: when the step is to be cancelled, once it is known.
         owned: whether the cluster is this deployment's to terminate.
     """
 
@@ -31,6 +32,7 @@ class Journal:
     cluster: str = ""
     step: str = ""
     run: str = ""
+    deadline: float = 0.0
     owned: bool = True
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from emr.bucket import Bucket
 APPLICATION = re.compile(r"\bapplication_\d+_\d+\b")
 FINISHED = re.compile(r"Finished task \S+ in stage (\d+)\.\d+ .*\((\d+)/(\d+)\)")
 TRACEBACK = "Traceback (most recent call last):"
-PER_CONTAINER = re.compile(r"/container_[^/]*_0*1/")
+OF_DRIVER = re.compile(r"/container_[^/]*_0*1/")
 """The first container of an application, in which the driver is."""
 
 INTERESTING = re.compile(r"/(controller|stderr|stdout|syslog)[^/]*$")
@@ -43,7 +42,7 @@ class Logs:
             key
             for name in sorted(applications)
             for key in self._below(f"{containers}{name}/")
-            if PER_CONTAINER.search(key)
+            if OF_DRIVER.search(key)
         ]
         return own + drivers
 
@@ -72,7 +71,7 @@ def unpacked(data: bytes) -> str:
         unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
             data = unpacker.decompress(data)
-        except (zlib.error, gzip.BadGzipFile):
+        except zlib.error:
             data = b""
     return data.decode("utf-8", "replace")
 
@@ -93,11 +92,12 @@ def reason(texts: dict[str, str], job: str) -> str | None:
         texts: logs by key.
         job: its name, with which its errors begin.
     """
-    driver = [text for key, text in texts.items() if "/containers/" in key]
+    driver = [text for key, text in texts.items() if OF_DRIVER.search(key)]
     for text in [*driver, *texts.values()]:
         own = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
         if own:
             return own[0].strip()
+    for text in [*driver, *texts.values()]:
         _, found, rest = text.rpartition(TRACEBACK)
         if found:
             return TRACEBACK + _until_error(rest)

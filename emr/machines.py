@@ -13,10 +13,15 @@ GIB_A_CORE = {"c": 2, "m": 4, "r": 8, "x": 16}
 YARN_SHARE = 0.75
 """What EMR gives to YARN of a node's memory; more on the largest (docs: EMR, Hadoop task configuration)."""
 
-HEAP_SHARE = 0.5
+EXECUTOR_HEAP, DRIVER_HEAP = 1 / 2, 1 / 3
 """The JVM's part of a container; the rest is for Python, whose arrays are not on the heap."""
 
-PATTERN = re.compile(r"(?P<family>[a-z])\d+(?P<processor>[a-z]*)(-\w+)?\.(?P<times>\d*)(?P<size>large|xlarge)")
+OLDEST_GENERATION = 5
+"""Before it, EMR gives YARN less than its share of smaller types."""
+
+PATTERN = re.compile(
+    r"(?P<family>[a-z])(?P<generation>\d+)(?P<processor>[a-z]*)(-\w+)?\.(?P<times>\d*)(?P<size>large|xlarge)"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Machine:
                 f"instance type {name!r}: use one of the families {', '.join(GIB_A_CORE)} and sizes from large, "
                 "such as m7i.xlarge or r7g.4xlarge"
             )
+        if int(match["generation"]) < OLDEST_GENERATION:
+            raise InputError(f"instance type {name!r}: use generation {OLDEST_GENERATION} or later, such as m7i")
         cores = 2 if match["size"] == "large" else 4 * int(match["times"] or 1)
         architecture = "aarch64" if "g" in match["processor"] else "x86_64"
         return cls(name, cores, cores * GIB_A_CORE[match["family"]], architecture)
@@ -56,17 +63,16 @@ class Machine:
 def spark_sizes(worker: Machine, workers: int) -> dict[str, str]:
     """One executor a node, with all its cores, and room for the driver on whichever node it comes to.
 
-    Python workers multiply beside the JVM, one a core, each with one BLAS thread; the driver solves alone, and has
-    all cores of its node for that.
+    Python workers multiply beside the JVM, one a core, each with one BLAS thread; the driver solves alone, with as
+    many threads as its node has cores.
     """
     node = int(worker.memory * 1024 * YARN_SHARE)
     driver = min(node // 4, 8 * 1024)
     executor = node - driver
-    heaps = {"driver": int(driver * HEAP_SHARE), "executor": int(executor * HEAP_SHARE)}
+    heaps = {"driver": int(driver * DRIVER_HEAP), "executor": int(executor * EXECUTOR_HEAP)}
     return {
         "spark.driver.memory": f"{heaps['driver']}m",
         "spark.driver.memoryOverhead": f"{driver - heaps['driver']}m",
-        "spark.driver.cores": str(worker.cores),
         "spark.executor.instances": str(workers),
         "spark.executor.cores": str(worker.cores),
         "spark.executor.memory": f"{heaps['executor']}m",

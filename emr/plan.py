@@ -21,8 +21,9 @@ MAX_ARGUMENTS = 10_240
 """Characters that a step's arguments may have in total (API reference: HadoopJarStepConfig)."""
 
 SECURITY_CONFIGURATION = f"{PROJECT}-imdsv2"
+IMDS = "InstanceMetadataServiceConfiguration"
 IMDSV2 = {
-    "InstanceMetadataServiceConfiguration": {
+    IMDS: {
         "MinimumInstanceMetadataServiceVersion": 2,
         "HttpPutResponseHopLimit": 1,
     }
@@ -37,6 +38,12 @@ AM_ON_CORE = {
     },
 }
 """Keeps the driver off spot nodes, with which it would be lost."""
+
+RUN_TAG = "spark.yarn.tags="
+"""What names the run among a step's arguments, and its application to YARN."""
+
+SPARE_MINUTES = 10
+"""How much later than whoever follows it a job ends itself."""
 
 DEPS = "deps"
 """What the archive of dependencies is unpacked into."""
@@ -108,14 +115,14 @@ class Plan:
             Artefact("script", f"{code}/{_digest(script.read_bytes())}/{script.name}", lambda _: script),
             Artefact("packages", f"{code}/{deps}", lambda _: dependencies_archive(packages, python, architecture)),
             *(
-                Artefact(own.folder, f"{data}/{own.digest()[:16]}/{own.folder}.tar.gz", _writer(own))
-                for own in inputs.carried
+                Artefact(own.folder, f"{data}/{digest[:16]}/{own.folder}.tar.gz", _writer(own, digest))
+                for own, digest in ((own, own.digest()) for own in inputs.carried)
             ),
         ]
         return cls(
             settings,
             region,
-            settings.bucket or f"{PROJECT}-{account}-{region}",
+            settings.bucket_in(account, region),
             owner,
             tuple(artefacts),
             tuple(inputs.words),
@@ -129,12 +136,12 @@ class Plan:
     @property
     def logs(self) -> str:
         """The key below which clusters put their logs."""
-        return f"{self.settings.prefix}/logs/"
+        return self.settings.logs
 
     @property
     def runs(self) -> str:
         """The key below which jobs put their run folders."""
-        return f"{self.settings.prefix}/runs/"
+        return self.settings.runs
 
     @property
     def cluster_key(self) -> str:
@@ -177,6 +184,11 @@ class Plan:
             **{f"spark.executorEnv.{name}": value for name, value in place.items()},
             # a failed driver would find its own half of a run folder
             "spark.yarn.maxAppAttempts": "1",
+            # jobs open their data before they start Spark, and executors unpack before they register
+            "spark.yarn.am.waitTime": "1h",
+            "spark.scheduler.maxRegisteredResourcesWaitingTime": "10m",
+            # a job that hangs is no idle cluster, which would end itself
+            "spark.yarn.appMasterEnv.JOB_MINUTES": str(self.settings.timeout_minutes + SPARE_MINUTES),
             **self.settings.spark_conf,
         }
 
@@ -188,6 +200,7 @@ class Plan:
         words += ["--py-files", project, "--archives", ",".join(archives)]
         for name, value in self.conf().items():
             words += ["--conf", f"{name}={value}"]
+        words += ["--conf", f"{RUN_TAG}{run}"]
         words += [script, *self.words]
         return words if self.table else [*words, f"--out={self.address(self.runs + run)}"]
 
@@ -269,11 +282,16 @@ def _group(name: str, role: str, kind: str, count: int, spot: bool) -> dict[str,
     return {"Name": name, "InstanceRole": role, "InstanceType": kind, "InstanceCount": count, "Market": market}
 
 
-def _writer(carried: Carried) -> Callable[[Path], Path]:
+def _writer(carried: Carried, digest: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / f"{carried.folder}.tar.gz"
-        with path.open("wb") as file:
-            carried.write(file)
+        try:
+            with path.open("wb") as file:
+                carried.write(file)
+        except OSError as error:
+            raise InputError(f"{carried.folder}: cannot be packed ({error})") from error
+        if carried.digest() != digest:  # it would be found under that name ever after
+            raise InputError(f"{carried.folder}: its files changed while they were packed; try again")
         return path
 
     return write

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from common.errors import InputError
 from emr.aws import DENIED, Aws, code_of, explained
 from emr.bucket import Bucket
-from emr.plan import IMDSV2, SECURITY_CONFIGURATION, Plan
+from emr.plan import IMDS, IMDSV2, SECURITY_CONFIGURATION, Plan
 
 DEFAULT_ROLES = "`aws emr create-default-roles` makes the default ones"
 
@@ -31,12 +31,15 @@ def preflight(aws: Aws, plan: Plan, starts_cluster: bool) -> list[str]:
     """
     plan.step("0" * 64)  # its arguments may be too long
     notes = []
-    if Bucket(aws, plan.bucket).ensure():
+    if Bucket(aws, plan.bucket).ensure(ours=not plan.settings.bucket):
         notes.append(f"bucket {plan.bucket} was made: private, encrypted")
     if not starts_cluster:
         return notes
     notes.append(_release(aws, plan.settings.release))
-    role, profile = plan.settings.service_role, plan.settings.instance_profile
+    # the API takes ARNs too, whose last part is the name
+    role, profile = (
+        name.rpartition("/")[2] for name in (plan.settings.service_role, plan.settings.instance_profile)
+    )
     notes += _there("service_role", role, lambda: aws.iam.get_role(RoleName=role))
     notes += _there("instance_profile", profile, lambda: aws.iam.get_instance_profile(InstanceProfileName=profile))
     _security_configuration(aws)
@@ -69,11 +72,16 @@ def _security_configuration(aws: Aws) -> None:
     """The account's one that has IMDSv2 required; made if it is not there."""
     with explained(f"security configuration {SECURITY_CONFIGURATION}"):
         try:
-            aws.emr.describe_security_configuration(Name=SECURITY_CONFIGURATION)
+            said = aws.emr.describe_security_configuration(Name=SECURITY_CONFIGURATION)["SecurityConfiguration"]
         except ClientError as error:
             if code_of(error) != "InvalidRequestException":
                 raise
         else:
+            if json.loads(said).get(IMDS) != IMDSV2[IMDS]:
+                raise InputError(
+                    f"security configuration {SECURITY_CONFIGURATION}: it is not what this project makes, which "
+                    "requires IMDSv2; remove it"
+                )
             return
         try:
             aws.emr.create_security_configuration(

@@ -86,6 +86,20 @@ class Settings:
         """Of all nodes."""
         return self.machines[0].architecture
 
+    def bucket_in(self, account: str, region: str) -> str:
+        """The bucket's name, which is the project's own if the user gives none."""
+        return self.bucket or f"{PROJECT}-{account}-{region}"
+
+    @property
+    def logs(self) -> str:
+        """The key below which clusters put their logs."""
+        return f"{self.prefix}/logs/"
+
+    @property
+    def runs(self) -> str:
+        """The key below which jobs put their run folders."""
+        return f"{self.prefix}/runs/"
+
     @property
     def words(self) -> list[str]:
         """The job's flags.

@@ -25,6 +25,10 @@ class Terminal:
         if not self._quiet:
             print(f"{self._cleared()}{text}", file=sys.stderr, flush=True)
 
+    def error(self, text: str) -> None:
+        """Something went wrong, which even those want to hear who want quiet."""
+        print(f"{self._cleared()}{text}", file=sys.stderr, flush=True)
+
     def live(self, text: str) -> None:
         """So it stands, until the next of these."""
         if self._live:

@@ -21,7 +21,7 @@ from emr.follow import DONE, why_cluster, why_step
 from emr.logs import Logs
 from emr.package import project_zip
 from emr.plan import IMDSV2, SECURITY_CONFIGURATION, Plan
-from emr.settings import PROJECT, Settings
+from emr.settings import Settings
 from emr.terminal import Terminal
 
 RUN = "RUN"
@@ -67,10 +67,18 @@ class Context:
     def imagined(self) -> Plan:
         """The same, with names in capitals where nothing is known without credentials."""
         try:
-            return self.plan
+            aws = self.aws
         except NotConfiguredError as error:
-            self.person.line(f"{error}\nACCOUNT, YOU and REGION stand for yours below")
-            return self._plan(self.settings.region or "REGION", "ACCOUNT", "YOU")
+            return self._imagined(error)
+        try:
+            aws.identity  # noqa: B018
+        except InputError as error:  # no credentials, expired ones, or no network
+            return self._imagined(error)
+        return self.plan
+
+    def _imagined(self, why: InputError) -> Plan:
+        self.person.line(f"{why}\nACCOUNT, YOU and REGION stand for yours below")
+        return self._plan(self.settings.region or "REGION", "ACCOUNT", "YOU")
 
     def _plan(self, region: str, account: str, owner: str) -> Plan:
         return Plan.of(self.settings, region, account, owner, self.data_root, self.packages)
@@ -81,8 +89,7 @@ class Context:
         Raises:
             InputError: there is none.
         """
-        account = self.aws.identity.account
-        bucket = Bucket(self.aws, self.settings.bucket or f"{PROJECT}-{account}-{self.aws.region}")
+        bucket = Bucket(self.aws, self.settings.bucket_in(self.aws.identity.account, self.aws.region))
         if bucket.region() is None:
             raise InputError(f"bucket {bucket.name}: there is none; nothing was deployed from here")
         return bucket
@@ -173,13 +180,12 @@ def logs(context: Context) -> int:
     """What a step's logs say."""
     if context.dry_run:
         _show_finding(context, [])
-        prefix = f"{context.settings.prefix}/logs/{context.cluster or 'CLUSTER'}/steps/{context.step or 'STEP'}/"
+        prefix = f"{context.settings.logs}{context.cluster or 'CLUSTER'}/steps/{context.step or 'STEP'}/"
         _show("s3", "list_objects_v2", Bucket=context.settings.bucket or "BUCKET", Prefix=prefix)
         return DONE
     cluster = context.target([])
     step = context.step_of(cluster)
-    prefix = f"{context.settings.prefix}/logs/{cluster['Id']}/"
-    texts = Logs(context.bucket(), prefix, step["Id"]).texts()
+    texts = Logs(context.bucket(), f"{context.settings.logs}{cluster['Id']}/", step["Id"]).texts()
     if not texts:
         raise InputError(f"no logs of step {step['Id']} have come yet; they take 3 to 4 minutes")
     for key, text in texts.items():
@@ -189,7 +195,7 @@ def logs(context: Context) -> int:
 
 def fetch(context: Context) -> int:
     """Bring a run folder to this machine."""
-    runs = f"{context.settings.prefix}/runs/"
+    runs = context.settings.runs
     if context.dry_run:
         _show("s3", "list_objects_v2", Bucket=context.settings.bucket or "BUCKET", Prefix=runs + context.run)
         return DONE
@@ -276,16 +282,18 @@ def _show_deployment(plan: Plan) -> int:
     print(f"results: {where}\n")
     _show("sts", "get_caller_identity")
     _show("s3", "head_bucket", Bucket=plan.bucket)
+    _show("s3", "create_bucket", "if there is none; it is closed to the public", Bucket=plan.bucket)
     _show("emr", "describe_release_label", ReleaseLabel=own.release)
     _show("iam", "get_role", RoleName=own.service_role)
     _show("iam", "get_instance_profile", InstanceProfileName=own.instance_profile)
     configuration = json.dumps(IMDSV2)
     _show(
-        "emr", "create_security_configuration", "if there is none of that name",
+        "emr", "create_security_configuration", "if describe_security_configuration finds none",
         Name=SECURITY_CONFIGURATION, SecurityConfiguration=configuration,
     )  # fmt: skip
     _show_uploads(plan)
-    _show("emr", "list_clusters", "one that an earlier attempt left is taken", ClusterStates=ACTIVE)
+    left = "one that an earlier attempt left is taken, with the step that list_steps finds"
+    _show("emr", "list_clusters", left, ClusterStates=ACTIVE)
     _show("emr", "run_job_flow", **plan.cluster(RUN))
     _show("emr", "describe_cluster", "every 5 to 30 seconds", ClusterId="CLUSTER")
     _show("emr", "describe_step", "likewise", ClusterId="CLUSTER", StepId="STEP")
@@ -298,7 +306,8 @@ def _show_deployment(plan: Plan) -> int:
 
 def _show_uploads(plan: Plan) -> None:
     for artefact in plan.artefacts:
-        _show("s3", "put_object", f"{artefact.what}, if it is not there", Bucket=plan.bucket, Key=artefact.key)
+        when = f"{artefact.what}, if head_object does not find it"
+        _show("s3", "put_object", when, Bucket=plan.bucket, Key=artefact.key)
 
 
 def _show_finding(context: Context, states: list[str]) -> None:

@@ -27,6 +27,9 @@ from common.experiment import Engine
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Set by spark-submit: the port at which the script finds its JVM."""
 
+LIMIT = "JOB_MINUTES"
+"""Names the minutes after which a job ends itself; nobody may be there any more to end it from outside."""
+
 FIRST_ARRIVAL_S, ARRIVAL_S = 30, 1
 """How long to wait for a first executor, and after each for another."""
 
@@ -45,6 +48,12 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
                 os.dup2(stderr, 2)
             os.close(stderr)
 
+    if LIMIT in os.environ:
+        minutes = float(os.environ[LIMIT])
+        overdue = threading.Timer(60 * minutes, _end, [f"took longer than {minutes:g} minutes"])
+        overdue.daemon = True
+        overdue.start()
+
     def guarded() -> int:
         try:
             return main()
@@ -58,6 +67,12 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
         if end.code == INTERRUPTED:
             os._exit(INTERRUPTED)  # the JVM is going down too: taking leave of it would end in stack traces
         raise
+
+
+def _end(why: str) -> NoReturn:
+    """End this process from any of its threads."""
+    print(f"{Path(sys.argv[0]).name}: {why}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def partitions_flag(parser: Parser) -> None:

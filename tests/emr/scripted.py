@@ -17,7 +17,6 @@ from typing import Any
 
 import boto3
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import ReadTimeoutError
 from botocore.response import StreamingBody
 from botocore.validate import validate_parameters
 
@@ -100,8 +99,9 @@ class Scripted:
         clock: time.
         fate: what becomes of things.
         calls: operations that were asked for, in order.
+        listed_after: seconds after which a cluster is listed.
         throttled: how often EMR will still answer that it is asked too often.
-        unanswered: operations whose answer is lost once, though they have their effect.
+        unanswered: by operation, how its answer is lost, once, though it has its effect.
         refused: an error to answer with, by operation.
         dies_at: the number of the call at which the process is killed.
         dies_before: whether that is before the call has its effect.
@@ -115,10 +115,11 @@ class Scripted:
         self.clusters: dict[str, Cluster] = {}
         self.objects: dict[str, tuple[float, bytes]] = {}
         self.bucket_region: str | None = None
-        self.security_configurations: set[str] = set()
+        self.security_configurations: dict[str, str] = {}
         self.calls: list[str] = []
         self.throttled = 0
-        self.unanswered: set[str] = set()
+        self.listed_after = 0.0
+        self.unanswered: dict[str, Exception] = {}
         self.refused: dict[str, tuple[str, str]] = {}
         self.dies_at: int | None = None
         self.dies_before = False
@@ -152,7 +153,7 @@ class Scripted:
         if last and self.dies_before:
             self.dead = True
             raise KilledError
-        if self.throttled and operation in ("DescribeCluster", "DescribeStep"):
+        if self.throttled and operation == "DescribeStep":  # whatever else is retried by botocore
             self.throttled -= 1
             raise Refused("ThrottlingException", "Rate exceeded", 400)
         if operation in self.refused:
@@ -165,8 +166,7 @@ class Scripted:
                 self.dead = True
                 raise KilledError
         if operation in self.unanswered:
-            self.unanswered.discard(operation)
-            raise ReadTimeoutError(endpoint_url="https://elasticmapreduce")
+            raise self.unanswered.pop(operation)
         return said
 
     def get_caller_identity(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -233,12 +233,12 @@ class Scripted:
     def describe_security_configuration(self, params: dict[str, Any]) -> dict[str, Any]:
         if params["Name"] not in self.security_configurations:
             raise Refused("InvalidRequestException", "Security configuration with name does not exist.", 400)
-        return {"Name": params["Name"]}
+        return {"Name": params["Name"], "SecurityConfiguration": self.security_configurations[params["Name"]]}
 
     def create_security_configuration(self, params: dict[str, Any]) -> dict[str, Any]:
         imds = json.loads(params["SecurityConfiguration"])["InstanceMetadataServiceConfiguration"]
         assert imds["MinimumInstanceMetadataServiceVersion"] == 2
-        self.security_configurations.add(params["Name"])
+        self.security_configurations[params["Name"]] = params["SecurityConfiguration"]
         return {"Name": params["Name"], "CreationDateTime": _moment(0)}
 
     def run_job_flow(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -320,7 +320,8 @@ class Scripted:
 
     def list_clusters(self, params: dict[str, Any]) -> dict[str, Any]:
         states = params.get("ClusterStates")
-        found = [self.describe(own) for own in self.clusters.values()]
+        old = [own for own in self.clusters.values() if own.created + self.listed_after <= self.clock.now()]
+        found = [self.describe(own) for own in old]
         return {"Clusters": [own for own in found if not states or own["Status"]["State"] in states]}
 
     def _cluster(self, name: str) -> Cluster:
@@ -415,6 +416,9 @@ class Person:
         self.stops = stops
 
     def line(self, text: str) -> None:
+        self.told.append(text)
+
+    def error(self, text: str) -> None:
         self.told.append(text)
 
     def live(self, text: str) -> None:

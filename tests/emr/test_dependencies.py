@@ -82,7 +82,7 @@ def test_the_name_tells_what_it_is_made_from() -> None:
 
 
 def test_real_wheels_for_this_python(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What `make emr-package` makes is all that a job imports, and runs without anything else."""
+    """What `make emr-package` makes has all that a job imports; test_end_to_end.py runs jobs with nothing else."""
     python = "{}.{}".format(*sys.version_info[:2])
     made = dependencies_archive(ROOT / "dist" / "emr", python, "x86_64")
     with tarfile.open(made) as tar:

@@ -89,6 +89,7 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
         ("gram", ["--data", "folder:none"], "--data folder:none: no files at none; name another"),
         ("gram", ["--data-root", "none", "--data", "mnist"], "no files at none/mnist; `make data` downloads it"),
         ("gram", ["--data", "folder:week*/*.png"], "wildcards are for s3:// addresses"),
+        ("predict", ["--model", "s3://b/runs/x"], "fetch that run folder, and name it here"),
         ("gram", ["--out", "runs/x"], "--out runs/x: the run folder comes to fetch_to"),
         ("gram", ["--save-moments", "m.npz"], "what a cluster writes here is gone with it; name an s3:// address"),
         (

@@ -29,8 +29,14 @@ ACTIONS = {
 }
 """What a call needs (service authorization reference); those of EMR are called as the action is."""
 
-IMPLIED = {"elasticmapreduce:AddTags", "iam:PassRole", "s3:AbortMultipartUpload"}
-"""What RunJobFlow needs for its tags and roles, and what ends an upload of many parts that fails."""
+IMPLIED = {
+    "elasticmapreduce:AddTags",  # RunJobFlow's tags
+    "elasticmapreduce:PutAutoTerminationPolicy",  # its idle time
+    "iam:PassRole",  # its roles
+    "iam:CreateServiceLinkedRole",  # made with an account's first cluster
+    "s3:AbortMultipartUpload",  # ends an upload of many parts that fails
+}
+"""What Amazon EMR's and S3's guides ask for beyond the calls themselves."""
 
 
 def policy() -> dict[str, list[dict[str, object]]]:
@@ -43,7 +49,7 @@ def policy() -> dict[str, list[dict[str, object]]]:
 def allowed() -> set[str]:
     actions: set[str] = set()
     for statement in policy()["Statement"]:
-        own = statement["Action"]
+        own = statement["Action"] if statement["Effect"] == "Allow" else []
         actions |= set(own) if isinstance(own, list) else {str(own)}
     return actions
 
@@ -65,9 +71,16 @@ def test_every_call_is_allowed_and_nothing_else_is(tmp_path: Path) -> None:
 
 
 def test_only_what_carries_the_projects_tag_can_be_touched() -> None:
+    denied = 0
     for statement in policy()["Statement"]:
         actions = str(statement["Action"])
         if any(verb in actions for verb in ("RunJobFlow", "AddJobFlowSteps", "CancelSteps", "TerminateJobFlows")):
             assert PROJECT in str(statement["Condition"])
+        if statement["Effect"] == "Deny":
+            # or whoever tags a cluster of somebody else's could terminate it
+            assert statement["Action"] == "elasticmapreduce:AddTags"
+            assert str(statement["Resource"]).endswith(":cluster/j-*")
+            denied += 1
         if "s3:" in actions:
             assert str(statement["Resource"]).startswith(f"arn:aws:s3:::{PROJECT}-")
+    assert denied == 1

@@ -43,6 +43,7 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         (["--release", "emr-7.13.0", "--python", "3.12"], "release emr-7.13.0 has Python 3.9, 3.11"),
         (["--core-type", "m7g.xlarge"], "all must be of one architecture"),
         (["--core-type", "p5.48xlarge"], "instance type 'p5.48xlarge': use one of the families"),
+        (["--core-type", "c4.xlarge"], "instance type 'c4.xlarge': use generation 5 or later"),
         (["--bucket", "s3://mine"], "not a name that a bucket can have; leave out s3://"),
         (["--prefix", "/a"], "prefix '/a'"),
         (["--arguments", "--data 'x"], "No closing quotation"),

@@ -122,3 +122,12 @@ def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: P
     own = done.stderr[done.stderr.index("job.py: a task failed on a worker") :]
     assert own.rstrip().endswith("ZeroDivisionError: integer division or modulo by zero")
     assert "\tat org.apache" not in own
+
+
+def test_a_job_ends_itself_after_the_time_it_was_given(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import time\nfrom spark_jobs.session import run_spark_job\nrun_spark_job(lambda: time.sleep(60))\n"
+    )
+    done = command(sys.executable, script, cwd=tmp_path, timeout=30, JOB_MINUTES="0.01")
+    assert (done.returncode, done.stderr) == (1, "job.py: took longer than 0.01 minutes\n")
