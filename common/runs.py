@@ -22,6 +22,7 @@ from common.errors import InputError
 if TYPE_CHECKING:
     from common.table.storage import Storage
 
+PROBE = ".writable"
 LAST = "metrics.json"
 """The file that is uploaded last: where it is, everything else is too."""
 
@@ -140,6 +141,9 @@ def _remote(address: str) -> Storage:
     try:
         if storage.entries():
             raise InputError(f"--out {address}: holds something already; name another")
+        # Whether it can be written shows now and not after an hour of work.
+        storage.write(PROBE, b"")
+        storage.delete(PROBE)
     except OSError as error:
         raise InputError(f"--out {address}: cannot be reached ({_first_line(error)}); name another") from error
     return storage

@@ -71,26 +71,29 @@ class Bucket:
         """
         region = self.region()
         if region is None:
-            where = {} if self._region == "us-east-1" else {"LocationConstraint": self._region}
-            with explained(f"bucket {self.name}"):
-                self._s3.create_bucket(Bucket=self.name, **({"CreateBucketConfiguration": where} if where else {}))
+            self._create()
         elif region != self._region:
             raise InputError(
                 f"bucket {self.name}: it is in {region} and the cluster would be in {self._region}; "
                 "name one of the same region"
             )
         if region is None or ours:
-            self._close()
+            blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+            with explained(f"bucket {self.name}"):
+                self._s3.put_public_access_block(
+                    **self._where, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
+                )
         return region is None
 
-    def _close(self) -> None:
-        """For nobody but this account, and with what is in it encrypted."""
+    def _create(self) -> None:
+        """Make it, with what is in it encrypted; afterwards encryption and tags are the user's to change."""
+        elsewhere = {"LocationConstraint": self._region}
+        rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": ENCRYPTION}}
         with explained(f"bucket {self.name}"):
-            blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
-            self._s3.put_public_access_block(
-                **self._where, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True)
-            )
-            rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": ENCRYPTION}}
+            if self._region == "us-east-1":  # which is no constraint
+                self._s3.create_bucket(Bucket=self.name)
+            else:
+                self._s3.create_bucket(Bucket=self.name, CreateBucketConfiguration=elsewhere)
             self._s3.put_bucket_encryption(**self._where, ServerSideEncryptionConfiguration={"Rules": [rule]})
             self._s3.put_bucket_tagging(**self._where, Tagging={"TagSet": [{"Key": "project", "Value": PROJECT}]})
 

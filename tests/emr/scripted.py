@@ -97,6 +97,7 @@ class Scripted:
     Attributes:
         pace: how much of its usual time everything takes.
         clock: time.
+        arn: of who asks.
         fate: what becomes of things.
         calls: operations that were asked for, in order.
         listed_after: seconds after which a cluster is listed.
@@ -112,6 +113,7 @@ class Scripted:
         self.pace = pace
         self.clock = FakeClock()
         self.fate = Fate()
+        self.arn = OWNER
         self.clusters: dict[str, Cluster] = {}
         self.objects: dict[str, tuple[float, bytes]] = {}
         self.bucket_region: str | None = None
@@ -170,7 +172,7 @@ class Scripted:
         return said
 
     def get_caller_identity(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"Account": ACCOUNT, "Arn": OWNER, "UserId": "AIDA"}
+        return {"Account": ACCOUNT, "Arn": self.arn, "UserId": "AIDA"}
 
     def head_bucket(self, _: dict[str, Any]) -> dict[str, Any]:
         if self.bucket_region is None:

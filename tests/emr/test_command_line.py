@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from emr.__main__ import VERBS
+from emr.__main__ import VERBS, main
 from tests.conftest import ROOT, command, environment
 from tests.emr.cloud import REGION, Cloud, cloud, settle
 
@@ -20,7 +23,22 @@ NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/none", "AWS_
 
 
 def emr(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    return command(sys.executable, "-m", "emr", *words, cwd=cwd, **(more or NOBODY))
+    """`python -m emr` in this process, which saves the time to start one."""
+    out, err = io.StringIO(), io.StringIO()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        for name in [name for name in os.environ if name.startswith(("AWS_", "EMR_"))]:
+            patch.delenv(name)
+        for name, value in (more or NOBODY).items():
+            patch.setenv(name, value)
+        patch.chdir(cwd)
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = int(str(end.code))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -> None:
@@ -182,6 +200,7 @@ def test_a_process_that_is_stopped_and_run_again(own: Cloud, tmp_path: Path, num
     process = subprocess.Popen(
         [sys.executable, "-m", "emr", "deploy"], cwd=tmp_path, env=environment(**own.environment),
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     )  # fmt: skip
     settle(lambda: any(own.clusters))
     settle(lambda: list(tmp_path.glob("runs/.emr/*.json")) != [])

@@ -17,7 +17,7 @@ SMALL = " ".join(
     f"spark.{name}"
     for name in ("driver.memory=900m", "executor.memory=640m", "executor.memoryOverhead=384m", "executor.cores=1")
 )
-"""Sizes for a cluster on this machine; everything else is as emr/cluster.toml has it."""
+"""Less than 1 GiB each, which README says is enough; everything else is as emr/cluster.toml has it."""
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +47,5 @@ def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_r
         for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
             assert metrics[key] == metrics_of(tmp_path / "local")[key], (job, key)
         assert metrics["workers"] == 2
+        assert metrics["images"]["train"] == 48_000
+        assert 0.855 <= metrics["test_accuracy"] <= 0.870

@@ -9,6 +9,8 @@ import pytest
 
 from common.errors import InputError
 from emr.aws import Aws
+from emr.plan import SECURITY_CONFIGURATION
+from tests.emr.cloud import ACCOUNT, REGION
 from tests.emr.scripted import Person, Refused, Scripted
 from tests.emr.test_deploy import deploy
 
@@ -99,3 +101,34 @@ def test_a_bucket_that_is_made_is_closed_before_anything_is_in_it(tmp_path: Path
 def test_a_region_that_there_is_not_is_refused() -> None:
     with pytest.raises(InputError, match="region 'eu-west-9': Amazon EMR has none of that name"):
         Aws("eu-west-9")
+
+
+def test_a_role_that_is_assumed_anew_in_each_process_is_one_owner() -> None:
+    """A profile with role_arn and no role_session_name gets a session name with the time in it."""
+    script, names = Scripted(), set()
+    for moment in (1700000000, 1700000123):
+        script.arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/botocore-session-{moment}"
+        names.add(script.aws().identity.arn)
+    assert names == {f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer"}
+
+
+def test_a_security_configuration_of_that_name_must_require_imdsv2(tmp_path: Path) -> None:
+    script = Scripted()
+    script.security_configurations[SECURITY_CONFIGURATION] = "{}"
+    with pytest.raises(InputError, match="it is not what this project makes, which requires IMDSv2; remove it"):
+        deploy(script, tmp_path)
+
+
+def test_a_bucket_that_a_kill_left_open_is_closed_by_the_next_attempt(tmp_path: Path) -> None:
+    script = Scripted()
+    script.bucket_region = REGION
+    assert deploy(script, tmp_path) == 0
+    assert script.calls.index("PutPublicAccessBlock") < script.calls.index("PutObject")
+    assert "PutBucketTagging" not in script.calls  # tags of an existing one are its owner's
+
+
+def test_a_user_s_own_bucket_is_left_as_it_is(tmp_path: Path) -> None:
+    script = Scripted()
+    script.bucket_region = REGION
+    assert deploy(script, tmp_path, bucket="mine") == 0
+    assert not [name for name in script.calls if name.startswith(("PutBucket", "PutPublic"))]

@@ -203,17 +203,8 @@ def test_hand_photographs_of_zero_to_five_in_black_and_white(spark: Any, tmp_pat
     (tmp_path / "hands").mkdir()
     for digit in range(6):
         (tmp_path / "hands" / str(digit)).symlink_to(data_root / "hands" / str(digit))
-    flags = [
-        "--data",
-        f"folder:{tmp_path / 'hands'}",
-        "--size",
-        "40x60",
-        "--binarize",
-        "0.5",
-        "--lambdas",
-        "1:3:3",
-    ]
-    metrics = run_all(tmp_path, *flags)
+    data = f"folder:{tmp_path / 'hands'}"
+    metrics = run_all(tmp_path, "--data", data, "--size", "20x30", "--binarize", "0.5", "--lambdas", "1:3:3")
     assert metrics["test_accuracy"] >= 0.6
     assert metrics["classes"] == list("012345")
 

@@ -42,16 +42,6 @@ def test_the_line_as_typed_prints_where_its_report_is(tmp_path: Path) -> None:
     assert len(metrics["lambda_seconds"]) == 10
 
 
-@pytest.mark.mnist
-@pytest.mark.parametrize("job", ["outer", "gram"])
-def test_mnist_in_one_gibibyte(tmp_path: Path, data_root: Path, job: str) -> None:
-    flags = ["--master", "local[2]", "--driver-memory", "1g", ROOT / "spark_jobs" / f"{job}.py"]
-    metrics = submit(*flags, "--data", "mnist", "--data-root", data_root, cwd=tmp_path)
-    assert str(metrics["engine"]).endswith("local[2]")
-    assert metrics["images"]["train"] == 48_000
-    assert 0.855 <= metrics["test_accuracy"] <= 0.870
-
-
 class Cluster(NamedTuple):
     master: str
     python: Path  # of an environment that has the dependencies and not this project
