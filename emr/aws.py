@@ -179,14 +179,19 @@ def explained(what: str) -> Iterator[None]:
             f"{_line(error)}; AWS_PROFILE names one of `aws configure list-profiles`"
         ) from error
     except ClientError as error:
-        said = error.response.get("Error", {})
-        hint = "; emr/policy.json has the permissions that are needed" if code_of(error) in DENIED else ""
-        message = " ".join(str(said.get("Message", "")).split())
-        raise InputError(f"{what}: {code_of(error)}: {message}{hint}") from error
+        raise InputError(f"{what}: {_said(error)}") from error
     except (BotoCoreError, ResponseParserError) as error:
         raise InputError(f"{what}: {_line(error)}") from error
-    except Boto3Error as error:  # what a transfer makes of them, which says what AWS said
-        raise InputError(f"{what}: {_line(error)}") from (error.__cause__ or error.__context__)
+    except Boto3Error as error:  # what a transfer makes of them
+        cause = error.__cause__ or error.__context__
+        said = _said(cause) if isinstance(cause, ClientError) else _line(error)
+        raise InputError(f"{what}: {said}") from cause
+
+
+def _said(error: ClientError) -> str:
+    message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
+    hint = "; emr/policy.json has the permissions that are needed" if code_of(error) in DENIED else ""
+    return f"{code_of(error)}: {message}{hint}"
 
 
 def _line(error: Exception) -> str:

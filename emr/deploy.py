@@ -71,8 +71,8 @@ class Deployment:
             the exit code.
 
         Raises:
-            InputError: something is wrong with what was asked for, and no cluster was started; or the credentials
-                have expired, and what runs goes on.
+            InputError: something is wrong with what was asked for, and no cluster was started; or nothing can be
+                asked any more, because credentials have expired or AWS does not answer, and what runs goes on.
         """
         try:
             end = self._begin() or self._follow()
@@ -81,7 +81,7 @@ class Deployment:
         except InputError as error:
             if not self._journal.cluster:
                 raise
-            if has_expired(error.__cause__):
+            if has_expired(error.__cause__) or is_ambiguous(error.__cause__):
                 goes_on = f"cluster {self._journal.cluster} goes on, and the same line will follow it"
                 raise InputError(f"{error}; {goes_on}") from error.__cause__
             end = End(WRONG, str(error))

@@ -221,12 +221,14 @@ def cancel(context: Context) -> int:
     if context.dry_run:
         _show_finding(context, ACTIVE)
         _show("emr", "cancel_steps", ClusterId=context.cluster or "CLUSTER", StepIds=[context.step or "STEP"])
+        _show("emr", "add_job_flow_steps", "to kill what it left to YARN", JobFlowId=context.cluster or "CLUSTER")
         return DONE
     cluster = context.target(ACTIVE)
     step = context.step_of(cluster)
     if step["Status"]["State"] not in UNDER_WAY:
         raise InputError(f"step {step['Id']} is {step['Status']['State']} already")
     print(f"{step['Id']} on {cluster['Id']}: {clusters.cancel(context.aws, cluster['Id'], step['Id'])}")
+    clusters.kill_application(context.aws, cluster["Id"], clusters.run_of(step))
     return DONE
 
 
