@@ -52,19 +52,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_arguments(argv)
 
 
-def interrupt(_signal: int, _frame: object) -> None:
-    """SIGTERM is a Ctrl-C that asks nothing."""
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, and do what the verb says."""
     arguments = parse(argv)
     person = Terminal(arguments.quiet)
 
-    def terminated(signal_: int, frame: object) -> None:
+    def terminated(_signal: int, _frame: object) -> None:
+        """SIGTERM is a Ctrl-C that asks nothing."""
         person.asks = False
-        interrupt(signal_, frame)
+        raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminated)
     try:

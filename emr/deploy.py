@@ -157,7 +157,7 @@ class Deployment:
     @property
     def _results(self) -> str:
         """Where the run folder is on S3."""
-        return f"{self._plan.runs}{self._journal.run}/"
+        return f"{self._plan.settings.runs}{self._journal.run}/"
 
     def _upload(self) -> None:
         """Put on S3 what is not there yet."""
@@ -198,7 +198,7 @@ class Deployment:
 
     @cached_property
     def _logs(self) -> Logs:
-        return Logs(self._bucket, f"{self._plan.logs}{self._journal.cluster}/", self._journal.step)
+        return Logs(self._bucket, f"{self._plan.settings.logs}{self._journal.cluster}/", self._journal.step)
 
     def _finish(self, end: End) -> int:
         """Fetch what there is, and leave nothing running that is ours.

@@ -11,8 +11,8 @@ from emr.bucket import Bucket
 APPLICATION = re.compile(r"\bapplication_\d+_\d+\b")
 FINISHED = re.compile(r"Finished task \S+ in stage (\d+)\.\d+ .*\((\d+)/(\d+)\)")
 TRACEBACK = "Traceback (most recent call last):"
-OF_DRIVER = re.compile(r"/container_[^/]*_0*1/")
-"""The first container of an application, in which the driver is."""
+OF_DRIVER = re.compile(r"/container_[^/]*_0*1/(stderr|stdout)[^/]*$")
+"""In the first container of an application, in which the driver is."""
 
 INTERESTING = re.compile(r"/(controller|stderr|stdout|syslog)[^/]*$")
 """stdout.gz, stdout.txt.gz, or without an ending: releases differ."""
@@ -33,36 +33,23 @@ class Logs:
     step: str
     _read: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
 
-    def keys(self) -> list[str]:
-        """The step's own logs, then those of its driver."""
-        own = self._below(f"{self.prefix}steps/{self.step}/")
-        applications = {name for key in own for name in APPLICATION.findall(self.text(key))}
-        containers = f"{self.prefix}containers/"
-        drivers = [
-            key
-            for name in sorted(applications)
-            for key in self._below(f"{containers}{name}/")
-            if OF_DRIVER.search(key)
-        ]
-        return own + drivers
-
-    def _below(self, prefix: str) -> list[str]:
-        found = []
-        for entry in self.bucket.objects(prefix):
-            if INTERESTING.search(entry["Key"]):
-                found.append(entry["Key"])
-                tag = f"{entry.get('ETag')} {entry.get('Size')}"
-                if self._read.get(entry["Key"], ("", ""))[0] != tag:
-                    self._read[entry["Key"]] = (tag, unpacked(self.bucket.read(entry["Key"])))
-        return sorted(found)
-
-    def text(self, key: str) -> str:
-        """What a log says, as it was when it was last listed."""
-        return self._read[key][1]
-
     def texts(self) -> dict[str, str]:
-        """All that is there by now."""
-        return {key: self.text(key) for key in self.keys()}
+        """What is there by now, by key: the step's own logs, then those of its driver."""
+        found = self._below(f"{self.prefix}steps/{self.step}/", INTERESTING)
+        for name in sorted({name for text in found.values() for name in APPLICATION.findall(text)}):
+            found |= self._below(f"{self.prefix}containers/{name}/", OF_DRIVER)
+        return found
+
+    def _below(self, prefix: str, wanted: re.Pattern[str]) -> dict[str, str]:
+        """Logs below a prefix; what has not changed since the last time is not read again."""
+        found = {}
+        for entry in self.bucket.objects(prefix):
+            key, tag = entry["Key"], f"{entry.get('ETag')} {entry.get('Size')}"
+            if wanted.search(key):
+                if self._read.get(key, ("", ""))[0] != tag:
+                    self._read[key] = (tag, unpacked(self.bucket.read(key)))
+                found[key] = self._read[key][1]
+        return found
 
 
 def unpacked(data: bytes) -> str:

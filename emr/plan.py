@@ -134,16 +134,6 @@ class Plan:
         return f"s3://{self.bucket}/{key}"
 
     @property
-    def logs(self) -> str:
-        """The key below which clusters put their logs."""
-        return self.settings.logs
-
-    @property
-    def runs(self) -> str:
-        """The key below which jobs put their run folders."""
-        return self.settings.runs
-
-    @property
     def cluster_key(self) -> str:
         """Tells clusters apart: those of one owner and shape have the same, so that a retry finds its own."""
         return _digest(json.dumps([self.owner, self.region, self.bucket, self.settings.of_cluster()]).encode())[
@@ -202,7 +192,7 @@ class Plan:
             words += ["--conf", f"{name}={value}"]
         words += ["--conf", f"{RUN_TAG}{run}"]
         words += [script, *self.words]
-        return words if self.table else [*words, f"--out={self.address(self.runs + run)}"]
+        return words if self.table else [*words, f"--out={self.address(self.settings.runs + run)}"]
 
     def step(self, run: str) -> dict[str, Any]:
         """The step that runs the job (API reference: StepConfig).
@@ -249,7 +239,7 @@ class Plan:
         }
         return {
             "Name": self.cluster_name,
-            "LogUri": self.address(self.logs),
+            "LogUri": self.address(self.settings.logs),
             "ReleaseLabel": own.release,
             "Applications": [{"Name": "Spark"}],
             "Instances": instances,

@@ -280,7 +280,9 @@ def _show_deployment(plan: Plan) -> int:
     print(f"cluster: {plan.machines()}")
     stays = "kept" if own.keep else "terminated as soon as the results are here"
     print(f"         {stays}; ends itself after {own.idle_minutes} minutes without work, whatever happens here")
-    where = plan.table or f"{own.fetch_to}/{RUN} on this machine, by way of {plan.address(plan.runs + RUN)}"
+    where = (
+        plan.table or f"{own.fetch_to}/{RUN} on this machine, by way of {plan.address(plan.settings.runs + RUN)}"
+    )
     print(f"results: {where}\n")
     _show("sts", "get_caller_identity")
     _show("s3", "head_bucket", Bucket=plan.bucket)
@@ -300,7 +302,13 @@ def _show_deployment(plan: Plan) -> int:
     _show("emr", "describe_cluster", "every 5 to 30 seconds", ClusterId="CLUSTER")
     _show("emr", "describe_step", "likewise", ClusterId="CLUSTER", StepId="STEP")
     if not plan.table:
-        _show("s3", "list_objects_v2", "and get_object of each", Bucket=plan.bucket, Prefix=f"{plan.runs}{RUN}/")
+        _show(
+            "s3",
+            "list_objects_v2",
+            "and get_object of each",
+            Bucket=plan.bucket,
+            Prefix=f"{plan.settings.runs}{RUN}/",
+        )
     if not own.keep:
         _show("emr", "terminate_job_flows", JobFlowIds=["CLUSTER"])
     return DONE
