@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import gzip
+
+from emr.logs import progress, reason, unpacked
+
+DRIVER = "logs/j-1/containers/application_1_0001/container_1_0001_01_000001/stdout.gz"
+STEP = "logs/j-1/steps/s-1/stderr.gz"
+SPARK = """\
+26/01/31 12:00:00 INFO TaskSetManager: Finished task 3.0 in stage 1.0 (TID 7) in 812 ms on ip-1 (executor 2) (2/16)
+26/01/31 12:00:01 INFO TaskSetManager: Finished task 0.0 in stage 2.0 (TID 23) in 12 ms on ip-1 (executor 1) (1/4)
+26/01/31 12:00:02 INFO TaskSetManager: Finished task 1.0 in stage 2.0 (TID 24) in 15 ms on ip-2 (executor 2) (2/4)
+"""
+RETRIED = """\
+26/01/31 12:00:00 WARN TaskSetManager: Lost task 0.0 in stage 0.0: Traceback (most recent call last):
+  File "worker.py", line 9, in read
+OSError: [Errno 5] Input/output error
+\tat org.apache.spark.api.python.BasePythonRunner
+"""
+
+
+def test_progress_is_that_of_the_latest_stage() -> None:
+    assert progress({DRIVER: SPARK}) == "stage 2: 2 of 4 tasks"
+    assert progress({DRIVER: "nothing yet"}) is None
+
+
+def test_the_jobs_own_error_goes_before_a_traceback_of_a_task_that_was_tried_again() -> None:
+    own = "gram.py: --data mnist: not there; make data\n"
+    said = {STEP: RETRIED, DRIVER.replace("stdout", "stderr"): RETRIED, DRIVER: f"gram.py: warning: slow\n{own}"}
+    assert reason(said, "gram") == own.strip()
+
+
+def test_a_traceback_ends_where_the_error_is_named() -> None:
+    found = reason({STEP: RETRIED}, "gram")
+    assert found
+    assert found.splitlines()[0] == "Traceback (most recent call last):"
+    assert found.splitlines()[-1] == "OSError: [Errno 5] Input/output error"
+    assert reason({STEP: "INFO all is well\n"}, "gram") is None
+
+
+def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes() -> None:
+    packed = gzip.compress(SPARK.encode() * 50)
+    assert unpacked(packed) == SPARK * 50
+    assert unpacked(packed[:-10]).startswith(SPARK[:20])
+    assert unpacked(SPARK.encode()) == SPARK
+    assert unpacked(b"\x1f\x8bno gzip") == ""
