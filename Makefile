@@ -70,7 +70,8 @@ bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl b
 
 # JOB and ARGS, if given, and EMR_CORE_COUNT=4 and the like, which make hands on, override emr/cluster.toml
 EMR_FLAGS = $(if $(filter-out 0 no false,$(DRY_RUN)),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
-  $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))')
+  $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))') \
+  $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(STEP),--step=$(STEP)) $(if $(RUN),--run=$(RUN))
 EMR_VERBS := package deploy submit status logs fetch cancel terminate list
 
 .PHONY: $(EMR_VERBS:%=emr-%)

@@ -28,6 +28,9 @@ MAX_LAMBDA = 1e100
 """Far beyond any use, and far from what overflows when it is multiplied."""
 MAX_GRID = 1_000
 
+PARSE_ONLY = "JOB_PARSE_ONLY"
+"""Set by who wants to know whether a job's flags are right, and nothing else of it."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -58,7 +61,10 @@ class Parser(argparse.ArgumentParser):
                 words[-1] += f"={word}"
             else:
                 words.append(word)
-        return self.parse_args(words)
+        arguments = self.parse_args(words)
+        if PARSE_ONLY in os.environ:
+            raise SystemExit(0)
+        return arguments
 
 
 def ridge_parser(description: str) -> Parser:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.console import Help, Parser
+from common.console import Parser
 from common.errors import InputError
 from emr import verbs
-from emr.follow import CANCELLED, WRONG
+from emr.follow import CANCELLED, DONE, WRONG
 from emr.package import ROOT
-from emr.settings import load_settings, settings_flags
+from emr.settings import SECTIONS, load_settings, settings_flags
 from emr.terminal import Terminal
 
 VERBS = {
@@ -30,6 +30,8 @@ VERBS = {
 }
 ON_CLUSTERS = {"submit", "status", "logs", "cancel", "terminate"}
 ON_STEPS = {"logs", "cancel"}
+PLANNED = {"deploy", "package", "submit"}
+"""Those for which more matters than the place."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,18 +39,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m emr", description="Spark jobs of this project on Amazon EMR.")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, (_, what) in VERBS.items():
-        own = commands.add_parser(
-            name, help=what, description=f"{what[0].upper()}{what[1:]}.", formatter_class=Help
-        )
+        own = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         if name in ON_CLUSTERS:
-            own.add_argument("--cluster", metavar="ID", default="", help="such as j-1ABC (default: your newest)")
+            which = "all of yours" if name == "terminate" else "your newest"
+            own.add_argument("--cluster", metavar="ID", help=f"such as j-1ABC (default: {which})")
         if name in ON_STEPS:
-            own.add_argument("--step", metavar="ID", default="", help="such as s-1ABC (default: its newest)")
+            own.add_argument("--step", metavar="ID", help="such as s-1ABC (default: its newest)")
         if name == "fetch":
-            own.add_argument("--run", metavar="NAME", default="", help="of a run folder (default: the newest)")
-        own.add_argument("--dry-run", action="store_true", help="print what AWS would be asked, and start nothing")
+            own.add_argument("--run", metavar="NAME", help="of a run folder (default: the newest)")
+        own.add_argument("--dry-run", action="store_true", help="print what AWS would be asked, and do nothing")
         own.add_argument("--quiet", action="store_true", help="print nothing but results and errors")
-        settings_flags(own)
+        settings_flags(own, SECTIONS if name in PLANNED else ("place",))
     return parser.parse_arguments(argv)
 
 
@@ -65,17 +66,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, terminated)
     try:
         settings = load_settings(arguments, os.environ)
+        if arguments.verb in PLANNED:
+            settings.check()
+            verbs.check_flags(settings.job, settings.words)
         context = verbs.Context(
             settings,
             person,
             data_root=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
             packages=ROOT / "dist" / "emr",
-            dry_run=arguments.dry_run,
-            cluster=getattr(arguments, "cluster", ""),
-            step=getattr(arguments, "step", ""),
-            run=getattr(arguments, "run", ""),
+            dry_run=arguments.dry_run or os.environ.get("DRY_RUN", "") not in ("", "0", "no", "false"),
+            cluster=getattr(arguments, "cluster", None) or "",
+            step=getattr(arguments, "step", None) or "",
+            run=getattr(arguments, "run", None) or "",
         )
-        return VERBS[arguments.verb][0](context)
+        code = VERBS[arguments.verb][0](context)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return DONE
+    except OSError as error:
+        print(f"emr {arguments.verb}: {error}", file=sys.stderr)
+        return WRONG
     except InputError as error:
         print(f"emr {arguments.verb}: {error}", file=sys.stderr)
         return WRONG

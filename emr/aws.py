@@ -48,7 +48,7 @@ CERTAIN = (*LACKING, ParamValidationError)
 
 ERRORS = (ClientError, BotoCoreError, ResponseParserError)
 """What calls raise."""
-NO_CREDENTIALS = "no AWS credentials: `aws configure` or `aws sso login`, and AWS_PROFILE; DRY_RUN=1 needs none"
+NO_CREDENTIALS = "no AWS credentials: `aws configure` or `aws sso login`, and AWS_PROFILE; a dry run needs none"
 
 
 class Identity(NamedTuple):

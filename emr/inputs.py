@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from common.carried import CARRIED
+from common.datasets import AT_PATH, NAMED, SPECS, TABLE
 from common.errors import InputError
 from emr.tarball import pack
 
@@ -23,8 +24,8 @@ COMPRESSION = 1
 WITHOUT_VALUE = {"--grey", "--quiet", "--scores"}
 """Flags of jobs that take none."""
 
-NAMED_SETS = ("mnist",)
-"""Sets that live below --data-root."""
+ON_DISK = ("mnist",)
+"""Named sets that live below --data-root."""
 
 WILDCARDS = re.compile(r"[*?\[{]")
 
@@ -120,15 +121,21 @@ class Inputs:
     def source(self, what: str, spec: str, data_root: Path) -> str:
         """A data source as the cluster sees it."""
         kind, _, place = spec.partition(":")
-        if spec in NAMED_SETS:
+        if spec in ON_DISK:
             remedy = "`make data` downloads it, and --data-root or $IMAGE_DATA_ROOT say where it is"
             root = self._carry(what, "data", data_root, [data_root / spec], remedy)
             self.words.append(f"--data-root={root}")
             return spec
-        if "://" in spec or not place:
-            return spec  # on S3, bundled, or for the job to refuse
+        if "://" in spec:
+            if kind in AT_PATH:
+                raise InputError(f"{what}: on S3, images are named by a glob: ingest 's3://bucket/photos/*/*.jpg'")
+            return spec
         if WILDCARDS.search(spec):
             raise InputError(f"{what}: wildcards are for s3:// addresses; folder:PATH travels with the job")
+        if spec in NAMED:
+            return spec  # bundled
+        if kind not in {*AT_PATH, TABLE} or not place:
+            raise InputError(f"{what}: no such source; use one of {SPECS}")
         return f"{kind}:{self.place(what, place)}"
 
     def place(self, what: str, place: str, pattern: str = "*") -> str:

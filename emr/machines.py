@@ -16,6 +16,9 @@ YARN_SHARE = 0.75
 EXECUTOR_HEAP, DRIVER_HEAP = 1 / 2, 1 / 3
 """The JVM's part of a container; the rest is for Python, whose arrays are not on the heap."""
 
+MOST_TIMES = 112
+"""What multiples of an xlarge there are up to."""
+
 OLDEST_GENERATION = 5
 """Before it, EMR gives YARN less than its share of smaller types."""
 
@@ -48,14 +51,15 @@ class Machine:
             InputError: its family is not one whose sizes are known here.
         """
         match = PATTERN.fullmatch(name)
-        if not match or match["family"] not in GIB_A_CORE or (match["times"] and match["size"] == "large"):
+        times = int(match["times"] or 0) if match else 0
+        if not match or match["family"] not in GIB_A_CORE or times > (match["size"] == "xlarge") * MOST_TIMES:
             raise InputError(
                 f"instance type {name!r}: use one of the families {', '.join(GIB_A_CORE)} and sizes from large, "
                 "such as m7i.xlarge or r7g.4xlarge"
             )
         if int(match["generation"]) < OLDEST_GENERATION:
             raise InputError(f"instance type {name!r}: use generation {OLDEST_GENERATION} or later, such as m7i")
-        cores = 2 if match["size"] == "large" else 4 * int(match["times"] or 1)
+        cores = 2 if match["size"] == "large" else 4 * (times or 1)
         architecture = "aarch64" if "g" in match["processor"] else "x86_64"
         return cls(name, cores, cores * GIB_A_CORE[match["family"]], architecture)
 

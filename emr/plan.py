@@ -235,6 +235,7 @@ class Plan:
             "project": PROJECT,
             "deployment": self.cluster_key,
             "deployed-by": self.owner,
+            "machines": self.shape,
             "for-use-with-amazon-emr-managed-policies": "true",
         }
         return {
@@ -255,6 +256,12 @@ class Plan:
             "Tags": [{"Key": name, "Value": value} for name, value in tags.items()],
         }
 
+    @property
+    def shape(self) -> str:
+        """The machines that Spark is sized for."""
+        own = self.settings
+        return f"{own.core_count} {own.core_type} {own.task_count} {own.task_type}"
+
     def machines(self) -> str:
         """What an hour of the cluster is paid for."""
         own = self.settings
@@ -264,7 +271,7 @@ class Plan:
         n = 1 + own.core_count + own.task_count
         primary, core, *task = own.machines
         cores = primary.cores + core.cores * own.core_count + sum(m.cores for m in task) * own.task_count
-        return f"{n} machines, {cores} vCPUs: {', '.join(counted)}; {n} machine-hours an hour"
+        return f"{n} machines, {cores} vCPUs: {', '.join(counted)}"
 
 
 def _group(name: str, role: str, kind: str, count: int, spot: bool) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import argparse
 import re
 import shlex
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Container, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,12 @@ from emr.releases import check_python
 DEFAULTS = Path(__file__).with_name("cluster.toml")
 JOBS = ("outer", "inner", "gram", "ridge", "ingest", "predict")
 TABLES = ("tags", "spark")
+SECTIONS = ("job", "place", "cluster", *TABLES)
 PROJECT = "parallel-image-classification"
+RESERVED = {"project", "deployment", "deployed-by", "machines", "for-use-with-amazon-emr-managed-policies"}
+"""Tags by which clusters are found again."""
+
+KINDS = {str: "text in quotes", int: "a whole number", bool: "true or false", dict: "a table"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Settings:
     tags: dict[str, str]
     spark: dict[str, str]
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Check what can be checked without asking AWS.
 
         Raises:
@@ -67,8 +72,17 @@ class Settings:
         check_python(self.release, self.python)
         if len({machine.architecture for machine in self.machines}) > 1:
             raise InputError(
-                f"{self.primary_type}, {self.core_type} and {self.task_type}: all must be of one architecture"
+                f"primary_type {self.primary_type}, core_type {self.core_type}, task_type {self.task_type}: some "
+                "are arm64 and some are not; give all of them"
             )
+        if self.subnet and not re.fullmatch(r"subnet-[0-9a-f]+", self.subnet):
+            raise InputError(f"subnet {self.subnet!r}: give an id such as subnet-0123abcd")
+        for name in ("service_role", "instance_profile"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: give one; `aws emr create-default-roles` makes the default ones")
+        own = sorted(RESERVED & set(self.tags))
+        if own:
+            raise InputError(f"tags {own[0]}: that one is this project's; name yours otherwise")
         if self.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", self.bucket):
             raise InputError(f"bucket {self.bucket!r}: not a name that a bucket can have; leave out s3://")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.prefix, re.ASCII):
@@ -127,27 +141,36 @@ class Settings:
         return {name: value for name, value in asdict(self).items() if name in names}
 
 
-def settings_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each value of cluster.toml."""
+def settings_flags(parser: argparse.ArgumentParser, sections: Container[str] = SECTIONS) -> None:
+    """Add a flag for each value of cluster.toml.
+
+    Args:
+        parser: to add them to.
+        sections: of which sections.
+    """
     parser.add_argument(
         "--config", metavar="FILE", help="values that take the place of emr/cluster.toml's; else $EMR_CONFIG"
     )
     group = parser.add_argument_group("settings", "each also in the environment: --core-count 8, EMR_CORE_COUNT=8")
-    for name, value in _flat(_read(DEFAULTS)).items():
-        flag = f"--{name.replace('_', '-')}"
-        if name in TABLES:
-            what = "NAME=VALUE"
-            group.add_argument(flag, metavar=what, action="append", default=[], help="one more, or another value")
-        elif isinstance(value, bool):
-            default = str(value).lower()
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"(default: {default})")
-        else:
-            metavar = "N" if isinstance(value, int) else "TEXT"
-            group.add_argument(flag, metavar=metavar, help=f"(default: {value})" if value != "" else None)
+    told = dict(re.findall(r"(?m)^(\w+) = .*?# *(.*)", DEFAULTS.read_text(encoding="utf-8")))
+    for section, values in _read(DEFAULTS).items():
+        if section not in sections:
+            continue
+        if section in TABLES:
+            what = "one more, or another value; may be given again"
+            group.add_argument(f"--{section}", metavar="NAME=VALUE", action="append", help=what)
+            continue
+        for name, value in values.items():
+            flag, default = f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value
+            what = told.get(name, "") + (f" (default: {default})" if value != "" else "")
+            if isinstance(value, bool):
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
+            else:
+                group.add_argument(flag, metavar="N" if isinstance(value, int) else "TEXT", help=what)
 
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
-    """Put the sources together.
+    """Put the sources together; Settings.check tells whether they make sense.
 
     Raises:
         InputError: a value is of the wrong kind, or there is none of that name.
@@ -155,31 +178,19 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str])
     values = _flat(_read(DEFAULTS))
     file = arguments.config or environment.get("EMR_CONFIG")
     if file:
-        own = _flat(_read(Path(file)))
-        unknown = sorted(set(own) - set(values))
-        if unknown:
-            raise InputError(f"{file}: no setting is called {unknown[0]!r}; emr/cluster.toml has all there are")
-        values = {
-            name: {**value, **own.get(name, {})} if name in TABLES else own.get(name, value)
-            for name, value in values.items()
-        }
+        for name, own in _flat(_checked(file, _read(Path(file)))).items():
+            values[name] = {**values[name], **own} if name in TABLES else own
     for name in values:
-        given = getattr(arguments, name)
-        variable = f"EMR_{name.upper()}"
+        given, variable = getattr(arguments, name, None), f"EMR_{name.upper()}"
         if name in TABLES:
-            for pair in [*environment.get(variable, "").split(), *given]:
+            for pair in [*environment.get(variable, "").split(), *(given or [])]:
                 values[name] = {**values[name], **_pair(name, pair)}
         elif given is not None:
-            values[name] = _as(name, given, values[name])
+            values[name] = _as(f"--{name.replace('_', '-')}", given, values[name])
         elif variable in environment:
-            values[name] = _as(name, environment[variable], values[name])
+            values[name] = _as(variable, environment[variable], values[name])
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
     values["region"] = values["region"] or region
-    kinds = {field.name: field.type for field in fields(Settings)}
-    for name, value in values.items():
-        wanted = {"str": str, "int": int, "bool": bool}.get(str(kinds[name]), dict)
-        if type(value) is not wanted:
-            raise InputError(f"{file or DEFAULTS}: {name} is {value!r}, which is no {wanted.__name__}")
     return Settings(**values)
 
 
@@ -192,13 +203,32 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not TOML ({error})") from error
 
 
+def _checked(file: str, sections: dict[str, Any]) -> dict[str, Any]:
+    """A file of the user's, if its sections, names and kinds are those of cluster.toml.
+
+    Raises:
+        InputError: says which is not.
+    """
+    known = _read(DEFAULTS)
+    for section, own in sections.items():
+        if section not in known or not isinstance(own, dict):
+            raise InputError(f"{file}: no section is called [{section}]; there are {', '.join(known)}")
+        for name, value in own.items():
+            if section in TABLES:
+                continue
+            if name not in known[section]:
+                raise InputError(f"{file}: no setting of [{section}] is called {name!r}; see emr/cluster.toml")
+            wanted = type(known[section][name])
+            if type(value) is not wanted:
+                raise InputError(f"{file}: {name} is {value!r}; give {KINDS[wanted]}")
+    return sections
+
+
 def _flat(sections: dict[str, Any]) -> dict[str, Any]:
     """Settings without their sections, but for the two that are tables of the user's."""
     flat: dict[str, Any] = {}
     for name, section in sections.items():
-        if not isinstance(section, dict):
-            flat[name] = section
-        elif name in TABLES:
+        if name in TABLES:
             flat[name] = {key: str(value) for key, value in section.items()}
         else:
             flat |= section

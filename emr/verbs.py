@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from common.console import PARSE_ONLY
 from common.errors import InputError
 from emr import clusters
 from emr.aws import Aws, Clock, NotConfiguredError
@@ -17,9 +21,9 @@ from emr.bucket import Bucket
 from emr.clusters import ACTIVE, UNDER_WAY, Record, tags_of
 from emr.dependencies import dependencies_archive
 from emr.deploy import Deployment
-from emr.follow import DONE, why_cluster, why_step
+from emr.follow import DONE, WRONG, why_cluster, why_step
 from emr.logs import Logs
-from emr.package import project_zip
+from emr.package import ROOT, project_zip
 from emr.plan import IMDSV2, SECURITY_CONFIGURATION, Plan
 from emr.settings import Settings
 from emr.terminal import Terminal
@@ -77,7 +81,7 @@ class Context:
         return self.plan
 
     def _imagined(self, why: InputError) -> Plan:
-        self.person.line(f"{why}\nACCOUNT, YOU and REGION stand for yours below")
+        self.person.line(f"AWS is not asked ({why}); ACCOUNT, YOU and REGION below stand for yours")
         return self._plan(self.settings.region or "REGION", "ACCOUNT", "YOU")
 
     def _plan(self, region: str, account: str, owner: str) -> Plan:
@@ -93,6 +97,11 @@ class Context:
         if bucket.region() is None:
             raise InputError(f"bucket {bucket.name}: there is none; nothing was deployed from here")
         return bucket
+
+    @property
+    def imagined_bucket(self) -> str:
+        """Its name, for a verb that asks AWS nothing."""
+        return self.settings.bucket_in("ACCOUNT", self.settings.region or "REGION")
 
     def mine(self, states: list[str]) -> Iterator[Record]:
         """Clusters that this user deployed, newest first; all that are there without states."""
@@ -159,6 +168,12 @@ def submit(context: Context) -> int:
     cluster = context.target(ACTIVE)
     if cluster["Status"]["State"] not in ACTIVE:
         raise InputError(f"cluster {cluster['Id']}: {why_cluster(cluster)}; it takes no more steps")
+    machines = tags_of(cluster).get("machines")
+    if machines and machines != context.plan.shape:
+        context.person.line(
+            f"cluster {cluster['Id']} was started with other machines ({machines}) than the settings say "
+            f"({context.plan.shape}), for which Spark is sized"
+        )
     return Deployment(context.aws, Clock(), context.plan, context.person, str(cluster["Id"])).run()
 
 
@@ -181,7 +196,7 @@ def logs(context: Context) -> int:
     if context.dry_run:
         _show_finding(context, [])
         prefix = f"{context.settings.logs}{context.cluster or 'CLUSTER'}/steps/{context.step or 'STEP'}/"
-        _show("s3", "list_objects_v2", Bucket=context.settings.bucket or "BUCKET", Prefix=prefix)
+        _show("s3", "list_objects_v2", Bucket=context.imagined_bucket, Prefix=prefix)
         return DONE
     cluster = context.target([])
     step = context.step_of(cluster)
@@ -197,7 +212,7 @@ def fetch(context: Context) -> int:
     """Bring a run folder to this machine."""
     runs = context.settings.runs
     if context.dry_run:
-        _show("s3", "list_objects_v2", Bucket=context.settings.bucket or "BUCKET", Prefix=runs + context.run)
+        _show("s3", "list_objects_v2", Bucket=context.imagined_bucket, Prefix=runs + context.run)
         return DONE
     bucket = context.bucket()
     there = bucket.folders(runs)
@@ -251,7 +266,7 @@ def everything(context: Context) -> int:
     if context.dry_run:
         _show_finding(context, [])
         prefix = f"{context.settings.prefix}/"
-        _show("s3", "list_objects_v2", Bucket=context.settings.bucket or "BUCKET", Prefix=prefix)
+        _show("s3", "list_objects_v2", Bucket=context.imagined_bucket, Prefix=prefix)
         return DONE
     found = list(clusters.listed(context.aws, []))
     print(f"{len(found)} clusters in {context.aws.region} (Amazon EMR forgets them after two months)")
@@ -259,14 +274,32 @@ def everything(context: Context) -> int:
         created = own["Status"]["Timeline"]["CreationDateTime"]
         owner = tags_of(own).get("deployed-by", "?")
         print(f"  {own['Id']}  {own['Status']['State']:22}  {created:%Y-%m-%d %H:%M}  {owner}")
-    bucket = context.bucket()
-    for what in ("artefacts", "data", "runs", "logs"):
-        prefix = f"{context.settings.prefix}/{what}/"
-        sizes = [entry["Size"] for entry in bucket.objects(prefix)]
-        print(f"s3://{bucket.name}/{prefix}: {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB")
+    name = context.settings.bucket_in(context.aws.identity.account, context.aws.region)
+    bucket = Bucket(context.aws, name)
+    if bucket.region() is None:
+        print(f"no bucket is called {name}")
+    else:
+        for what in ("artefacts", "data", "runs", "logs"):
+            prefix = f"{context.settings.prefix}/{what}/"
+            sizes = [entry["Size"] for entry in bucket.objects(prefix)]
+            print(f"s3://{name}/{prefix}: {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB")
     if any(own["Status"]["State"] in ACTIVE for own in found):
         print("`make emr-terminate` ends yours; `python -m emr terminate --cluster ID` ends another")
     return DONE
+
+
+def check_flags(job: str, words: list[str]) -> None:
+    """Have the job itself look at its flags, before a cluster does.
+
+    Raises:
+        InputError: what it says of them.
+    """
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "spark_jobs" / f"{job}.py"), *words],
+        env={**os.environ, PARSE_ONLY: "1"}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode == WRONG:
+        raise InputError(done.stderr.strip().splitlines()[-1])
 
 
 def _job(plan: Plan) -> str:
@@ -277,9 +310,10 @@ def _show_deployment(plan: Plan) -> int:
     """What a deployment would ask for, in order."""
     own = plan.settings
     print(f"would run `{_job(plan)}` on Amazon EMR ({own.release}, Python {own.python}) in {plan.region}")
-    print(f"cluster: {plan.machines()}")
+    print(f"cluster: {plan.machines()}, for as long as it runs")
     stays = "kept" if own.keep else "terminated as soon as the results are here"
     print(f"         {stays}; ends itself after {own.idle_minutes} minutes without work, whatever happens here")
+    print(f"         the job is cancelled after {own.timeout_minutes} minutes")
     where = (
         plan.table or f"{own.fetch_to}/{RUN} on this machine, by way of {plan.address(plan.settings.runs + RUN)}"
     )

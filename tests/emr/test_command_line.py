@@ -58,14 +58,14 @@ def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     said = done.stdout
     assert "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in said
-    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours an hour" in said
+    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core), for as long as it runs" in said
     assert "terminated as soon as the results are here" in said
     asked = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", said, re.MULTILINE | re.DOTALL)
     assert asked
     request = json.loads(asked[1])
     assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
     assert request["Steps"][0]["HadoopJarStep"]["Args"][0] == "spark-submit"
-    assert "ACCOUNT, YOU and REGION stand for yours" in done.stderr
+    assert "ACCOUNT, YOU and REGION below stand for yours" in done.stderr
 
 
 @pytest.mark.parametrize("verb", sorted(VERBS))
@@ -74,6 +74,24 @@ def test_every_verb_can_be_tried_without_credentials(verb: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 50
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_can_ask_for_a_dry_run_too(tmp_path: Path) -> None:
+    done = emr("terminate", cwd=tmp_path, **NOBODY, DRY_RUN="1")
+    assert done.returncode == 0
+    assert "terminate_job_flows" in done.stdout
+
+
+def test_who_has_read_enough_gets_no_traceback(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m emr deploy --dry-run | head -1"
+    done = command("bash", "-c", line, cwd=tmp_path, **NOBODY)
+    assert done.stdout.startswith("would run")
+    assert "Traceback" not in done.stderr
+
+
+def test_what_stops_things_works_whatever_else_is_set(tmp_path: Path) -> None:
+    done = emr("terminate", "--dry-run", cwd=tmp_path, **NOBODY, EMR_JOB="none", EMR_CORE_TYPE="none")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("verb", sorted(set(VERBS) - {"package"}))
@@ -92,6 +110,12 @@ def test_without_credentials_one_line_says_how_to_have_some(verb: str, tmp_path:
         (["depoly"], "invalid choice: 'depoly'"),
         (["deploy", "--dry-run", "--arguments", "--data folder:none"], "--data folder:none: no files at none"),
         (["deploy", "--profile-that-is-not", "x"], "--help lists the flags"),
+        (["deploy", "--arguments", "--dta digits"], "gram.py: unrecognized arguments: --dta digits"),
+        (
+            ["deploy", "--dry-run", "--job", "predict", "--arguments", ""],
+            "predict.py: the following arguments",
+        ),
+        (["submit", "--arguments", "--lambdas none"], "'none' is neither A:B:N nor a comma list"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(words: list[str], said: str, tmp_path: Path) -> None:

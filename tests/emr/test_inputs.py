@@ -89,6 +89,10 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
         ("gram", ["--data", "folder:none"], "--data folder:none: no files at none; name another"),
         ("gram", ["--data-root", "none", "--data", "mnist"], "no files at none/mnist; `make data` downloads it"),
         ("gram", ["--data", "folder:week*/*.png"], "wildcards are for s3:// addresses"),
+        ("predict", ["--data", "week2/*/*.png"], "wildcards are for s3:// addresses"),
+        ("gram", ["--data", "cifar"], "--data cifar: no such source; use one of digits, mnist"),
+        ("gram", ["--data", "/photos"], "--data /photos: no such source"),
+        ("gram", ["--data", "folder:s3://b/photos"], "on S3, images are named by a glob"),
         ("predict", ["--model", "s3://b/runs/x"], "fetch that run folder, and name it here"),
         ("gram", ["--out", "runs/x"], "--out runs/x: the run folder comes to fetch_to"),
         ("gram", ["--save-moments", "m.npz"], "what a cluster writes here is gone with it; name an s3:// address"),
@@ -103,10 +107,6 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused_before_anything_is_asked(job: str, words: list[str], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         of(job, *words)
-
-
-def test_a_source_that_there_is_not_is_for_the_job_to_refuse() -> None:
-    assert of("gram", "--data", "cifar").words == ["--data=cifar"]
 
 
 def test_more_than_every_node_could_unpack_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,9 @@ from emr.settings import Settings, load_settings, settings_flags
 def load(*words: str, **environment: str) -> Settings:
     parser = argparse.ArgumentParser()
     settings_flags(parser)
-    return load_settings(parser.parse_args(words), environment)
+    settings = load_settings(parser.parse_args(words), environment)
+    settings.check()
+    return settings
 
 
 def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path) -> None:
@@ -35,15 +37,19 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
     [
         (["--job", "serial"], "job 'serial': use one of outer"),
         (["--core-count", "0"], "core_count 0: use 1 to 1000"),
-        (["--core-count", "many"], "core_count 'many': not a whole number"),
+        (["--core-count", "many"], "--core-count 'many': not a whole number"),
         (["--idle-minutes", "0"], "idle_minutes 0: use 1 to"),
         (["--release", "emr-6.15.0"], "release 'emr-6.15.0': use emr-spark-8.0.0"),
         (["--release", "emr-7.0.0"], "release emr-7.0.0: its Python is 3.9, and 3.11 is needed"),
         (["--python", "3.10"], "release emr-spark-8.0.0 has Python 3.11, 3.12, 3.13: python 3.10 will not do"),
         (["--release", "emr-7.13.0", "--python", "3.12"], "release emr-7.13.0 has Python 3.9, 3.11"),
-        (["--core-type", "m7g.xlarge"], "all must be of one architecture"),
+        (["--core-type", "m7g.xlarge"], "some are arm64 and some are not; give all of them"),
         (["--core-type", "p5.48xlarge"], "instance type 'p5.48xlarge': use one of the families"),
         (["--core-type", "c4.xlarge"], "instance type 'c4.xlarge': use generation 5 or later"),
+        (["--core-type", "m7i.999xlarge"], "instance type 'm7i.999xlarge'"),
+        (["--subnet", "foo"], "subnet 'foo': give an id such as subnet-0123abcd"),
+        (["--service-role", ""], "service_role: give one"),
+        (["--tags", "project=mine"], "tags project: that one is this project's"),
         (["--bucket", "s3://mine"], "not a name that a bucket can have; leave out s3://"),
         (["--prefix", "/a"], "prefix '/a'"),
         (["--arguments", "--data 'x"], "No closing quotation"),
@@ -59,9 +65,12 @@ def test_what_cannot_be_is_refused_with_a_remedy(words: list[str], said: str) ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[cluster]\ncores = 3", "no setting is called 'cores'"),
-        ('[cluster]\ncore_count = "3"', "core_count is '3', which is no int"),
-        ("[cluster]\nrelease = 8", "release is 8, which is no str"),
+        ("[cluster]\ncores = 3", r"no setting of \[cluster\] is called 'cores'"),
+        ("[job]\ncore_count = 3", r"no setting of \[job\] is called 'core_count'"),
+        ('[cluster]\ncore_count = "3"', "core_count is '3'; give a whole number"),
+        ("[cluster]\nrelease = 8", "release is 8; give text in quotes"),
+        ("[sprak]\na = 1", r"no section is called \[sprak\]; there are job, place, cluster"),
+        ("spark = 3", r"no section is called \[spark\]"),
         ("cluster", "not TOML"),
     ],
 )
@@ -72,7 +81,7 @@ def test_a_file_of_the_users_own_is_checked(tmp_path: Path, text: str, said: str
 
 
 def test_a_value_that_is_no_value_of_its_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="keep 'perhaps': use true or false"):
+    with pytest.raises(InputError, match="EMR_KEEP 'perhaps': use true or false"):
         load(EMR_KEEP="perhaps")
 
 
