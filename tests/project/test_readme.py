@@ -23,6 +23,7 @@ COMMANDS = [
 
 ELSEWHERE = {
     "make test": "is what runs this",
+    "spark-submit spark_jobs/outer.py": "tests/spark_jobs runs it, and looks at what comes of it",
     "make lint": "tests/project/test_project.py runs each of its commands",
     "mpiexec -n 4 python mpi_jobs/train_cnn.py": "tests/mpi_jobs runs it, and looks at what comes of it",
     "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
