@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from common.table.storage import Storage
 
 PROBE = ".writable"
+"""What is written to an address and removed again, to know that it can be."""
+
 LAST = "metrics.json"
 """The file that is uploaded last: where it is, everything else is too."""
 

@@ -41,7 +41,7 @@ class Context:
         person: hears of it.
         data_root: where named sets live.
         packages: where archives of dependencies are kept on this machine.
-        dry_run: print what AWS would be asked, and ask nothing.
+        dry_run: print what AWS would be asked, and do nothing.
         cluster: id that the user gave, or "".
         step: likewise.
         run: the name of a run folder, likewise.
