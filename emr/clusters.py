@@ -178,7 +178,13 @@ def cancel(aws: Aws, cluster: str, step: str) -> str:
 
 
 def kill_application(aws: Aws, cluster: str, run: str) -> None:
-    """Have a cluster that stays kill what a cancelled step left to YARN; only the step's own process ended."""
+    """Have a cluster that stays kill what a cancelled step left to YARN; only the step's own process ended.
+
+    Raises:
+        InputError: no run is named: every application would be meant.
+    """
+    if not run:
+        raise InputError("the step is none of this project's; what it left to YARN is not touched")
     listed = f"yarn application -list -appTags {shlex.quote(run)} -appStates ACCEPTED,RUNNING"
     kill = f"{listed} | grep -o '^application_[0-9_]*' | xargs -r -n 1 yarn application -kill"
     step = {

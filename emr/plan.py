@@ -136,9 +136,8 @@ class Plan:
     @property
     def cluster_key(self) -> str:
         """Tells clusters apart: those of one owner and shape have the same, so that a retry finds its own."""
-        return _digest(json.dumps([self.owner, self.region, self.bucket, self.settings.of_cluster()]).encode())[
-            :12
-        ]
+        told_apart_by = [self.owner, self.region, self.bucket, self.settings.of_cluster()]
+        return _digest(json.dumps(told_apart_by).encode())[:12]
 
     @property
     def cluster_name(self) -> str:
@@ -262,16 +261,20 @@ class Plan:
         own = self.settings
         return f"{own.core_count} {own.core_type} {own.task_count} {own.task_type}"
 
+    @property
+    def n_machines(self) -> int:
+        """Machines of the cluster, each of which is paid for by the time it runs."""
+        return 1 + self.settings.core_count + self.settings.task_count
+
     def machines(self) -> str:
-        """What an hour of the cluster is paid for."""
+        """The machines of the cluster, for people."""
         own = self.settings
         counted = [f"1 {own.primary_type} (primary)", f"{own.core_count} {own.core_type} (core)"]
         if own.task_count:
             counted.append(f"{own.task_count} {own.task_type} ({'spot ' if own.task_spot else ''}task)")
-        n = 1 + own.core_count + own.task_count
         primary, core, *task = own.machines
         cores = primary.cores + core.cores * own.core_count + sum(m.cores for m in task) * own.task_count
-        return f"{n} machines, {cores} vCPUs: {', '.join(counted)}"
+        return f"{self.n_machines} machines, {cores} vCPUs: {', '.join(counted)}"
 
 
 def _group(name: str, role: str, kind: str, count: int, spot: bool) -> dict[str, Any]:

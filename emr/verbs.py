@@ -242,6 +242,8 @@ def cancel(context: Context) -> int:
     step = context.step_of(cluster)
     if step["Status"]["State"] not in UNDER_WAY:
         raise InputError(f"step {step['Id']} is {step['Status']['State']} already")
+    if not clusters.run_of(step):
+        raise InputError(f"step {step['Id']} ({step['Name']}): none of this project's, so not ours to cancel")
     print(f"{step['Id']} on {cluster['Id']}: {clusters.cancel(context.aws, cluster['Id'], step['Id'])}")
     clusters.kill_application(context.aws, cluster["Id"], clusters.run_of(step))
     return DONE
@@ -310,7 +312,7 @@ def _show_deployment(plan: Plan) -> int:
     """What a deployment would ask for, in order."""
     own = plan.settings
     print(f"would run `{_job(plan)}` on Amazon EMR ({own.release}, Python {own.python}) in {plan.region}")
-    print(f"cluster: {plan.machines()}, for as long as it runs")
+    print(f"cluster: {plan.machines()}; {plan.n_machines} machine-hours for each hour that it runs")
     stays = "kept" if own.keep else "terminated as soon as the results are here"
     print(f"         {stays}; ends itself after {own.idle_minutes} minutes without work, whatever happens here")
     print(f"         the job is cancelled after {own.timeout_minutes} minutes")

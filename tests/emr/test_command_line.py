@@ -58,7 +58,9 @@ def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     said = done.stdout
     assert "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in said
-    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core), for as long as it runs" in said
+    assert (
+        "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours for" in said
+    )
     assert "terminated as soon as the results are here" in said
     asked = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", said, re.MULTILINE | re.DOTALL)
     assert asked
@@ -214,6 +216,16 @@ def test_a_cluster_of_somebody_else_is_not_terminated(own: Cloud, tmp_path: Path
     done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **own.environment)
     assert done.returncode == 2
     assert "cluster j-NONE: InvalidRequestException" in done.stderr
+
+
+def test_a_step_of_somebody_else_is_not_cancelled(own: Cloud, tmp_path: Path) -> None:
+    steps = [{"Name": "theirs", "HadoopJarStep": {"Jar": "theirs.jar", "Args": ["spark-submit", "x.py"]}}]
+    instances = {"KeepJobFlowAliveWhenNoSteps": True}
+    theirs = own.client("emr").run_job_flow(Name="theirs", Instances=instances, Steps=steps)["JobFlowId"]
+    done = emr("cancel", "--cluster", theirs, cwd=tmp_path, **own.environment)
+    assert done.returncode == 2
+    assert "(theirs): none of this project's, so not ours to cancel" in done.stderr
+    assert [step.state for step in own.clusters[0].steps] == ["RUNNING"]
 
 
 def test_a_job_that_fails_ends_with_1_and_its_traceback(own: Cloud, tmp_path: Path) -> None:

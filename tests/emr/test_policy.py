@@ -10,8 +10,8 @@ from moto.iam.policy_validation import IAMPolicyDocumentValidator
 
 from emr.settings import PROJECT
 from tests.conftest import ROOT
+from tests.emr.deploying import deploy
 from tests.emr.scripted import RUNNING_S, Scripted
-from tests.emr.test_deploy import deploy
 
 ACTIONS = {
     "GetCallerIdentity": "sts:GetCallerIdentity",

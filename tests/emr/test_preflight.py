@@ -11,8 +11,8 @@ from common.errors import InputError
 from emr.aws import Aws
 from emr.plan import SECURITY_CONFIGURATION
 from tests.emr.cloud import ACCOUNT, REGION
+from tests.emr.deploying import deploy
 from tests.emr.scripted import Person, Refused, Scripted
-from tests.emr.test_deploy import deploy
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 
