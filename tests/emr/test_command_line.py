@@ -58,9 +58,7 @@ def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     said = done.stdout
     assert "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in said
-    assert (
-        "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours for" in said
-    )
+    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours for" in said
     assert "terminated as soon as the results are here" in said
     asked = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", said, re.MULTILINE | re.DOTALL)
     assert asked
