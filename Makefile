@@ -55,7 +55,7 @@ lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 data: $(READY) ## download MNIST to data/, checksums verified
-	@$(BIN)/python -m common.datasets.download
+	@$(BIN)/python -m common.tools.download
 
 bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json

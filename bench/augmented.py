@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from common.arrays import Floats, Items, Keys
-from common.catalogue import Catalogue, PixelReader, Read
-from common.datasets import open_dataset
-from common.decode import PixelFormat
+from common.data.catalogue import Catalogue, PixelReader, Read
+from common.data.decode import PixelFormat
+from common.data.sources import open_dataset
 
 MOST_DEGREES = 15
 MOST_PIXELS = 2

@@ -26,8 +26,8 @@ import torch
 from bench.cnn_rank import Case
 from bench.harness import Claim, main, say, seconds, table
 from bench.ranks import ROOT, launch
-from common.datasets import open_dataset
-from common.decode import PixelFormat
+from common.data.decode import PixelFormat
+from common.data.sources import open_dataset
 
 TRAIN = ROOT / "mpi_jobs" / "train_cnn.py"
 RANK = ROOT / "bench" / "cnn_rank.py"

@@ -34,10 +34,10 @@ from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from mpi_jobs.cnn.gradients import ExchangeSettings, Replica
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.optimisers import STATES, Optimiser
-from mpi_jobs.world import World
+from common.nets.networks import NetworkSpec, build
+from mpi_jobs.engine.world import World
+from mpi_jobs.training.gradients import ExchangeSettings, Replica
+from mpi_jobs.training.optimisers import STATES, Optimiser
 
 RATE = 1e-4
 Step = Callable[[], object]

@@ -10,7 +10,7 @@ import time
 import numpy as np
 from mpi4py import MPI
 
-from mpi_jobs.world import World
+from mpi_jobs.engine.world import World
 
 SIZES = [8 * 4**power for power in range(12)]
 """8 bytes to 32 MiB."""

@@ -16,8 +16,8 @@ import numpy as np
 
 from common.arrays import Floats
 from common.ridge.moments import flat_length
-from mpi_jobs.cholesky import BLOCK, most_ranks
-from mpi_jobs.grid import EIGENDECOMPOSITION
+from mpi_jobs.ridge.cholesky import BLOCK, most_ranks
+from mpi_jobs.ridge.grid import EIGENDECOMPOSITION
 
 
 class Problem(NamedTuple):

@@ -17,9 +17,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from mpi_jobs.cnn.checkpoints import BEST, Checkpoint
-from mpi_jobs.cnn.networks import build
-from mpi_jobs.cnn.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
+from common.nets.checkpoints import BEST, Checkpoint
+from common.nets.networks import build
+from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
 
 
 class Case(NamedTuple):

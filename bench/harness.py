@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_info
 
 from common.atomic import write_atomically
-from common.experiment import versions
+from common.provenance import versions
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ from typing import Any
 from pyspark import SparkContext
 
 from bench.augmented import augmented
-from common.console import Console, Parser, data_root_flag, positive_integer
-from common.datasets import open_dataset
-from common.decode import PixelFormat
-from common.table.storage import Storage
-from common.table.table import Table
-from common.table.writing import Settings
-from spark_jobs.ingesting import Ingest
-from spark_jobs.session import run_spark_job, spark_context
+from common.console import Console
+from common.data.decode import PixelFormat
+from common.data.sources import open_dataset
+from common.data.storage import Storage
+from common.data.table.table import Table
+from common.data.table.writing import Settings
+from common.run.flags import Parser, data_root_flag, positive_integer
+from spark_jobs.engine.session import run_spark_job, spark_context
+from spark_jobs.ingestion.ingestion import Ingest
 
 
 def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any) -> Table:

@@ -20,11 +20,11 @@ from typing import Any
 
 from bench.harness import Claim, main, say, table
 from bench.ranks import DATA_PARALLEL, FIT, ROOT, launch, run
-from common.console import ridge_parser
-from common.experiment import Experiment
+from common.blas import limit_blas
 from common.ridge.gram import BlasProduct, Tile, TiledProduct
 from common.ridge.moments import FoldSums
-from common.threads import limit_blas
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 
 DATA = ("--data", "mnist")
 ROUNDS = 7

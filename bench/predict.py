@@ -35,8 +35,8 @@ from PIL import Image
 from bench.data_loader import Case
 from bench.harness import Claim, main, say, table
 from bench.ranks import ROOT, launch, ranks_below
-from common.decode import PixelFormat
-from mpi_jobs.cnn.checkpoints import BEST, Checkpoint
+from common.data.decode import PixelFormat
+from common.nets.checkpoints import BEST, Checkpoint
 
 TRAIN, PREDICT, PROFILE = (
     ROOT / "mpi_jobs" / f"{name}.py" for name in ("train_cnn", "predict_cnn", "profile_cnn")

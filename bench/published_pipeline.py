@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision import transforms
 
 from bench.data_loader import Case, names_of, network
-from mpi_jobs.cnn.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
+from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
 
 
 def main() -> None:

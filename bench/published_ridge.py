@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from common.console import ridge_parser
-from common.experiment import Experiment
-from common.threads import limit_blas
+from common.blas import limit_blas
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,11 +24,11 @@ from sklearn.linear_model import RidgeClassifierCV
 
 from bench.harness import Claim, main, say, seconds, table
 from bench.jobs import Job, phases, run, work
-from common.console import ridge_parser
-from common.experiment import Experiment
-from common.images import Block
+from common.data.images import Block
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 from spark_jobs import gram, inner, outer, serial
-from spark_jobs.session import configuration
+from spark_jobs.engine.session import configuration
 
 DATA = ("--data", "mnist")
 SIZES = (1_000, 11_000, 21_000, 60_000)

@@ -22,15 +22,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import Row
 
 from bench.jobs import run, work
+from common.data.splits import FoldRule
+from common.data.storage import Storage
+from common.data.table.reading import TableImages, pixel_view
+from common.data.table.table import Table
 from common.ridge.moments import FoldMoments, FoldSums, merge, packed_bytes
-from common.splits import FoldRule
-from common.table.images import TableImages, pixel_view
-from common.table.storage import Storage
-from common.table.table import Table
 from spark_jobs import gram, predict
-from spark_jobs.blocks import image_blocks, reduce_moments, tree_reduce
-from spark_jobs.process import settle
-from spark_jobs.session import configuration, wait_for_executors
+from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
+from spark_jobs.engine.session import configuration, wait_for_executors
+from spark_jobs.engine.worker_setup import settle
 
 RULE = FoldRule(None, 0.2)
 PREDICTIONS = 7

@@ -31,7 +31,7 @@ from bench.cost_model import Cell, CostModel, Problem
 from bench.harness import Claim, conclude, parser, say, table
 from bench.ranks import DATA_PARALLEL, FIT, LAUNCHER, ROOT, Run, launch, run
 from bench.scaling_figures import amdahl_bars, heat_maps
-from common.console import data_root_flag, positive_integer
+from common.run.flags import data_root_flag, positive_integer
 
 RESULTS = ROOT / "bench" / "results"
 NETWORK_ALPHA_S, NETWORK_BETA_S = 5e-6, 1 / 12.5e9

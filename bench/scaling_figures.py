@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from common.plots import INK, STYLE
+from common.report.plots import INK, STYLE
 
 COLOURS = "cividis"
 """Even in lightness, and the same to colour-blind eyes (Nuñez, Anderton and Renslow, PLOS ONE 13, 2018)."""

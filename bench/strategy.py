@@ -13,11 +13,11 @@ from pyspark.sql import SparkSession
 
 from bench.harness import Claim, main, say, table
 from bench.jobs import Job, run, work
-from common.console import ridge_parser
-from common.experiment import Experiment
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 from spark_jobs import gram, inner, outer
-from spark_jobs.session import configuration
-from spark_jobs.strategy import Costs, Work, choose
+from spark_jobs.engine.session import configuration
+from spark_jobs.engine.strategy import Costs, Work, choose
 
 REPEATS = 3
 MOST_INNER_S = 10.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from common.errors import RunError
 
 READABLE = ("utf-8", "backslashreplace")
 """How text for people is encoded: file names can hold bytes that are no text."""
@@ -29,3 +32,24 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_into(folder: Path) -> Iterator[None]:
+    """Writing into a run folder that is there already.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror or error}); mend that, and --resume it"
+        ) from error
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON for people and programs, atomically; NaN is refused."""
+    with write_atomically(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode(*READABLE) + b"\n")

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.console import Parser
 from common.errors import InputError
+from common.run.flags import Parser
 from emr import verbs
 from emr.follow import CANCELLED, DONE, WRONG
 from emr.package import ROOT

@@ -11,7 +11,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from common.errors import InputError
-from common.runs import LAST
+from common.run.folder import LAST
 from emr.aws import DENIED, Aws, code_of, explained
 from emr.settings import PROJECT
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from common.errors import InputError
-from common.runs import LAST
+from common.run.folder import LAST
 from emr import clusters
 from emr.aws import Aws, Clock, has_expired, is_ambiguous
 from emr.bucket import Bucket

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from common.carried import CARRIED
-from common.datasets import AT_PATH, NAMED, SPECS, TABLE
+from common.data.shipped import CARRIED
+from common.data.sources import AT_PATH, NAMED, SPECS, TABLE
 from common.errors import InputError
 from emr.tarball import pack
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from common.atomic import write_json
 from common.errors import InputError
-from common.runs import write_json
 from emr.plan import Plan
 
 FOLDER = ".emr"

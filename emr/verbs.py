@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from common.console import PARSE_ONLY
 from common.errors import InputError
+from common.run.flags import PARSE_ONLY
 from emr import clusters
 from emr.aws import Aws, Clock, NotConfiguredError
 from emr.bucket import Bucket

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
+from mpi_jobs.engine.world import World, run_mpi_job
 from mpi_jobs.pipeline.run import PredictionRun
-from mpi_jobs.world import World, run_mpi_job
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
-from mpi_jobs.pipeline.profiling import ProfileRun
-from mpi_jobs.world import World, run_mpi_job
+from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.pipeline.profile_run import ProfileRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:

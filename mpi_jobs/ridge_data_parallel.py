@@ -15,11 +15,11 @@ from typing import Any
 
 from mpi4py import MPI
 
-from common.evaluation import validate
-from mpi_jobs.averaging import Shards
-from mpi_jobs.experiment import RankedExperiment, ranked_parser
-from mpi_jobs.grid import solve_grid
-from mpi_jobs.world import World, run_mpi_job
+from common.ridge.scoring import validate
+from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.ridge.averaging import Shards
+from mpi_jobs.ridge.grid import solve_grid
+from mpi_jobs.ridge.ranked_run import RankedExperiment, ranked_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

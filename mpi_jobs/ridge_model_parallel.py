@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 from mpi4py import MPI
 
-from common.evaluation import validate
-from mpi_jobs.experiment import RankedExperiment, ranked_parser
-from mpi_jobs.grid import solve_grid
-from mpi_jobs.shares import everyones_blocks
-from mpi_jobs.world import World, run_mpi_job
+from common.ridge.scoring import validate
+from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.ridge.grid import solve_grid
+from mpi_jobs.ridge.ranked_run import RankedExperiment, ranked_parser
+from mpi_jobs.ridge.shares import everyones_blocks
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
-from mpi_jobs.cnn.experiment import TrainingRun
-from mpi_jobs.world import World, run_mpi_job
+from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.training.run import TrainingRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.console import ridge_parser
 from common.errors import InputError
-from common.experiment import Experiment
 from common.ridge.moments import fingerprint, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
-from spark_jobs.blocks import count_correct
-from spark_jobs.known import Known, moments_flags
-from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.stages import read_and_reduce, score_test_images
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
+from spark_jobs.engine.blocks import count_correct
+from spark_jobs.engine.moments_flags import Known, moments_flags
+from spark_jobs.engine.passes import read_and_reduce, score_test_images
+from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 
 
 def main(argv: Sequence[str] | None = None) -> int:

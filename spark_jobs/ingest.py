@@ -14,19 +14,20 @@ from pathlib import Path
 import numpy as np
 from pyspark import SparkContext
 
-from common.catalogue import Catalogue
-from common.console import Console, Parser, data_root_flag, fraction, pixel_flags, pixel_format, quiet_flag
-from common.datasets import AT_PATH, NAMED, open_dataset
-from common.decode import PixelFormat
+from common.console import Console
+from common.data.catalogue import Catalogue
+from common.data.decode import PixelFormat
+from common.data.sources import AT_PATH, NAMED, open_dataset
+from common.data.storage import Storage
+from common.data.table.table import Table
+from common.data.table.writing import Settings
 from common.errors import InputError
+from common.report.table import write_report
 from common.ridge.model import RidgeModel
-from common.table.report import write_report
-from common.table.storage import Storage
-from common.table.table import Table
-from common.table.writing import Settings
-from spark_jobs.globs import Glob, is_glob
-from spark_jobs.ingesting import Ingest, Ingested
-from spark_jobs.session import engine, run_spark_job, spark_context
+from common.run.flags import Parser, data_root_flag, fraction, pixel_flags, pixel_format, quiet_flag
+from spark_jobs.engine.session import engine, run_spark_job, spark_context
+from spark_jobs.ingestion.globs import Glob, is_glob
+from spark_jobs.ingestion.ingestion import Ingest, Ingested
 
 TEST_FRACTION = 0.2
 SOURCES = ", ".join([*NAMED, *(f"{kind}:PATH" for kind in AT_PATH), "a glob such as 's3://bucket/photos/*/*.jpg'"])

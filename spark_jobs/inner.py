@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 from pyspark import Broadcast, SparkContext
 
-from common.console import ridge_parser
-from common.experiment import Experiment
+from common.data.splits import shard
 from common.ridge.moments import Moments, fingerprint, total, training_moments
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
-from common.splits import shard
-from spark_jobs.blocks import count_correct
-from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.stages import read_and_reduce, score_test_images
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
+from spark_jobs.engine.blocks import count_correct
+from spark_jobs.engine.passes import read_and_reduce, score_test_images
+from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 
 
 def fit_by_rows(

@@ -12,12 +12,12 @@ from functools import partial
 
 import numpy as np
 
-from common.console import ridge_parser
-from common.evaluation import evaluate
-from common.experiment import Experiment
-from common.splits import ALWAYS_TRAINING
-from spark_jobs.session import engine, run_spark_job, spark_context
-from spark_jobs.worker import Training, refit, try_lambda
+from common.data.splits import ALWAYS_TRAINING
+from common.ridge.scoring import evaluate
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
+from spark_jobs.engine.lambda_tasks import Training, refit, try_lambda
+from spark_jobs.engine.session import engine, run_spark_job, spark_context
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,23 +16,24 @@ import numpy as np
 from pyspark import RDD, SparkContext
 
 from common.arrays import Labels
-from common.catalogue import Skipped
-from common.console import Console, Parser, data_root_flag, out_flag, positive_integer, quiet_flag
-from common.datasets import SPECS, open_dataset, open_table
+from common.console import Console
+from common.data.catalogue import Skipped
+from common.data.images import Block, CatalogueImages, Images
+from common.data.sources import SPECS, open_dataset, open_table
+from common.data.splits import FoldRule
+from common.data.storage import PARTIAL, Storage
+from common.data.table.reading import TableImages
+from common.data.table.table import SPLITS, Table
 from common.errors import InputError
-from common.experiment import Engine
-from common.images import Block, CatalogueImages, Images
-from common.prediction import MOST_UNSURE, PREDICTIONS, Form, Summary, predictions_csv, write_predictions
-from common.prediction_report import write_report
+from common.predict.predictions import MOST_UNSURE, PREDICTIONS, Form, Summary, predictions_csv, write_predictions
+from common.provenance import Engine
+from common.report.prediction import write_report
 from common.ridge.model import RidgeModel
-from common.runs import RunFolder
-from common.splits import FoldRule
-from common.table.images import TableImages
-from common.table.storage import PARTIAL, Storage
-from common.table.table import SPLITS, Table
-from spark_jobs.blocks import gather, image_parts, read_parts
-from spark_jobs.globs import Glob, is_glob
-from spark_jobs.session import engine, partitions_flag, run_spark_job, spark_context
+from common.run.flags import Parser, data_root_flag, out_flag, positive_integer, quiet_flag
+from common.run.folder import RunFolder
+from spark_jobs.engine.blocks import gather, image_parts, read_parts
+from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
+from spark_jobs.ingestion.globs import Glob, is_glob
 
 NOT_HELD_OUT = FoldRule(None, 0)
 

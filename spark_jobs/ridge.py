@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 
 from pyspark.sql import SparkSession
 
-from common.console import Parser, ridge_parser
-from common.experiment import Experiment
+from common.run.flags import Parser, ridge_parser
+from common.run.ridge import Experiment
 from spark_jobs import gram, inner, outer
-from spark_jobs.session import run_spark_job, spark_context
-from spark_jobs.strategy import Costs, Work, choose, reasons
+from spark_jobs.engine.session import run_spark_job, spark_context
+from spark_jobs.engine.strategy import Costs, Work, choose, reasons
 
 JOBS: dict[str, Callable[[Sequence[str]], int]] = {"gram": gram.main, "outer": outer.main, "inner": inner.main}
 

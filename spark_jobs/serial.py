@@ -10,13 +10,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.console import positive_integer, ridge_parser, run_job
-from common.evaluation import evaluate
-from common.experiment import Engine, Experiment
+from common.blas import blas_threads, limit_blas
+from common.data.splits import ALWAYS_TRAINING
+from common.provenance import Engine
 from common.ridge.moments import fingerprint, moments_by_fold, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
-from common.splits import ALWAYS_TRAINING
-from common.threads import blas_threads, limit_blas
+from common.ridge.scoring import evaluate
+from common.run.exits import run_job
+from common.run.flags import positive_integer, ridge_parser
+from common.run.ridge import Experiment
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -66,7 +66,7 @@ def spark() -> Iterator[Any]:
     """One warm Spark session on two cores, which jobs run in this process make use of."""
     from pyspark.sql import SparkSession
 
-    from spark_jobs.session import configuration
+    from spark_jobs.engine.session import configuration
 
     os.environ["PYSPARK_PYTHON"] = sys.executable
     conf = configuration("tests", live=False).setMaster("local[2]").set("spark.ui.enabled", "false")

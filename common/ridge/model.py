@@ -13,7 +13,7 @@ import numpy as np
 
 from common.arrays import Floats, Labels, Pixels
 from common.atomic import write_atomically
-from common.decode import PixelFormat
+from common.data.decode import PixelFormat
 from common.errors import InputError
 from common.ridge.path import RidgePath, score_rows
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Floats, Folds, Indices, Labels, Pixels
-from common.ridge.features import features
+from common.data.splits import ALWAYS_TRAINING
+from common.features.pixels import features
 from common.ridge.gram import BlasProduct, GramProduct
-from common.splits import ALWAYS_TRAINING
 
 SHIFT = 128
 """What is taken off each feature before it is multiplied; see gram.BLOCK_ROWS."""

@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from common.arrays import Floats, Indices, Labels, Pixels, Singles
-from common.ridge.features import features
+from common.data.splits import shard
+from common.features.pixels import features
 from common.ridge.moments import Moments
-from common.splits import shard
 
 INTENSITY = 255.0
 """Full intensity of a pixel: what features are divided by to lie in [0, 1]."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from common.arrays import Items
-from common.catalogue import PixelReader, Read
+from common.data.catalogue import PixelReader, Read
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk
 
 

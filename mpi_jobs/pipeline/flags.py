@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from common.console import (
+from common.predict.files import FORMATS
+from common.predict.inputs import SOURCES, absolute
+from common.run.flags import (
     Help,
     Parser,
     data_root_flag,
@@ -15,8 +17,6 @@ from common.console import (
     positive_integer,
     positive_number,
 )
-from common.inputs import SOURCES, absolute
-from common.prediction_files import FORMATS
 
 NOT_KEPT = {"out", "resume", "quiet", "device", "threads", "ratio", "profile", "batch", "memory", "max_delay"}
 """Flags that say how a run is done, and not what comes of it. The others hold when it is resumed."""

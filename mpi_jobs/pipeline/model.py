@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from common.catalogue import Classes
-from common.decode import STAGES, Stages
+from common.data.catalogue import Classes
+from common.data.decode import STAGES, Stages
 from common.errors import InputError
-from common.inputs import Wanted
-from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
-from mpi_jobs.cnn.classifier import Classifier
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.preprocessing import Preprocessing
+from common.nets.checkpoints import BEST, LAST, Checkpoint
+from common.nets.classifier import Classifier
+from common.nets.networks import NetworkSpec, build
+from common.nets.preprocessing import Preprocessing
+from common.predict.inputs import Wanted
 
 WAYS = ("plain", "fast")
 
@@ -86,7 +86,7 @@ class Model(NamedTuple):
         made = Classifier(self.spec, network, self.preprocessing, self.classes.names, device)
         if way == "plain":
             return made
-        from mpi_jobs.pipeline.fast import hasten
+        from common.nets.fast import hasten
 
         return hasten(made)
 
@@ -96,6 +96,6 @@ def stages_of(way: str) -> Stages:
     if way == "plain":
         return STAGES
     # imported here, because it brings torch, which those that decode the plain way need not wait for
-    from mpi_jobs.pipeline.fast import FAST_STAGES
+    from common.nets.fast import FAST_STAGES
 
     return FAST_STAGES

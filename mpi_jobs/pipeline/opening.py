@@ -13,12 +13,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.console import Parser
+from common.atomic import write_json, written_into
 from common.errors import InputError
-from common.inputs import Inputs, open_inputs
-from common.prediction import Form
-from common.prediction_files import PredictionFile
-from common.runs import RunFolder, write_json, written_into
+from common.predict.files import PredictionFile
+from common.predict.inputs import Inputs, open_inputs
+from common.predict.predictions import Form
+from common.run.flags import Parser
+from common.run.folder import RunFolder
 from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
 from mpi_jobs.pipeline.profile import Profile, Sample, predicting_seconds
 

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from common.arrays import Labels, Pixels, Singles
-from common.catalogue import PixelReader
-from common.prediction import MOST_UNSURE, Form
-from mpi_jobs.cnn.classifier import Classifier
-from mpi_jobs.cnn.devices import limit_thread
+from common.data.catalogue import PixelReader
+from common.nets.classifier import Classifier
+from common.nets.devices import limit_thread
+from common.predict.predictions import MOST_UNSURE, Form
 from mpi_jobs.pipeline.decoding import Decoder
 from mpi_jobs.pipeline.layout import Kind
+from mpi_jobs.pipeline.mailbox import Post, Role
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk, Doubtful, End, Finished, Scored
-from mpi_jobs.pipeline.post import Post, Role
 
 
 class Best(NamedTuple):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from common.catalogue import PixelReader
+from common.data.catalogue import PixelReader
 from mpi_jobs.pipeline.decoding import Decoder
 from mpi_jobs.pipeline.layout import Kind
+from mpi_jobs.pipeline.mailbox import Post, Role
 from mpi_jobs.pipeline.messages import Chunk, Decoded, DecodedChunk, End, HandOver
-from mpi_jobs.pipeline.post import Post, Role
 
 
 class Preprocessor(Role):

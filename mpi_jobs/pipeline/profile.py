@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from common.arrays import Items, Pixels
-from common.catalogue import PixelReader
-from common.datasets.files import FileReader
-from common.decode import PixelFormat, Stages
+from common.data.catalogue import PixelReader
+from common.data.decode import PixelFormat, Stages
+from common.data.sources.files import FileReader
 from common.errors import InputError
 from mpi_jobs.pipeline.layout import Layout
 
 if TYPE_CHECKING:
-    from mpi_jobs.cnn.classifier import Classifier
+    from common.nets.classifier import Classifier
 
 FORMAT = "profile of prediction, version 1"
 DECODING = ("read", "decode", "resize", "crop", "to bytes")

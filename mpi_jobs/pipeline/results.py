@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from common import plots
+from common.atomic import written_into
 from common.console import Console
-from common.experiment import command
-from common.prediction import Summary
-from common.prediction_files import SKIPPED, PredictionFile
-from common.prediction_report import write_report
-from common.report import write_figures
-from common.runs import written_into
+from common.predict.files import SKIPPED, PredictionFile
+from common.predict.predictions import Summary
+from common.provenance import command
+from common.report import plots
+from common.report.prediction import write_report
+from common.report.ridge import write_figures
+from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.pipeline.layout import Kind, Layout
 from mpi_jobs.pipeline.opening import Opened
 from mpi_jobs.pipeline.profile import Profile
-from mpi_jobs.world import counted_ranks, library
 
 MOST_TEAMS = 6
 """Teams that a picture shows."""

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from common.catalogue import PixelReader
 from common.console import Bar, Console
+from common.data.catalogue import PixelReader
 from common.errors import InputError
-from common.prediction import Form
-from common.prediction_files import PredictionFile
-from mpi_jobs.clock import peak_mib
+from common.predict.files import PredictionFile
+from common.predict.predictions import Form
+from mpi_jobs.engine.clock import peak_mib
+from mpi_jobs.engine.world import World, counted_ranks
 from mpi_jobs.pipeline.layout import Kind, Layout
+from mpi_jobs.pipeline.mailbox import Post, Role, work
 from mpi_jobs.pipeline.opening import Opened, find_profile, open_run, wait_for_first
-from mpi_jobs.pipeline.post import Post, Role, work
 from mpi_jobs.pipeline.preprocessor import Preprocessor
 from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.sink import Sink
 from mpi_jobs.pipeline.source import Flow, Source, State
-from mpi_jobs.world import World, counted_ranks
 
 if TYPE_CHECKING:
-    from mpi_jobs.cnn.classifier import Classifier
+    from common.nets.classifier import Classifier
 
 MOST_WITHOUT_CHOICE = 4
 """Ranks up to which there is one layout only."""
@@ -176,8 +176,8 @@ class PredictionRun:
                 return None
             import torch
 
-            from mpi_jobs.cnn.devices import find_device
             from mpi_jobs.pipeline.predictor import best_classes
+            from mpi_jobs.training.devices import find_device
 
             torch.set_num_threads(self._threads)
             classifier = model.classifier(find_device(predictors, facts.device, False), facts.way)

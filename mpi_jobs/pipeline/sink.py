@@ -8,13 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from common.arrays import Labels
-from common.catalogue import Skipped
-from common.pages import MOST_SKIPPED
-from common.prediction import Form, Summary, Unsure, empty_rows
-from common.prediction_files import PredictionFile, Rows
+from common.data.catalogue import MOST_SKIPPED, Skipped
+from common.predict.files import PredictionFile, Rows
+from common.predict.predictions import Form, Summary, Unsure, empty_rows
 from mpi_jobs.pipeline.layout import Kind
+from mpi_jobs.pipeline.mailbox import Post, Role
 from mpi_jobs.pipeline.messages import Accepted, Announced, End, Scored
-from mpi_jobs.pipeline.post import Post, Role
 
 TALLY_ROWS = 1 << 12
 """Rows that are counted together: with many classes it costs as much to count one."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from common.inputs import Arrived, Inputs
+from common.predict.inputs import Arrived, Inputs
 from mpi_jobs.pipeline.layout import Kind, Layout
+from mpi_jobs.pipeline.mailbox import Post, Role
 from mpi_jobs.pipeline.messages import Accepted, Announced, Chunk, Decoded, End, Finished, HandOver
-from mpi_jobs.pipeline.post import Post, Role
 
 AHEAD = 2
 """Chunks that a worker holds: one that it works on and one that waits."""

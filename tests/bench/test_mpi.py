@@ -10,8 +10,8 @@ from bench.augmented import write_mnist
 from bench.cost_model import Cell, CostModel, Problem, Work
 from bench.ranks import FIT, run
 from bench.scaling import add_speedups
-from common.datasets import open_dataset
-from common.decode import PixelFormat
+from common.data.decode import PixelFormat
+from common.data.sources import open_dataset
 from tests.conftest import DATA, ROOT, command
 
 MPI_RIDGE = """

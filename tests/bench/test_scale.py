@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench.augmented import AugmentingReader, uniform
-from common.datasets.packed import ArrayReader
-from common.decode import PixelFormat
+from common.data.decode import PixelFormat
+from common.data.sources.arrays import ArrayReader
 from tests.conftest import ROOT, command
 
 pytestmark = pytest.mark.spark

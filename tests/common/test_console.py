@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.console import ridge_parser
+from common.run.flags import ridge_parser
 from tests.conftest import ROOT, environment, metrics_of, serial
 
 

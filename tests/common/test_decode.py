@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.decode import MAX_PIXELS, PixelFormat, UndecodableImageError, decode, reformat
+from common.data.decode import MAX_PIXELS, PixelFormat, UndecodableImageError, decode, reformat
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (9, 7), np.uint8)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.datasets.download import fetch
 from common.errors import InputError
+from common.tools.download import fetch
 from tests.conftest import command
 
 CONTENT = np.random.default_rng(8).bytes(300_000)
@@ -113,7 +113,7 @@ def test_without_any_good_mirror_one_line_names_the_bundled_set(server: Server, 
 
 def test_offline_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
     closed = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    done = command("python", "-m", "common.datasets.download", "--data-root", tmp_path, cwd=tmp_path, **closed)
+    done = command("python", "-m", "common.tools.download", "--data-root", tmp_path, cwd=tmp_path, **closed)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "--data digits" in done.stderr

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.catalogue import Classes
-from common.decode import STAGES, PixelFormat
+from common.data.catalogue import Classes
+from common.data.decode import STAGES, PixelFormat
 from common.errors import InputError
-from common.inputs import Arrived, Inputs, Wanted, open_inputs
+from common.predict.inputs import Arrived, Inputs, Wanted, open_inputs
 from tests.common.test_sources import herbarium
 
 CLASSES = Classes(("cedar", "ash"))

@@ -8,11 +8,12 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.metrics import f1_score, precision_score, recall_score
 
-from common.decode import PixelFormat
-from common.evaluation import MOST_MISTAKES, evaluate
-from common.images import Block
-from common.metrics import Confusion
+from common.data.decode import PixelFormat
+from common.data.images import Block
+from common.evaluate.evaluation import MOST_MISTAKES
+from common.evaluate.metrics import Confusion
 from common.ridge.model import RidgeModel
+from common.ridge.scoring import evaluate
 
 RNG = np.random.default_rng(1)
 TRUTH = RNG.integers(0, 5, 400)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.decode import PixelFormat
+from common.data.decode import PixelFormat
 from common.errors import InputError
 from common.ridge.model import RidgeModel
 

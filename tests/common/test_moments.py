@@ -10,9 +10,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from common.arrays import Labels, Pixels
-from common.datasets import open_dataset
-from common.decode import PixelFormat
-from common.images import CatalogueImages
+from common.data.decode import PixelFormat
+from common.data.images import CatalogueImages
+from common.data.sources import open_dataset
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import (
     SHIFT,

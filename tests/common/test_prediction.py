@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from common import prediction
-from common.catalogue import Skipped
-from common.decode import PixelFormat
-from common.images import Block
-from common.prediction import Form, predictions_csv, write_predictions
+from common.data.catalogue import Skipped
+from common.data.decode import PixelFormat
+from common.data.images import Block
+from common.data.storage import Storage
+from common.predict import predictions as prediction
+from common.predict.predictions import Form, predictions_csv, write_predictions
 from common.ridge.model import RidgeModel
-from common.table.storage import Storage
 
 RNG = np.random.default_rng(10)
 NAMES = ("ash", 'be"ech', "żółw,1", "oak")

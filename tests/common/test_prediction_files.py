@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from common.errors import InputError
-from common.prediction import Form
-from common.prediction_files import FORMATS, SKIPPED, ParquetFile, PredictionFile, Rows
+from common.errors import InputError, RunError
+from common.predict.files import FORMATS, SKIPPED, ParquetFile, PredictionFile, Rows
+from common.predict.predictions import Form
 
 NAMES = ("ash", 'be"ech', "żółw,1")
 FORM = Form(2, scores=True)
@@ -145,7 +145,7 @@ def test_a_foreign_or_damaged_file_is_refused(tmp_path: Path) -> None:
         a_file("csv", tmp_path).resume()
     (tmp_path / "predictions.csv").unlink()
     (tmp_path / "predictions.csv").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         a_file("csv", tmp_path).resume()
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match="damaged"):
@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_in_one_line_and_what_is_written_stays(tmp_path: Pat
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # writes fail, as on a full disk
         file.write(some_rows([f"{number}.png" for number in range(1000)]))
-        with pytest.raises(InputError, match=r"cannot be written .*--resume"):
+        with pytest.raises(RunError, match=r"cannot be written .*--resume"):
             file.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.atomic import write_atomically
-from common.errors import InputError
-from common.runs import RunFolder
+from common.errors import InputError, RunError
+from common.run.folder import RunFolder
 from tests.conftest import metrics_of, serial
 
 
@@ -79,7 +79,7 @@ def test_what_could_not_be_written_in_the_end_is_refused_in_the_beginning(
 def test_a_folder_that_can_be_written_no_more_is_one_line(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "in" / "run", "run")
     (tmp_path / "in").write_text("in the way")
-    with pytest.raises(InputError, match=r"--out .*/in/run: cannot be written \(.+\)"), run.written():
+    with pytest.raises(RunError, match=r"--out .*/in/run: cannot be written \(.+\)"), run.written():
         pass
     run = RunFolder(tmp_path / "run", "run")
 
@@ -88,7 +88,7 @@ def test_a_folder_that_can_be_written_no_more_is_one_line(tmp_path: Path) -> Non
             (folder / "half").write_text("x")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         fill_the_disk()
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 

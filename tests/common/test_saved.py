@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from common.arrays import Folds, Labels, Pixels
-from common.decode import PixelFormat
-from common.errors import InputError
+from common.data.decode import PixelFormat
+from common.data.splits import FoldRule
+from common.errors import InputError, RunError
 from common.ridge.moments import FoldMoments, moments_by_fold
-from common.ridge.saved import Basis, SavedMoments, combined
-from common.splits import FoldRule
+from common.ridge.moments_file import Basis, SavedMoments, combined
 from tests.common.test_moments import assert_identical
 
 RNG = np.random.default_rng(9)
@@ -125,5 +125,5 @@ def test_damaged_moments_are_refused_in_one_line(tmp_path: Path, damage, message
 
 
 def test_a_place_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(RunError, match="cannot be written"):
         SavedMoments(BASIS, moments(10), frozenset()).save(tmp_path / "nowhere" / "m.npz")

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.catalogue import Catalogue
-from common.datasets import open_dataset
-from common.decode import PixelFormat
+from common.data.catalogue import Catalogue
+from common.data.decode import PixelFormat
+from common.data.images import Block, CatalogueImages
+from common.data.sources import open_dataset
 from common.errors import InputError
-from common.images import Block, CatalogueImages
 
 RNG = np.random.default_rng(6)
 FORM = PixelFormat()

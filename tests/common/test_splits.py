@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.splits import ALWAYS_TRAINING, hold_out, k_folds, limit, shard, stratified_order, validation_fold
+from common.data.splits import ALWAYS_TRAINING, hold_out, k_folds, limit, shard, stratified_order, validation_fold
 
 LABELS = np.random.default_rng(0).choice(7, 1000, p=[0.4, 0.3, 0.15, 0.1, 0.03, 0.015, 0.005])
 

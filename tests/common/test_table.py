@@ -11,19 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from common.catalogue import Skipped
-from common.datasets import open_table
-from common.decode import PixelFormat
+from common.data.catalogue import Skipped
+from common.data.decode import PixelFormat
+from common.data.images import Block
+from common.data.sources import open_table
+from common.data.splits import FOLD_BUCKETS, FoldRule, hashed_buckets, hashed_test, stable_hashes
+from common.data.storage import Storage
+from common.data.table import writing
+from common.data.table.reading import TableImages
+from common.data.table.table import MANIFEST, Table
+from common.data.table.writing import Settings, read_content, write_files
 from common.errors import InputError
-from common.images import Block
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import Moments, moments_by_fold
-from common.splits import FOLD_BUCKETS, FoldRule, hashed_buckets, hashed_test, stable_hashes
-from common.table import writing
-from common.table.images import TableImages
-from common.table.storage import Storage
-from common.table.table import MANIFEST, Table
-from common.table.writing import Settings, read_content, write_files
 from tests.common.test_moments import assert_identical
 
 RNG = np.random.default_rng(8)

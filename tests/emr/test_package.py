@@ -12,7 +12,7 @@ def test_the_zip_holds_what_executors_import_and_nothing_else(tmp_path: Path) ->
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
         assert opened.read("common/arrays.py") == (ROOT / "common" / "arrays.py").read_bytes()
-    assert {"common/__init__.py", "common/templates/base.html.j2", "spark_jobs/blocks.py"} <= set(names)
+    assert {"common/__init__.py", "common/templates/base.html.j2", "spark_jobs/engine/blocks.py"} <= set(names)
     assert all(name.startswith(("common/", "spark_jobs/")) for name in names)
     assert not any("__pycache__" in name for name in names)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.carried import seen_by_workers
-from common.console import place
+from common.atomic import write_json
+from common.data.shipped import seen_by_workers
 from common.errors import InputError
-from common.ridge.saved import SavedMoments
-from common.runs import RunFolder, write_json
+from common.ridge.moments_file import SavedMoments
+from common.run.flags import place
+from common.run.folder import RunFolder
 from spark_jobs import serial
 from tests.common.test_saved import BASIS, moments
 from tests.emr.cloud import REGION, Cloud, cloud

@@ -44,6 +44,6 @@ def world() -> Any:
     """All ranks."""
     from mpi4py import MPI
 
-    from mpi_jobs.world import World
+    from mpi_jobs.engine.world import World
 
     return World(MPI.COMM_WORLD)

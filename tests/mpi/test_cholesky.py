@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from common.arrays import Floats
-from mpi_jobs.cholesky import BLOCK, solve_together
-from mpi_jobs.world import World
+from mpi_jobs.engine.world import World
+from mpi_jobs.ridge.cholesky import BLOCK, solve_together
 
 
 def problem(d: int, k: int, smallest: float = 1e-3) -> tuple[Floats, Floats]:

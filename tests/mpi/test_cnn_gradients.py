@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from mpi_jobs.cnn import gradients
-from mpi_jobs.cnn.gradients import ExchangeSettings, Layout, Replica
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.optimisers import STATES, Optimiser
-from mpi_jobs.cnn.shared_memory import shared_bytes
-from mpi_jobs.world import World
+from common.nets.networks import NetworkSpec, build
+from mpi_jobs.engine.world import World
+from mpi_jobs.training import gradients
+from mpi_jobs.training.gradients import ExchangeSettings, Layout, Replica
+from mpi_jobs.training.optimisers import STATES, Optimiser
+from mpi_jobs.training.shared_memory import shared_bytes
 
 torch.set_num_threads(1)
 

@@ -15,21 +15,21 @@ from mpi4py import MPI
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from common.catalogue import Catalogue, Read, Skipped
-from common.datasets.packed import ArrayReader
-from common.decode import PixelFormat
+from common.data.catalogue import Catalogue, Read, Skipped
+from common.data.decode import PixelFormat
+from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
-from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint, Progress
-from mpi_jobs.cnn.classifier import Classifier
-from mpi_jobs.cnn.experiment import TrainingRun
-from mpi_jobs.cnn.gradients import ExchangeSettings, Replica
-from mpi_jobs.cnn.loading import Loader, PixelCache
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.optimisers import Optimiser, Schedule
-from mpi_jobs.cnn.order import Order, deal
-from mpi_jobs.cnn.preprocessing import Preprocessing
-from mpi_jobs.cnn.training import Trainer, TrainingSettings, evaluate
-from mpi_jobs.world import AgreedError, World
+from common.nets.checkpoints import BEST, LAST, Checkpoint, Progress
+from common.nets.classifier import Classifier
+from common.nets.networks import NetworkSpec, build
+from common.nets.preprocessing import Preprocessing
+from mpi_jobs.engine.world import AgreedError, World
+from mpi_jobs.training.gradients import ExchangeSettings, Replica
+from mpi_jobs.training.loading import Loader, PixelCache
+from mpi_jobs.training.optimisers import Optimiser, Schedule
+from mpi_jobs.training.order import Order, deal
+from mpi_jobs.training.run import TrainingRun
+from mpi_jobs.training.trainer import Trainer, TrainingSettings, evaluate
 
 SPEC = NetworkSpec("small", 1, 8, 8, 3, batch_norm=False)
 PREPROCESSING = Preprocessing.for_channels(PixelFormat(), 1)

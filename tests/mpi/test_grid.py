@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.data.splits import k_folds
 from common.ridge.moments import FoldMoments, moments_by_fold, training_moments
 from common.ridge.path import ridge_path
-from common.splits import k_folds
-from mpi_jobs.cholesky import BLOCK
-from mpi_jobs.grid import EIGENDECOMPOSITION, Grid, solve_grid, team_of
-from mpi_jobs.world import World
+from mpi_jobs.engine.world import World
+from mpi_jobs.ridge.cholesky import BLOCK
+from mpi_jobs.ridge.grid import EIGENDECOMPOSITION, Grid, solve_grid, team_of
 
 
 def moments_of(n_folds: int, d: int) -> FoldMoments:

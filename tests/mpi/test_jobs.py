@@ -11,7 +11,7 @@ import pytest
 
 from common.ridge.model import RidgeModel
 from mpi_jobs import ridge_data_parallel, ridge_model_parallel
-from mpi_jobs.world import World
+from mpi_jobs.engine.world import World
 from spark_jobs import serial
 from tests.common.test_sources import herbarium
 from tests.conftest import metrics_of, run_main

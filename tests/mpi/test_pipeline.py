@@ -19,23 +19,23 @@ from mpi4py import MPI
 from PIL import Image
 from torchvision import transforms
 
-from common.catalogue import Classes
-from common.datasets.packed import ArrayReader
-from common.decode import PixelFormat
+from common.data.catalogue import Classes
+from common.data.decode import PixelFormat
+from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
-from common.inputs import Arrived, KnownInputs
-from mpi_jobs.cnn.checkpoints import BEST, Checkpoint, Progress
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
-from mpi_jobs.pipeline.fast import FastClassifier
+from common.nets.checkpoints import BEST, Checkpoint, Progress
+from common.nets.fast import FastClassifier
+from common.nets.networks import NetworkSpec, build
+from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
+from common.predict.inputs import Arrived, KnownInputs
+from mpi_jobs.engine.world import World
 from mpi_jobs.pipeline.layout import Kind, Layout
 from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
 from mpi_jobs.pipeline.model import Model
 from mpi_jobs.pipeline.profile import DECODING, PREDICTING, Profile
-from mpi_jobs.pipeline.profiling import ProfileRun
+from mpi_jobs.pipeline.profile_run import ProfileRun
 from mpi_jobs.pipeline.run import PredictionRun
 from mpi_jobs.pipeline.source import Flow, Source
-from mpi_jobs.world import World
 
 SIDE = 24
 SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)

@@ -3,17 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.catalogue import Catalogue, Read
-from common.datasets.packed import ArrayReader
+from common.data.catalogue import Catalogue, Read
+from common.data.images import Block, CatalogueImages
+from common.data.sources.arrays import ArrayReader
+from common.data.splits import k_folds, validation_fold
 from common.errors import InputError
-from common.images import Block, CatalogueImages
 from common.ridge.moments import FoldSums, fingerprint, flatten, moments_by_fold, training_moments, unflatten
 from common.ridge.path import ridge_path
-from common.splits import k_folds, validation_fold
-from mpi_jobs.averaging import Shards
-from mpi_jobs.experiment import RankedExperiment, ranked_parser
-from mpi_jobs.shares import WAYS, HeldOut, everyones_blocks, own_blocks
-from mpi_jobs.world import AgreedError, World
+from mpi_jobs.engine.world import AgreedError, World
+from mpi_jobs.ridge.averaging import Shards
+from mpi_jobs.ridge.ranked_run import RankedExperiment, ranked_parser
+from mpi_jobs.ridge.shares import WAYS, HeldOut, everyones_blocks, own_blocks
 
 
 def images_of(n: int, k: int = 0) -> CatalogueImages:

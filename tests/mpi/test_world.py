@@ -8,7 +8,7 @@ import pytest
 from mpi4py import MPI
 
 from common.errors import InputError
-from mpi_jobs.world import AgreedError, World
+from mpi_jobs.engine.world import AgreedError, World
 
 
 @pytest.fixture(params=[1 << 10, 64 << 20], ids=["pieces", "whole"])

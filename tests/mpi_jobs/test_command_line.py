@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.images import BLOCK_BYTES
-from mpi_jobs.shares import UNDERWAY
+from common.data.images import BLOCK_BYTES
+from mpi_jobs.ridge.shares import UNDERWAY
 from tests.conftest import ROOT, environment, metrics_of, mpi_environment, mpiexec
 
 JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
@@ -142,7 +142,7 @@ import sys
 from pathlib import Path
 from mpi4py import MPI
 from mpi_jobs import ridge_data_parallel
-from mpi_jobs.world import run_mpi_job
+from mpi_jobs.engine.world import run_mpi_job
 
 if MPI.COMM_WORLD.rank == 1:  # as on a machine where the folder is not mounted
     Path.read_bytes = lambda path: Path(f"/nowhere{path}").open("rb").read()

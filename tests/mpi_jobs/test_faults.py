@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.console import INTERRUPTED
+from common.run.exits import INTERRUPTED
 from tests.conftest import MPIS, mpiexec
 from tests.mpi_jobs.disturbed import Job
 
@@ -50,7 +50,7 @@ RAISES = """
 import time
 from mpi4py import MPI
 from common.errors import InputError
-from mpi_jobs.world import World, run_mpi_job
+from mpi_jobs.engine.world import World, run_mpi_job
 
 def main():
     world = World(MPI.COMM_WORLD)

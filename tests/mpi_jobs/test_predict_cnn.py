@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from common.catalogue import Classes
-from common.console import INTERRUPTED
-from common.decode import PixelFormat
-from mpi_jobs.cnn.checkpoints import BEST, Checkpoint, Progress
-from mpi_jobs.cnn.networks import NetworkSpec, build
-from mpi_jobs.cnn.preprocessing import Preprocessing
+from common.data.catalogue import Classes
+from common.data.decode import PixelFormat
+from common.nets.checkpoints import BEST, Checkpoint, Progress
+from common.nets.networks import NetworkSpec, build
+from common.nets.preprocessing import Preprocessing
+from common.run.exits import INTERRUPTED
 from tests.conftest import ROOT, metrics_of, mpiexec
 from tests.mpi_jobs.disturbed import Job
 

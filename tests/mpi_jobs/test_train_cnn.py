@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common.console import INTERRUPTED
 from common.errors import InputError
-from mpi_jobs.cnn.checkpoints import BEST, LAST, Checkpoint
-from mpi_jobs.cnn.networks import build
+from common.nets.checkpoints import BEST, LAST, Checkpoint
+from common.nets.networks import build
+from common.run.exits import INTERRUPTED
 from tests.conftest import DATA, ROOT, command, metrics_of, mpiexec
 from tests.mpi_jobs.disturbed import Job
 
@@ -49,7 +49,7 @@ def test_digits_as_typed(tmp_path: Path) -> None:
 @pytest.mark.hands
 def test_hands_as_a_herbarium(tmp_path: Path) -> None:
     made = command(
-        "python", "-m", "common.datasets.make_herbarium", f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path,
+        "python", "-m", "common.tools.make_herbarium", f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path,
         PYTHONPATH=str(ROOT),
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
@@ -279,8 +279,8 @@ def test_a_checkpoint_knows_what_images_go_through(undisturbed: Path) -> None:
 def test_photographs_are_resized_and_cropped_as_torchvision_does(tmp_path: Path) -> None:
     from torchvision import transforms
 
-    from common.decode import PixelFormat, decode
-    from mpi_jobs.cnn.preprocessing import Preprocessing
+    from common.data.decode import PixelFormat, decode
+    from common.nets.preprocessing import Preprocessing
 
     rng = np.random.default_rng(0)
     published = transforms.Compose([

@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Who may import whom: the strata of the project, and the rooms of its library."""
 
 from __future__ import annotations
 
@@ -13,10 +13,26 @@ ENGINES = {"pyspark", "py4j", "mpi4py", "torch", "torchvision", "boto3"}
 OURS = {"common", "spark_jobs", "mpi_jobs", "emr", "bench", "tests"}
 MAY_IMPORT = {
     "common": {"common"},
+    "common/nets": {"common", "torch", "torchvision"},
     "spark_jobs": {"common", "spark_jobs", "pyspark", "py4j"},
     "mpi_jobs": {"common", "mpi_jobs", "mpi4py", "torch", "torchvision"},
     "emr": {"common", "emr", "boto3"},
 }
+
+GROUND = "the modules of common itself"
+ROOMS = {
+    GROUND: set(),
+    "data": set(),
+    "features": {"data"},
+    "evaluate": {"data"},
+    "ridge": {"data", "features", "evaluate"},
+    "nets": {"data", "evaluate"},
+    "predict": {"data", "features", "evaluate", "ridge"},
+    "report": {"data", "features", "evaluate", "ridge", "predict"},
+    "run": {"data", "features", "evaluate", "ridge", "predict", "report"},
+    "tools": {"data", "run"},
+}
+"""Rooms of common, and the rooms that each may import from besides itself and the ground floor."""
 
 
 def imports(path: Path) -> set[str]:
@@ -35,35 +51,86 @@ def is_job(path: Path) -> bool:
     return '__name__ == "__main__"' in path.read_text()
 
 
-PACKAGES = [package for package in MAY_IMPORT if (ROOT / package).is_dir()]
+def files_of(package: str) -> list[Path]:
+    """The modules of a package, without those of packages in it that have rules of their own."""
+    inner = [ROOT / other for other in MAY_IMPORT if other.startswith(f"{package}/")]
+    return [
+        path
+        for path in sorted((ROOT / package).rglob("*.py"))
+        if not any(path.is_relative_to(other) for other in inner)
+    ]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_what_it_may(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
+    files = files_of(package)
     assert files
     for path in files:
         guarded = {name.split(".")[0] for name in imports(path)} & (ENGINES | OURS)
         assert guarded <= MAY_IMPORT[package], path
 
 
-def test_nobody_imports_a_job() -> None:
-    jobs = {
-        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-        for package in ("spark_jobs", "mpi_jobs")
-        for path in (ROOT / package).glob("*.py")
-        if is_job(path)
-    }
-    assert {"spark_jobs.serial", "spark_jobs.outer", "spark_jobs.inner", "spark_jobs.gram"} <= jobs
-    chooser = ROOT / "spark_jobs" / "ridge.py"  # runs whichever job is fastest
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*.py"):
-            assert path == chooser or not imports(path) & jobs, path
+def room_of(name: str) -> str | None:
+    """The room of common that a dotted name lies in; None for names outside common and for common itself."""
+    first, _, rest = name.partition(".")
+    if first != "common" or not rest:
+        return None
+    return rest.partition(".")[0] if (ROOT / "common" / rest.partition(".")[0]).is_dir() else GROUND
+
+
+def test_every_room_has_its_rules() -> None:
+    assert set(ROOMS) - {GROUND} == {path.parent.name for path in (ROOT / "common").glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_imports_from_a_higher_one(room: str) -> None:
+    folder = ROOT / "common" if room == GROUND else ROOT / "common" / room
+    files = sorted(folder.glob("*.py") if room == GROUND else folder.rglob("*.py"))
+    assert files
+    for path in files:
+        rooms = {room_of(name) for name in imports(path)} - {None, room, GROUND}
+        assert rooms <= ROOMS[room], f"{path} imports from {rooms - ROOMS[room]}"
+
+
+def test_rooms_are_in_order() -> None:
+    """Each room is built from those before it, so that no two can need each other."""
+    before: set[str] = set()
+    for room, below in ROOMS.items():
+        assert below <= before, room
+        before.add(room)
+
+
+JOBS = {
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for package in ("spark_jobs", "mpi_jobs")
+    for path in (ROOT / package).glob("*.py")
+    if is_job(path)
+}
+
+
+def test_jobs_are_at_the_top_and_machinery_is_below() -> None:
+    assert {"spark_jobs.serial", "spark_jobs.outer", "spark_jobs.inner", "spark_jobs.gram"} <= JOBS
+    for package in ("spark_jobs", "mpi_jobs"):
+        assert {path for path in (ROOT / package).glob("*.py") if not is_job(path)} == {
+            ROOT / package / "__init__.py"
+        }
+        assert not [path for path in (ROOT / package).glob("*/**/*.py") if is_job(path)]
+
+
+def test_jobs_are_imported_for_their_fit_alone() -> None:
+    """A job may be imported by another job, which calls its `fit`; machinery and library know no job."""
+    for package in MAY_IMPORT:
+        for path in files_of(package):
+            if path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") not in JOBS:
+                assert not imports(path) & JOBS, path
 
 
 def test_workers_need_neither_scikit_learn_nor_matplotlib() -> None:
     """What executors import at the top of modules: numpy and Pillow, and Spark itself."""
-    reached, waiting = set(), ["spark_jobs.blocks", "spark_jobs.worker", "common.datasets"]
+    reached, waiting = (
+        set(),
+        ["spark_jobs.engine.blocks", "spark_jobs.engine.lambda_tasks", "common.data.sources"],
+    )
     while waiting:
         name = waiting.pop()
         if "." in name:
@@ -80,7 +147,8 @@ def test_workers_need_neither_scikit_learn_nor_matplotlib() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
                 reached.add(node.module.split(".")[0])
-    assert {"numpy", "common.datasets.digits", "common.datasets.idx", "common.datasets.files"} <= reached
+    sources = {f"common.data.sources.{name}" for name in ("digits", "idx", "files")}
+    assert {"numpy"} | sources <= reached
     assert not reached & {
         "sklearn",
         "matplotlib",

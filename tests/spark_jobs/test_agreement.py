@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from common.console import ridge_parser
+from common.data.images import Block
 from common.errors import InputError
-from common.experiment import Experiment
-from common.images import Block
 from common.ridge.model import RidgeModel
 from common.ridge.moments import Moments, moments_by_fold, training_moments
 from common.ridge.path import Spectrum, ridge_fit, ridge_path
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 from spark_jobs import gram, inner, outer, serial
-from spark_jobs.blocks import image_blocks, reduce_moments, tree_reduce
-from spark_jobs.worker import Training, worker_moments
+from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
+from spark_jobs.engine.lambda_tasks import Training, worker_moments
 from tests.common.test_moments import assert_identical
 from tests.common.test_sources import herbarium
 from tests.conftest import run_main

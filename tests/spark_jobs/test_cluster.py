@@ -100,8 +100,8 @@ def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: P
     """A worker that cannot see the data: the Python error is shown once, without the JVM's stack."""
     script = tmp_path / "job.py"
     script.write_text(
-        "from common.console import Console\n"
-        "from spark_jobs.session import run_spark_job, spark_context\n"
+        "from common.run.flags import Console\n"
+        "from spark_jobs.engine.session import run_spark_job, spark_context\n"
         "def main():\n"
         "    with spark_context('failing', Console()) as context:\n"
         "        return context.parallelize([0], 1).map(lambda x: 1 // x).first()\n"
@@ -117,7 +117,7 @@ def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: P
 def test_a_job_ends_itself_after_the_time_it_was_given(tmp_path: Path) -> None:
     script = tmp_path / "job.py"
     script.write_text(
-        "import time\nfrom spark_jobs.session import run_spark_job\nrun_spark_job(lambda: time.sleep(60))\n"
+        "import time\nfrom spark_jobs.engine.session import run_spark_job\nrun_spark_job(lambda: time.sleep(60))\n"
     )
     done = command(sys.executable, script, cwd=tmp_path, timeout=30, JOB_MINUTES="0.01")
     assert (done.returncode, done.stderr) == (1, "job.py: took longer than 0.01 minutes\n")

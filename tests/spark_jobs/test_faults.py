@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.cluster import standalone_cluster
-from common.datasets import open_table
+from common.data.sources import open_table
 from spark_jobs import serial
 from tests.conftest import ROOT, environment, metrics_of, processes, run_main
 

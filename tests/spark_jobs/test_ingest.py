@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from common.datasets import open_table
+from common.data.images import Block
+from common.data.sources import open_table
+from common.data.splits import FoldRule, hashed_test, stable_hashes
+from common.data.table.reading import TableImages
+from common.data.table.table import Table
 from common.errors import InputError
-from common.images import Block
 from common.ridge.model import RidgeModel
-from common.splits import FoldRule, hashed_test, stable_hashes
-from common.table.images import TableImages
-from common.table.table import Table
 from spark_jobs import gram, ingest, inner, outer, serial
 from tests.common.test_sources import herbarium
 from tests.conftest import ROOT, command, environment, run_main
@@ -304,8 +304,8 @@ def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
-        "    import spark_jobs.ingesting\n"
-        "    spark_jobs.ingesting.PART_DECODED = 100\n"
+        "    import spark_jobs.ingestion.ingestion\n"
+        "    spark_jobs.ingestion.ingestion.PART_DECODED = 100\n"
     )
     process = subprocess.Popen(
         line, cwd=tmp_path, env=environment(**small), start_new_session=True,

@@ -10,7 +10,7 @@ import pytest
 
 from common.errors import InputError
 from common.ridge.model import RidgeModel
-from common.ridge.saved import SavedMoments
+from common.ridge.moments_file import SavedMoments
 from spark_jobs import gram, ingest
 from tests.common.test_moments import assert_identical
 from tests.conftest import ROOT, command, run_main
@@ -122,11 +122,11 @@ def test_moments_of_another_data_set_are_refused_in_one_line(weeks: Path) -> Non
 
 def test_folds_by_subtraction_count_as_refits_from_scratch_do(weeks: Path, spark: Any) -> None:
     """`total - fold` against a serial fit of the other folds' images, fold by fold."""
-    from common.datasets import open_table
+    from common.data.sources import open_table
+    from common.data.splits import FoldRule
+    from common.data.table.reading import TableImages
     from common.ridge.moments import Moments
     from common.ridge.path import ridge_path
-    from common.splits import FoldRule
-    from common.table.images import TableImages
 
     ingest.main(["digits", str(weeks / "digits"), "--quiet"])
     found = fit(weeks, "digits", "run", "--folds", "5")

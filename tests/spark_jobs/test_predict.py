@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from common.datasets import open_dataset, open_table
+from common.data.images import Block, CatalogueImages
+from common.data.sources import open_dataset, open_table
+from common.data.splits import FoldRule
+from common.data.table.reading import TableImages
 from common.errors import InputError
-from common.images import Block, CatalogueImages
 from common.ridge.model import RidgeModel
-from common.splits import FoldRule
-from common.table.images import TableImages
 from spark_jobs import ingest, predict, serial
 from tests.conftest import ROOT, command, metrics_of, run_main
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from common.console import ridge_parser
-from common.experiment import Experiment
+from common.run.flags import ridge_parser
+from common.run.ridge import Experiment
 from spark_jobs import ridge
-from spark_jobs.strategy import Costs, Work, choose, reasons
+from spark_jobs.engine.strategy import Costs, Work, choose, reasons
 from tests.conftest import ROOT, command, metrics_of
 
 SMALL = Work(n=1500, d=64, n_classes=10, n_lambdas=10, n_paths=1, n_scored=300, n_partitions=2, decodes=False)

@@ -1,0 +1,183 @@
+"""Table: what dataset.json says of an image table."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.arrays import Labels
+from common.atomic import READABLE
+from common.data.decode import PixelFormat
+from common.data.storage import Storage
+from common.errors import InputError
+
+FORMAT = "image table, version 1"
+MANIFEST = "dataset.json"
+REPORT = "report.html"
+IMAGES, QUARANTINED = "images", "quarantine"
+
+FILE = re.compile(rf"{IMAGES}/(?P<split>train|test)-(?P<identity>[0-9a-f]{{32}})\.parquet")
+QUARANTINE = re.compile(rf"{QUARANTINED}/[0-9a-f]{{32}}\.parquet")
+"""What a table's files are called: nothing else is read, and nothing else is ever removed."""
+
+SPLITS = ("train", "test")
+
+COLUMNS = {
+    "pixels": "fixed-size binary, uint8 in the order height, width, channel",
+    "label": "int32, position in class_names",
+    "name": "string, unique in the table",
+    "split": "string, train or test",
+    "fold": "int16, 0 to 5039 by the hash of the name; K folds and hold-outs are ranges of it",
+}
+
+
+class TableFile(NamedTuple):
+    """A file of the table.
+
+    Attributes:
+        file: its name in the table's folder; its last part begins with the split and a hash of its images.
+        split: "train" or "test".
+        rows: images in it.
+        group_rows: images in each of its row groups but the last.
+    """
+
+    file: str
+    split: str
+    rows: int
+    group_rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """An image table.
+
+    Attributes:
+        storage: where it is.
+        shape: (height, width, channels) of every image.
+        pixel_format: what images were turned into when they were read.
+        class_names: one name a class.
+        test_fraction: of names, held out for the test where the source brought no test set.
+        files: its files.
+        class_counts: by split, int64 (n_classes,): images of each class.
+        quarantine: the file that lists unusable images, or None.
+        quarantined: how many it lists.
+        sources: what it was made from.
+    """
+
+    storage: Storage
+    shape: tuple[int, int, int]
+    pixel_format: PixelFormat
+    class_names: tuple[str, ...]
+    test_fraction: float
+    files: tuple[TableFile, ...]
+    class_counts: dict[str, Labels]
+    quarantine: str | None
+    quarantined: int
+    sources: tuple[str, ...]
+
+    def save(self) -> None:
+        """Write dataset.json, atomically: this is what commits everything else."""
+        described: dict[str, Any] = {
+            "format": FORMAT,
+            "shape": self.shape,
+            "pixel_format": asdict(self.pixel_format),
+            "class_names": self.class_names,
+            "test_fraction": self.test_fraction,
+            "images": {split: int(counts.sum()) for split, counts in self.class_counts.items()},
+            "quarantined": self.quarantined,
+            "quarantine": self.quarantine,
+            "sources": self.sources,
+            "columns": COLUMNS,
+            "class_counts": {split: counts.tolist() for split, counts in self.class_counts.items()},
+            "files": [file._asdict() for file in self.files],
+        }
+        self.storage.write(MANIFEST, json.dumps(described, indent=1, ensure_ascii=False).encode(*READABLE))
+
+    @classmethod
+    def exists(cls, storage: Storage) -> bool:
+        """Whether a finished table is there.
+
+        Raises:
+            InputError: the place cannot be reached.
+        """
+        try:
+            storage.open(MANIFEST).close()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise InputError(f"{storage}: cannot be read ({str(error).splitlines()[0]})") from error
+        return True
+
+    @classmethod
+    def open(cls, storage: Storage) -> Table:
+        """Read dataset.json.
+
+        Raises:
+            InputError: it is not there, or not what it should be.
+        """
+        try:
+            described = json.loads(storage.read(MANIFEST))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{storage}: no {MANIFEST} there, so it is no image table, or one whose ingest did not finish; "
+                "`spark-submit spark_jobs/ingest.py SOURCE DEST` makes and completes tables"
+            ) from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{storage}/{MANIFEST}: cannot be read ({error}); ingest again") from error
+        try:
+            if described["format"] != FORMAT:
+                raise InputError(f"{storage}/{MANIFEST}: format {described['format']!r}, not {FORMAT!r}")
+            height, width, channels = (int(length) for length in described["shape"])
+            table = cls(
+                storage=storage,
+                shape=(height, width, channels),
+                pixel_format=PixelFormat.of(described["pixel_format"]),
+                class_names=tuple(described["class_names"]),
+                test_fraction=float(described["test_fraction"]),
+                files=tuple(TableFile(**file) for file in described["files"]),
+                class_counts={s: np.array(described["class_counts"][s], np.int64) for s in SPLITS},
+                quarantine=described["quarantine"],
+                quarantined=int(described["quarantined"]),
+                sources=tuple(described["sources"]),
+            )
+            table._check()
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"{storage}/{MANIFEST}: not a whole description ({what}); ingest again") from error
+        return table
+
+    def _check(self) -> None:
+        """Refuse a description that contradicts itself or leads out of its folder.
+
+        Raises:
+            InputError: in one line.
+        """
+        where = f"{self.storage}/{MANIFEST}"
+        if not self.class_names or not all(isinstance(name, str) for name in self.class_names):
+            raise InputError(f"{where}: no list of class names; ingest again")
+        if min(self.shape) < 1:
+            raise InputError(f"{where}: shape {self.shape} is none an image can have; ingest again")
+        for file in self.files:
+            named = FILE.fullmatch(file.file)
+            if not named or named["split"] != file.split or file.rows < 1 or file.group_rows < 1:
+                raise InputError(f"{where}: {file.file!r} is no file of a table; refused")
+        if len({file.file for file in self.files}) < len(self.files):
+            raise InputError(f"{where}: names a file twice; ingest again")
+        if self.quarantine is not None and not QUARANTINE.fullmatch(self.quarantine):
+            raise InputError(f"{where}: {self.quarantine!r} is no quarantine of a table; refused")
+        for split, counts in self.class_counts.items():
+            rows = sum(file.rows for file in self.files if file.split == split)
+            if counts.shape != (len(self.class_names),) or counts.min() < 0 or counts.sum() != rows:
+                raise InputError(f"{where}: the {split} counts do not fit classes and files; ingest again")
+
+    def with_classes(self, class_names: tuple[str, ...]) -> Table:
+        """The same table with more classes behind those it has."""
+        more = len(class_names) - len(self.class_names)
+        counts = {split: np.pad(own, (0, more)) for split, own in self.class_counts.items()}
+        return replace(self, class_names=class_names, class_counts=counts)

@@ -1,0 +1,1 @@
+"""Scores against true classes: confusion, metrics, mistakes."""

@@ -1,0 +1,1 @@
+"""What every job shares: flags, exit codes, the run folder."""

@@ -1,0 +1,35 @@
+"""Exit codes of jobs: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from common.errors import JobError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def run_job(main: Callable[[], int]) -> NoReturn:
+    """Run the main function of a job, report errors in one line, and exit.
+
+    The exit code is 0 when the job is done, 2 when flags or input are wrong, 1 when something failed while the
+    job ran, and 130 when it was interrupted.
+    """
+    try:
+        code = main()
+    except JobError as error:
+        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print(f"{Path(sys.argv[0]).name}: interrupted; no result was written", file=sys.stderr)
+        code = INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    raise SystemExit(code)

@@ -1,0 +1,177 @@
+"""The run folder: what a job leaves behind, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import InputError, RunError
+
+if TYPE_CHECKING:
+    from common.data.storage import Storage
+
+PROBE = ".writable"
+"""What is written to an address and removed again, to know that it can be."""
+
+LAST = "metrics.json"
+"""The file that is uploaded last: where it is, everything else is too."""
+
+
+class RunFolder:
+    """A folder that appears under its name once everything in it is written.
+
+    Args:
+        out: its name, an address such as s3://bucket/folder, or None for a new one below runs/.
+        name: what a new one begins with.
+
+    Raises:
+        InputError: the folder exists and is not empty, or cannot be made.
+    """
+
+    def __init__(self, out: Path | str | None, name: str) -> None:
+        self._named = out is not None
+        self._remote = _remote(out) if isinstance(out, str) else None
+        if self._remote is not None:
+            return
+        started = time.strftime("%Y%m%d-%H%M%S")
+        # resolved, because an empty folder can be replaced by a rename and a link to one cannot
+        self._path = Path(out or Path("runs") / f"{name}-{started}").resolve()
+        try:
+            in_use = self._named and self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir()))
+            if in_use or os.path.ismount(self._path):
+                kind = "exists and is not an empty folder" if in_use else "is a mount point"
+                raise InputError(f"--out {self._path}: {kind}; name another, or one below it")
+            # Whether it can be written shows now and not after an hour of work.
+            os.rmdir(tempfile.mkdtemp(prefix=".run-", dir=next(p for p in self._path.parents if p.exists())))  # noqa: PTH106
+        except OSError as error:
+            raise InputError(f"--out {self._path}: cannot be made ({error.strerror}); name another") from error
+
+    @property
+    def path(self) -> Path:
+        """Where it is on this machine.
+
+        Raises:
+            InputError: it is at an address; jobs that fill their folder piece by piece have no use for one.
+        """
+        if self._remote is not None:
+            raise InputError(f"--out {self._remote}: this job writes to a folder of this machine; name one")
+        return self._path
+
+    def __str__(self) -> str:
+        return str(self._remote or self._path)
+
+    def file(self, name: str) -> str:
+        """The path or address of a file in it."""
+        return f"{self}/{name}"
+
+    def shared(self, staging: Path) -> Storage:
+        """Where workers write what belongs into it, while it is being written to `staging`."""
+        from common.data.storage import Storage
+
+        return self._remote or Storage.at(str(staging))
+
+    @contextmanager
+    def written(self) -> Iterator[Path]:
+        """A folder to write into; it becomes the run folder when the block ends, and goes when it raises.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._remote is not None:
+            with _uploaded(self._remote) as staging_of_remote:
+                yield staging_of_remote
+            return
+        staging = None
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=self._path.parent))
+            yield staging
+            staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+            self._publish(staging)
+        except OSError as error:
+            raise RunError(f"--out {self._path}: cannot be written ({error.strerror or error})") from error
+        finally:
+            if staging is not None:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def begin(self) -> Path:
+        """Make it now, empty, for a run that fills it piece by piece.
+
+        Raises:
+            InputError: it cannot be made.
+        """
+        with self.written():
+            pass
+        return self.path
+
+    def _publish(self, staging: Path) -> None:
+        """Rename onto nothing or onto an empty folder; a new name that another run took gets a number."""
+        wanted, number = self._path, 2
+        while True:
+            try:
+                staging.rename(self._path)
+            except OSError as error:
+                if self._named or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                self._path, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+            else:
+                return
+
+
+def _remote(address: str) -> Storage:
+    """The place at an address.
+
+    Raises:
+        InputError: it cannot be reached, or holds something.
+    """
+    # imported here, because a run folder on this machine needs no pyarrow
+    from common.data.storage import Storage
+
+    storage = Storage.at(address)
+    try:
+        if storage.entries():
+            raise InputError(f"--out {address}: holds something already; name another")
+        # Whether it can be written shows now and not after an hour of work.
+        storage.write(PROBE, b"")
+        storage.delete(PROBE)
+    except OSError as error:
+        raise InputError(f"--out {address}: cannot be reached ({_first_line(error)}); name another") from error
+    return storage
+
+
+@contextmanager
+def _uploaded(storage: Storage) -> Iterator[Path]:
+    """A folder of this machine, whose files are at an address when the block ends; nothing is if it raises.
+
+    Raises:
+        RunError: they cannot be written there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="run-") as folder:
+            yield Path(folder)
+            files = [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()]
+            for name in sorted(files, key=lambda name: (name == LAST, name)):
+                storage.write(name, Path(folder, name).read_bytes())
+    except BaseException as error:
+        with suppress(OSError):
+            storage.delete_folder()
+        if isinstance(error, OSError):
+            raise RunError(f"--out {storage}: cannot be written ({_first_line(error)})") from error
+        raise
+
+
+def _first_line(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

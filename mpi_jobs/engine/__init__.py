@@ -1,0 +1,1 @@
+"""What every MPI job builds on: the communicator, the clock, the terminal."""

@@ -1,0 +1,58 @@
+"""Where a rank's time goes: its phases, and how much of each was waiting and communicating."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from common.console import Console
+from mpi_jobs.engine.world import World
+
+
+class Clock:
+    """The phases of a rank.
+
+    Args:
+        world: the ranks.
+        console: of this rank; it measures and, on rank 0, shows.
+    """
+
+    def __init__(self, world: World, console: Console) -> None:
+        self._world = world
+        self._console = console
+        self._waited: dict[str, float] = {}
+        self._communicated: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a phase on this rank, and how much of it was spent waiting and communicating."""
+        before = replace(self._world.spent)
+        with self._console.phase(name):
+            yield
+        spent = self._world.spent
+        self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
+        self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
+
+    def record(self, images: int) -> dict[str, Any]:
+        """What metrics.json says of this rank.
+
+        Args:
+            images: that it worked on.
+        """
+        return {
+            "host": platform.node(),
+            "images": images,
+            "seconds": {name: value for name, value in self._console.seconds.items() if name != "open"},
+            "waited": self._waited,
+            "communicated": self._communicated,
+            "peak_mib": peak_mib(),
+        }
+
+
+def peak_mib() -> float:
+    """The most memory this process has had at once."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

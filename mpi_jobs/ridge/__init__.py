@@ -1,0 +1,1 @@
+"""How the ridge jobs go parallel over MPI ranks."""

@@ -1,0 +1,1 @@
+"""How the ridge jobs go parallel on Spark."""
