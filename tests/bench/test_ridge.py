@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, command
+from tests.support.jobs import command
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

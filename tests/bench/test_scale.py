@@ -9,7 +9,8 @@ import pytest
 from bench.augmented import AugmentingReader, uniform
 from common.data.decode import PixelFormat
 from common.data.sources.arrays import ArrayReader
-from tests.conftest import ROOT, command
+from tests.support.jobs import command
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from common.run.flags import ridge_parser
-from tests.conftest import ROOT, environment, metrics_of, serial
+from tests.support.jobs import environment, metrics_of, serial
+from tests.support.places import ROOT
 
 
 def test_the_grid_of_lambdas() -> None:

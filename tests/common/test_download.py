@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import InputError
 from common.tools.download import fetch
-from tests.conftest import command
+from tests.support.jobs import command
 
 CONTENT = np.random.default_rng(8).bytes(300_000)
 FILES = {"a.gz": hashlib.sha256(CONTENT).hexdigest()}

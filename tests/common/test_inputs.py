@@ -11,7 +11,7 @@ from common.data.catalogue import Classes
 from common.data.decode import STAGES, PixelFormat
 from common.errors import InputError
 from common.predict.inputs import Arrived, Inputs, Wanted, open_inputs
-from tests.common.test_sources import herbarium
+from tests.support.herbarium import herbarium
 
 CLASSES = Classes(("cedar", "ash"))
 WANTED = Wanted(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, STAGES)

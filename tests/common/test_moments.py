@@ -27,6 +27,7 @@ from common.ridge.moments import (
     training_moments,
     unflatten,
 )
+from tests.support.moments import assert_identical
 
 RNG = np.random.default_rng(2)
 
@@ -38,13 +39,6 @@ def brute_force(pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
     sums = (x.sum(axis=0), y.sum(axis=0), (x.T @ x).toarray(), x.T @ y)
     assert all(s.dtype == np.int64 for s in sums)
     return Moments(len(pixels), *(s.astype(np.float64) for s in sums))
-
-
-def assert_identical(a: Moments, b: Moments) -> None:
-    assert a.n == b.n
-    for field in ("sum_x", "sum_y", "gram", "cross"):
-        assert getattr(a, field).dtype == np.float64
-        assert np.array_equal(getattr(a, field), getattr(b, field)), field
 
 
 def images(n: int, n_classes: int = 4) -> tuple[Pixels, Labels]:

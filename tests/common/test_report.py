@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import metrics_of, serial
+from tests.support.jobs import metrics_of, serial
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from common.atomic import write_atomically
 from common.errors import InputError, RunError
 from common.run.folder import RunFolder
-from tests.conftest import metrics_of, serial
+from tests.support.jobs import metrics_of, serial
 
 
 def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -7,28 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.arrays import Folds, Labels, Pixels
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
 from common.ridge.moments import FoldMoments, moments_by_fold
 from common.ridge.moments_file import Basis, SavedMoments, combined
-from tests.common.test_moments import assert_identical
-
-RNG = np.random.default_rng(9)
-BASIS = Basis((5, 4, 1), PixelFormat((5, 4), grey=True), ("ash", "beech", "żółw"), FoldRule(None, 0.2), "--seed 0")
-
-
-def images(n: int) -> tuple[Pixels, Labels, Folds]:
-    return (
-        RNG.integers(0, 256, (n, 5, 4, 1), np.uint8),
-        RNG.integers(0, 3, n),
-        RNG.integers(-1, 1, n).astype(np.int16),
-    )
-
-
-def moments(n: int) -> FoldMoments:
-    return moments_by_fold(*images(n), 3)
+from tests.support.moments import BASIS, assert_identical, images, moments
 
 
 def assert_same(a: FoldMoments, b: FoldMoments) -> None:

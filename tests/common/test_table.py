@@ -24,7 +24,7 @@ from common.data.table.writing import Settings, read_content, write_files
 from common.errors import InputError
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import Moments, moments_by_fold
-from tests.common.test_moments import assert_identical
+from tests.support.moments import assert_identical
 
 RNG = np.random.default_rng(8)
 SETTINGS = Settings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25, "a test")

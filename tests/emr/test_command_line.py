@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from emr.__main__ import VERBS, main
-from tests.conftest import ROOT, command, environment
-from tests.emr.cloud import REGION, Cloud, cloud, settle
+from tests.support.emr.cloud import REGION, Cloud, cloud, settle
+from tests.support.jobs import command, environment
+from tests.support.places import ROOT
 
 NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"}
 

@@ -13,7 +13,8 @@ import pytest
 from common.errors import InputError
 from emr.dependencies import archive_name, check_archive, dependencies_archive, platforms, requirements
 from emr.tarball import pack
-from tests.conftest import ROOT, command
+from tests.support.jobs import command
+from tests.support.places import ROOT
 
 
 def archive(path: Path, *entries: tuple[str, str] | tarfile.TarInfo) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emr.follow import CANCELLED, DONE, FAILED, TIMED_OUT
-from tests.emr.deploying import TRACEBACK, deploy, fetched
-from tests.emr.scripted import RUNNING_S, WORK_S, Fate, Person, Scripted
+from tests.support.emr.deploying import TRACEBACK, deploy, fetched
+from tests.support.emr.scripted import RUNNING_S, WORK_S, Fate, Person, Scripted
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bench.cluster import standalone_cluster
-from tests.conftest import command, environment, metrics_of, serial
-from tests.emr.cloud import Cloud, bare_python, cloud, on_standalone
+from tests.support.emr.cloud import Cloud, bare_python, cloud, on_standalone
+from tests.support.jobs import command, environment, metrics_of, serial
 
 pytestmark = pytest.mark.spark
 

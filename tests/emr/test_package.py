@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 from emr.package import project_zip
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 
 def test_the_zip_holds_what_executors_import_and_nothing_else(tmp_path: Path) -> None:

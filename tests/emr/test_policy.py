@@ -9,9 +9,9 @@ import pytest
 from moto.iam.policy_validation import IAMPolicyDocumentValidator
 
 from emr.settings import PROJECT
-from tests.conftest import ROOT
-from tests.emr.deploying import deploy
-from tests.emr.scripted import RUNNING_S, Scripted
+from tests.support.emr.deploying import deploy
+from tests.support.emr.scripted import RUNNING_S, Scripted
+from tests.support.places import ROOT
 
 ACTIONS = {
     "GetCallerIdentity": "sts:GetCallerIdentity",

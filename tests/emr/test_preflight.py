@@ -10,9 +10,9 @@ import pytest
 from common.errors import InputError
 from emr.aws import Aws
 from emr.plan import SECURITY_CONFIGURATION
-from tests.emr.cloud import ACCOUNT, REGION
-from tests.emr.deploying import deploy
-from tests.emr.scripted import Person, Refused, Scripted
+from tests.support.emr.cloud import ACCOUNT, REGION
+from tests.support.emr.deploying import deploy
+from tests.support.emr.scripted import Person, Refused, Scripted
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 

@@ -13,9 +13,9 @@ from botocore.parsers import ResponseParserError
 from common.errors import InputError
 from emr.aws import Aws
 from emr.follow import CANCELLED, DONE, TIMED_OUT, WRONG
-from tests.emr.cloud import REGION
-from tests.emr.deploying import TRACEBACK, deploy, fetched, plan
-from tests.emr.scripted import Fate, KilledError, Person, Scripted
+from tests.support.emr.cloud import REGION
+from tests.support.emr.deploying import TRACEBACK, deploy, fetched, plan
+from tests.support.emr.scripted import Fate, KilledError, Person, Scripted
 
 QUICK = 0.02
 """A pace at which there is little to wait for, and still every kind of call."""

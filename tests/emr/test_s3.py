@@ -15,8 +15,8 @@ from common.ridge.moments_file import SavedMoments
 from common.run.flags import place
 from common.run.folder import RunFolder
 from spark_jobs import serial
-from tests.common.test_saved import BASIS, moments
-from tests.emr.cloud import REGION, Cloud, cloud
+from tests.support.emr.cloud import REGION, Cloud, cloud
+from tests.support.moments import BASIS, moments
 
 BUCKET = "some-bucket"
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-UNDER_MPIEXEC = "TESTS_UNDER_MPIEXEC"
-"""Set by who starts these tests: a plain pytest must not start MPI in its own process."""
+from tests.support.ranks import UNDER_MPIEXEC
 
 collect_ignore_glob = [] if UNDER_MPIEXEC in os.environ else ["test_*.py"]
 

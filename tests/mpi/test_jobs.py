@@ -13,8 +13,8 @@ from common.ridge.model import RidgeModel
 from mpi_jobs import ridge_data_parallel, ridge_model_parallel
 from mpi_jobs.engine.world import World
 from spark_jobs import serial
-from tests.common.test_sources import herbarium
-from tests.conftest import metrics_of, run_main
+from tests.support.herbarium import herbarium
+from tests.support.jobs import metrics_of, run_main
 
 Main = Callable[[Sequence[str]], int]
 JOBS: dict[str, Main] = {"data": ridge_data_parallel.main, "model": ridge_model_parallel.main}

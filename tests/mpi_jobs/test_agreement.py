@@ -11,7 +11,8 @@ import pytest
 
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, serial
-from tests.conftest import ROOT, metrics_of, mpiexec, run_main
+from tests.support.jobs import metrics_of, mpiexec, run_main
+from tests.support.places import ROOT
 
 DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 MODEL_PARALLEL = ROOT / "mpi_jobs" / "ridge_model_parallel.py"

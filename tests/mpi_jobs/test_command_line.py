@@ -10,7 +10,8 @@ import pytest
 
 from common.data.images import BLOCK_BYTES
 from mpi_jobs.ridge.shares import UNDERWAY
-from tests.conftest import ROOT, environment, metrics_of, mpi_environment, mpiexec
+from tests.support.jobs import environment, metrics_of, mpi_environment, mpiexec
+from tests.support.places import ROOT
 
 JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.run.exits import INTERRUPTED
-from tests.conftest import MPIS, mpiexec
-from tests.mpi_jobs.disturbed import Job
+from tests.support.disturbed import Job
+from tests.support.jobs import MPIS, mpiexec
 
 RAISED_ENDS_WITHIN_S = 2
 

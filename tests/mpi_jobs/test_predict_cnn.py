@@ -20,8 +20,9 @@ from common.nets.checkpoints import BEST, Checkpoint, Progress
 from common.nets.networks import NetworkSpec, build
 from common.nets.preprocessing import Preprocessing
 from common.run.exits import INTERRUPTED
-from tests.conftest import ROOT, metrics_of, mpiexec
-from tests.mpi_jobs.disturbed import Job
+from tests.support.disturbed import Job
+from tests.support.jobs import metrics_of, mpiexec
+from tests.support.places import ROOT
 
 PREDICT, PROFILE = (ROOT / "mpi_jobs" / f"{name}.py" for name in ("predict_cnn", "profile_cnn"))
 DIGITS = tuple(str(digit) for digit in range(10))

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
-from tests.conftest import ROOT, mpiexec
-from tests.mpi.conftest import UNDER_MPIEXEC
+from tests.support.jobs import mpiexec
+from tests.support.places import ROOT
+from tests.support.ranks import UNDER_MPIEXEC
 
 
 @pytest.mark.parametrize(

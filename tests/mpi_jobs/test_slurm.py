@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, environment, metrics_of
+from tests.support.jobs import environment, metrics_of
+from tests.support.places import ROOT
 
 SCRIPTS = sorted((ROOT / "mpi_jobs" / "slurm").glob("*.sbatch"))
 

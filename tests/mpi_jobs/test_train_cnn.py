@@ -17,8 +17,9 @@ from common.errors import InputError
 from common.nets.checkpoints import BEST, LAST, Checkpoint
 from common.nets.networks import build
 from common.run.exits import INTERRUPTED
-from tests.conftest import DATA, ROOT, command, metrics_of, mpiexec
-from tests.mpi_jobs.disturbed import Job
+from tests.support.disturbed import Job
+from tests.support.jobs import command, metrics_of, mpiexec
+from tests.support.places import DATA, ROOT
 
 JOB = ROOT / "mpi_jobs" / "train_cnn.py"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.support.places import ROOT
 
 ENGINES = {"pyspark", "py4j", "mpi4py", "torch", "torchvision", "boto3"}
 OURS = {"common", "spark_jobs", "mpi_jobs", "emr", "bench", "tests"}

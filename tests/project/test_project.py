@@ -8,7 +8,8 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ROOT, command
+from tests.support.jobs import command
+from tests.support.places import ROOT
 
 
 def tracked() -> list[str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.common.test_sources import herbarium
-from tests.conftest import DATA, ROOT, environment
+from tests.support.herbarium import herbarium
+from tests.support.jobs import environment
+from tests.support.places import DATA, ROOT
 
 pytestmark = pytest.mark.spark
 

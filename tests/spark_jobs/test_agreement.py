@@ -20,9 +20,9 @@ from common.run.ridge import Experiment
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
 from spark_jobs.engine.lambda_tasks import Training, worker_moments
-from tests.common.test_moments import assert_identical
-from tests.common.test_sources import herbarium
-from tests.conftest import run_main
+from tests.support.herbarium import herbarium
+from tests.support.jobs import run_main
+from tests.support.moments import assert_identical
 
 pytestmark = pytest.mark.spark
 

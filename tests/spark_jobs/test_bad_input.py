@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.common.test_sources import herbarium, write_metadata
-from tests.conftest import ROOT, command, metrics_of, serial
+from tests.support.herbarium import herbarium, write_metadata
+from tests.support.jobs import command, metrics_of, serial
+from tests.support.places import ROOT
 
 
 def assert_refused(cwd: Path, *flags: str, message: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from bench.cluster import standalone_cluster
 from emr.package import project_zip
-from tests.conftest import ROOT, command, environment, metrics_of, serial
+from tests.support.jobs import command, environment, metrics_of, serial
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

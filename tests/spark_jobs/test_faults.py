@@ -16,7 +16,8 @@ import pytest
 from bench.cluster import standalone_cluster
 from common.data.sources import open_table
 from spark_jobs import serial
-from tests.conftest import ROOT, environment, metrics_of, processes, run_main
+from tests.support.jobs import environment, metrics_of, processes, run_main
+from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.spark, pytest.mark.mnist]
 

@@ -25,8 +25,9 @@ from common.data.table.table import Table
 from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, ingest, inner, outer, serial
-from tests.common.test_sources import herbarium
-from tests.conftest import ROOT, command, environment, run_main
+from tests.support.herbarium import herbarium
+from tests.support.jobs import command, environment, run_main
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

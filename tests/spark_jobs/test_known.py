@@ -12,8 +12,9 @@ from common.errors import InputError
 from common.ridge.model import RidgeModel
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import gram, ingest
-from tests.common.test_moments import assert_identical
-from tests.conftest import ROOT, command, run_main
+from tests.support.jobs import command, run_main
+from tests.support.moments import assert_identical
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

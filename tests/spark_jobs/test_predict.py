@@ -19,7 +19,8 @@ from common.data.table.reading import TableImages
 from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import ingest, predict, serial
-from tests.conftest import ROOT, command, metrics_of, run_main
+from tests.support.jobs import command, metrics_of, run_main
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 

@@ -10,7 +10,8 @@ from common.run.flags import ridge_parser
 from common.run.ridge import Experiment
 from spark_jobs import ridge
 from spark_jobs.engine.strategy import Costs, Work, choose, reasons
-from tests.conftest import ROOT, command, metrics_of
+from tests.support.jobs import command, metrics_of
+from tests.support.places import ROOT
 
 SMALL = Work(n=1500, d=64, n_classes=10, n_lambdas=10, n_paths=1, n_scored=300, n_partitions=2, decodes=False)
 COSTS = Costs(

@@ -11,8 +11,8 @@ from typing import Any
 from emr.deploy import Deployment
 from emr.plan import Plan
 from emr.settings import load_settings, settings_flags
-from tests.emr.cloud import ACCOUNT, REGION
-from tests.emr.scripted import OWNER, Person, Scripted
+from tests.support.emr.cloud import ACCOUNT, REGION
+from tests.support.emr.scripted import OWNER, Person, Scripted
 
 TRACEBACK = """\
 gram.py: a task failed on a worker

@@ -30,7 +30,7 @@ from moto.emr.models import emr_backends
 from moto.emr.responses import ElasticMapReduceResponse
 from moto.server import ThreadedMotoServer
 
-from tests.conftest import environment
+from tests.support.jobs import environment
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 APPLICATION = "application_1700000000000_0001"

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import ROOT, environment, mpi_environment, processes
+from tests.support.jobs import environment, mpi_environment, processes
+from tests.support.places import ROOT
 
 ENDS_WITHIN_S = 5
 BUSY_S = 1.0

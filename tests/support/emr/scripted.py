@@ -21,7 +21,7 @@ from botocore.response import StreamingBody
 from botocore.validate import validate_parameters
 
 from emr.aws import Aws, Clock
-from tests.emr.cloud import ACCOUNT, APPLICATION, REGION
+from tests.support.emr.cloud import ACCOUNT, APPLICATION, REGION
 
 OWNER = f"arn:aws:iam::{ACCOUNT}:user/ada"
 BOOTSTRAPPING_S, RUNNING_S, WORK_S, TERMINATING_S, LOGS_LATE_S = 60, 180, 120, 90, 200

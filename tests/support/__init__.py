@@ -1,0 +1,1 @@
+"""What tests share besides fixtures: places, processes, and small sets of images."""

@@ -1,0 +1,1 @@
+"""Stand-ins for Amazon EMR and the people who use it."""
