@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 from mpi4py import MPI
 from mpi4py.util import pkl5
@@ -33,6 +33,7 @@ from common.run.exits import INTERRUPTED
 from mpi_jobs.engine.terminal import adopt_terminal
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 PIECE_BYTES = 64 << 20
 """What one message of an array holds: far below 2³¹ items, and few enough for MPI's own buffers."""
@@ -210,15 +211,25 @@ class World:
 
     def scatter(self, make: Callable[[], Sequence[T]]) -> T:
         """One for each rank of what `make` returns on rank 0."""
-        values = self.at_root_only(make)
+        values = self.make_at_root(make)
         with self._together():
-            return self._communicator.scatter(values)  # type: ignore[no-any-return]
+            return self._communicator.scatter(values.value if self.is_root else None)  # type: ignore[no-any-return]
 
-    def at_root_only(self, make: Callable[[], T]) -> T | None:
-        """What `make` returns on rank 0, and None elsewhere; as with at_root, its errors are everyone's."""
+    def make_at_root(self, make: Callable[[], T]) -> AtRoot[T]:
+        """Call `make` on rank 0 and keep its result there. All ranks call this.
+
+        Raises:
+            AgreedError: `make` raised JobError; on every rank.
+            SystemExit: `make` raised it; on every rank.
+        """
         made: list[T] = []
         self.at_root(lambda: made.append(make()))
-        return made[0] if made else None
+        return AtRoot(self, made)
+
+    def at_root_only(self, make: Callable[[], T]) -> T | None:
+        """Return what `make` returns on rank 0, and None elsewhere; `make_at_root` says which errors it raises."""
+        made = self.make_at_root(make)
+        return made.value if self.is_root else None
 
     def gather(self, value: T) -> list[T]:
         """Every rank's value, in the order of ranks, on rank 0; an empty list elsewhere."""
@@ -365,6 +376,52 @@ class World:
         items = max(1, self._piece_bytes // array.itemsize)
         for start in range(0, len(flat), items):
             yield flat[start : start + items]
+
+
+class AtRoot(Generic[T]):
+    """A value that rank 0 alone holds, such as files that it has opened. `World.make_at_root` makes one.
+
+    Args:
+        world: the ranks.
+        held: the value on rank 0, nothing elsewhere.
+    """
+
+    def __init__(self, world: World, held: Sequence[T]) -> None:
+        self._world = world
+        self._held = held
+
+    @property
+    def value(self) -> T:
+        """The value, for code that runs on rank 0 alone.
+
+        Raises:
+            RuntimeError: this is another rank.
+        """
+        if not self._held:
+            raise RuntimeError(f"rank {self._world.rank} used a value that rank 0 alone holds")
+        return self._held[0]
+
+    def share(self, function: Callable[[T], R]) -> R:
+        """Return `function(value)`, which rank 0 computes, on every rank. All ranks call this.
+
+        Raises:
+            AgreedError: `function` raised JobError; on every rank.
+            SystemExit: `function` raised it; on every rank.
+        """
+        return self._world.at_root(lambda: function(self.value))
+
+    def run(self, function: Callable[[T], object]) -> None:
+        """Call `function(value)` on rank 0 for its effect. All ranks call this, and wait until it has returned.
+
+        Raises:
+            AgreedError: `function` raised JobError; on every rank.
+            SystemExit: `function` raised it; on every rank.
+        """
+
+        def call() -> None:
+            function(self.value)
+
+        self._world.at_root(call)
 
 
 def counted_ranks(n: int) -> str:

@@ -83,14 +83,15 @@ class ProfileRun:
 
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:
         self._world = world
-        self._folder: RunFolder | None = None
-        self._subject = world.at_root(lambda: self._open(argv))
+        opened = world.make_at_root(lambda: self._open(argv))
+        self._subject = opened.share(lambda opened: opened[0])
+        self._folder = world.make_at_root(lambda: opened.value[1])
         arguments = self._subject.arguments
         self._console = Console(arguments.quiet or not world.is_root)
         self._device = find_device(world, arguments.device, False)
         torch.set_num_threads(arguments.threads)
 
-    def _open(self, argv: Sequence[str] | None) -> Subject:
+    def _open(self, argv: Sequence[str] | None) -> tuple[Subject, RunFolder]:
         arguments = profile_parser().parse_arguments(argv)
         model = Model.load(arguments.model)
         inputs = open_inputs(
@@ -98,9 +99,9 @@ class ProfileRun:
         )
         if not wait_for_first(inputs):
             raise InputError(f"--data {arguments.data}: no images in it")
-        self._folder = RunFolder(arguments.out, "profile_cnn")
+        folder = RunFolder(arguments.out, "profile_cnn")
         items = inputs.peek(arguments.images * self._world.size).items
-        return Subject(arguments, model, inputs.reader, items, arguments.batch or default_batch(inputs))
+        return Subject(arguments, model, inputs.reader, items, arguments.batch or default_batch(inputs)), folder
 
     def measure(self) -> dict[str, list[Measured]]:
         """Both ways, on every rank; what all found, on rank 0."""
@@ -136,9 +137,9 @@ class ProfileRun:
         Raises:
             AgreedError: they cannot be written.
         """
-        self._world.at_root_only(lambda: self._write(found))
+        self._folder.run(lambda folder: self._write(folder, found))
 
-    def _write(self, found: dict[str, list[Measured]]) -> None:
+    def _write(self, folder: RunFolder, found: dict[str, list[Measured]]) -> None:
         profiles = {way: _averaged([each.profile for each in ranks]) for way, ranks in found.items()}
         classes = {
             way: {n: int(c) for each in ranks for n, c in zip(each.names, each.predicted, strict=True)}
@@ -162,9 +163,7 @@ class ProfileRun:
             "layouts": layouts,
             "versions": versions(),
         }
-        if self._folder is None:
-            raise ValueError("only rank 0 writes")
-        with self._folder.written() as staging:
+        with folder.written() as staging:
             figures = write_figures(staging, {"stages.svg": plots.stages(_milliseconds(profiles))})
             write_page(
                 staging,
@@ -175,7 +174,7 @@ class ProfileRun:
             )  # fmt: skip
             write_json(staging / "profile.json", record)
         self._tell(profiles, record)
-        print(f"report: {self._folder.file('report.html')}")
+        print(f"report: {folder.file('report.html')}")
 
     def _tell(self, profiles: dict[str, Profile], record: dict[str, Any]) -> None:
         """The figures, as a person reads them."""

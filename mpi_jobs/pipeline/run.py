@@ -98,14 +98,16 @@ class PredictionRun:
 
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:
         self._world = world
-        self._opened = world.at_root_only(lambda: open_run(argv))
-        self._console = Console(quiet=not world.is_root or self._root.arguments.quiet)
+        self._opened = world.make_at_root(lambda: open_run(argv))
+        self._console = Console(
+            quiet=self._opened.share(lambda opened: opened.arguments.quiet) or not world.is_root
+        )
         self._cores = max(1, round(sum(world.all_gather(world.cores / world.neighbours))))
         self._profile: Profile | None = None
         self._roles: dict[Kind, Role] = {}
         with self._console.phase("look"):
-            world.at_root_only(self._look)
-            self.facts: Facts = world.at_root(self._choose)
+            self._opened.run(self._look)
+            self.facts: Facts = self._opened.share(self._choose)
         with self._console.phase("prepare"):
             self._post = Post(world)
             self._threads = self._share_of_cores()
@@ -113,31 +115,24 @@ class PredictionRun:
             self._classifier = self._make_classifier()
             devices = set(world.all_gather(self._classifier and self._classifier.device.type))
             self._device = "cuda" if "cuda" in devices else "cpu"
-            self._folder = world.at_root(lambda: self._root.begin())
+            self._folder = self._opened.share(lambda opened: opened.begin())
             self._file = self._open_file()
         self._seconds = 0.0
 
-    @property
-    def _root(self) -> Opened:
-        """For what only rank 0 does."""
-        if self._opened is None:
-            raise ValueError("only rank 0 has opened anything")
-        return self._opened
-
     # what rank 0 finds out
 
-    def _look(self) -> None:
+    def _look(self, opened: Opened) -> None:
         """Wait for the first image; look at some if the layout depends on it."""
-        opened, arguments = self._root, self._root.arguments
+        arguments = opened.arguments
         if not wait_for_first(opened.inputs):
             if not opened.inputs.n_passed:
                 raise InputError(f"--data {arguments.data}: no images in it")
         elif arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
             self._profile = find_profile(opened, arguments.threads or 1)
 
-    def _choose(self) -> Facts:
+    def _choose(self, opened: Opened) -> Facts:
         """Who does what, and what everyone has to know."""
-        opened, arguments, profile = self._root, self._root.arguments, self._profile
+        arguments, profile = opened.arguments, self._profile
         ranks = self._world.size
         ratio = arguments.ratio or (profile.recommend(ranks, self._cores) if profile else 1)
         return Facts(
@@ -161,14 +156,14 @@ class PredictionRun:
     def _receive_reader(self) -> PixelReader | None:
         """What turns items into pixels: on those that do so, because it may bring torch with it."""
         told = self._world.split(0 if self._works or self._world.is_root else None)
-        return None if told is None else told.at_root(lambda: self._root.inputs.reader)
+        return None if told is None else told.at_root(lambda: self._opened.value.inputs.reader)
 
     def _make_classifier(self) -> Classifier | None:
         """What a predictor predicts by: rank 0 sends them the model."""
         world, facts = self._world, self.facts
         predicts = Kind.PREDICTOR in facts.layout.kinds(world.rank)
         told = world.split(0 if predicts or world.is_root else None)
-        model = None if told is None else told.at_root(lambda: self._root.model)
+        model = None if told is None else told.at_root(lambda: self._opened.value.model)
         predictors = world.split(0 if predicts else None)
 
         def make() -> Classifier | None:
@@ -209,7 +204,7 @@ class PredictionRun:
         """Let all roles work until everything is written."""
         if self._world.is_root:
             self._console.say(f"{counted_ranks(self._world.size)}: {self.facts.layout}")
-            total, done = self._root.inputs.total, self._root.written
+            total, done = self._opened.value.inputs.total, self._opened.value.written
         else:
             total, done = 0, 0
         with self._console.phase("predict"), self._console.bar(total, "img", done=done) as bar:
@@ -226,7 +221,7 @@ class PredictionRun:
     def _make_role(self, kind: Kind, live: Live) -> Role:
         facts, post, layout, reader = self.facts, self._post, self.facts.layout, self._reader
         if kind == Kind.SOURCE:
-            opened = self._root
+            opened = self._opened.value
             flow = Flow.within(
                 int(opened.arguments.memory * 2**20), math.prod(facts.shape), opened.batch,
                 opened.arguments.max_delay / 1000,
@@ -258,7 +253,7 @@ class PredictionRun:
         sink = self._roles.get(Kind.SINK)
         found = self._world.gather((self._record(), sink.summary if isinstance(sink, Sink) else None))
 
-        def write() -> None:
+        def write(opened: Opened) -> None:
             # imported here, because only rank 0 draws
             from mpi_jobs.pipeline.results import Results, write_results
 
@@ -267,10 +262,10 @@ class PredictionRun:
             flow_s = source.flow_s if isinstance(source, Source) else 0.0
             ranks = [record for record, _ in found]
             results = Results(summary, ranks, self.facts.layout, self._profile, flow_s, self._device, self._cores)
-            write_results(self._root, results, self._console)
-            self._root.release()
+            write_results(opened, results, self._console)
+            opened.release()
 
-        self._world.at_root_only(write)
+        self._opened.run(write)
 
     def _record(self) -> dict[str, Any]:
         """What metrics.json says of this rank."""

@@ -60,6 +60,31 @@ def test_what_rank_0_makes_is_everyones(world: World) -> None:
     assert world.at_root_only(lambda: world.rank) == (0 if world.is_root else None)
 
 
+def test_what_rank_0_alone_holds_can_be_used_and_shared(world: World) -> None:
+    held = world.make_at_root(lambda: [world.rank])
+    if world.is_root:
+        assert held.value == [0]
+    else:
+        with pytest.raises(RuntimeError, match=f"rank {world.rank} used a value that rank 0 alone holds"):
+            held.value  # noqa: B018
+    called: list[int] = []
+    held.run(called.extend)
+    assert called == ([0] if world.is_root else [])
+    assert held.share(lambda value: (value[0], world.rank)) == (0, 0)
+
+
+def test_an_error_with_what_rank_0_holds_is_everyones(world: World) -> None:
+    def wrong(*_: object) -> None:
+        raise InputError("no such thing")
+
+    with pytest.raises(AgreedError, match="no such thing"):
+        world.make_at_root(wrong)
+    held = world.make_at_root(lambda: 1)
+    for use in (held.share, held.run):
+        with pytest.raises(AgreedError, match="no such thing"):
+            use(wrong)
+
+
 def test_values_are_dealt_out_and_gathered(world: World) -> None:
     own = world.scatter(lambda: [(rank, np.full(rank, 7)) for rank in range(world.size)])
     assert own[0] == world.rank
