@@ -24,7 +24,7 @@ from common.blas import limit_blas
 from common.ridge.gram import BlasProduct, Tile, TiledProduct
 from common.ridge.moments import FoldSums
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 
 DATA = ("--data", "mnist")
 ROUNDS = 7
@@ -52,8 +52,9 @@ def fits() -> dict[str, list[dict[str, Any]]]:
 
 def tiles() -> list[dict[str, Any]]:
     """Seconds of the moments of all images in this process, by BLAS's threads and by tiles."""
-    experiment = Experiment.open("bench", ridge_parser("").parse_arguments([*DATA, "--quiet"]))
-    images = experiment.load(experiment.train)
+    run = RidgeRun.open("bench", ridge_parser("").parse_arguments([*DATA, "--quiet"]))
+    problem = run.problem
+    images = problem.load(run.console)
     rows = []
     for threads in (1, 2):
         times: dict[Tile | None, list[float]] = {tile: [] for tile in TILES}
@@ -62,7 +63,7 @@ def tiles() -> list[dict[str, Any]]:
                 limit_blas(1 if tile else threads)
                 product = partial(TiledProduct, tile=tile, threads=threads) if tile else BlasProduct
                 started = time.perf_counter()
-                sums = FoldSums(experiment.n_classes, product)
+                sums = FoldSums(problem.n_classes, problem.features, product)
                 sums.add(images.pixels, images.labels, images.folds)
                 sums.result()
                 spent.append(time.perf_counter() - started)

@@ -18,7 +18,7 @@ from mpi4py import MPI
 
 from common.blas import limit_blas
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     world = MPI.COMM_WORLD
     images = None
     if world.rank == 0:
-        experiment = Experiment.open("published", ridge_parser("").parse_arguments(argv))
-        images = experiment.load(experiment.train)
+        run = RidgeRun.open("published", ridge_parser("").parse_arguments(argv))
+        images = run.problem.load(run.console)
     world.barrier()
     started = time.perf_counter()
 
@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if world.rank == 0 and images is not None:
         x = images.pixels.reshape(len(images.labels), -1) / 255.0
         x = np.hstack([x, np.ones((len(x), 1))])  # for the intercept
-        y = np.where(images.labels[:, None] == np.arange(experiment.n_classes), 1.0, -1.0)
+        y = np.where(images.labels[:, None] == np.arange(run.problem.n_classes), 1.0, -1.0)
         held_out = images.folds == 0
         train = x[~held_out]
         problem = (train.T @ train, train.T @ y[~held_out], x[held_out], images.labels[held_out])
-        shares = [experiment.lambdas[rank :: world.size] for rank in range(world.size)]
+        shares = [run.problem.lambdas[rank :: world.size] for rank in range(world.size)]
     gram, cross, x_held_out, truth = world.bcast(problem)
     unit = np.eye(len(gram))
     unit[-1, -1] = 0

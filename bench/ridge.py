@@ -26,7 +26,7 @@ from bench.harness import Claim, main, say, seconds, table
 from bench.jobs import Job, phases, run, work
 from common.data.images import Block
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.engine.session import configuration
 
@@ -134,9 +134,9 @@ def draw(rows: list[dict[str, Any]], cores: int) -> None:
 def measure() -> tuple[dict[str, Any], list[Claim]]:
     """Everything, and what it shows."""
     arguments = ridge_parser("").parse_arguments([*DATA, "--quiet"])
-    experiment = Experiment.open("bench", arguments)
-    train, test = experiment.load(experiment.train), experiment.load(experiment.test)
-    single = against_sklearn(train, test, experiment.lambdas)
+    run = RidgeRun.open("bench", arguments)
+    train, test = run.problem.load(run.console), run.load_test()
+    single = against_sklearn(train, test, run.problem.lambdas)
 
     # MLlib caches the images as doubles in the JVM, for which Spark's own default of 1 GiB is too little
     conf = configuration("bench", live=False).set("spark.driver.memory", "4g").set("spark.ui.enabled", "false")
@@ -149,7 +149,7 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     session.stop()
     draw(rows, cores)
 
-    fits = len(experiment.lambdas) * experiment.n_classes
+    fits = len(run.problem.lambdas) * run.problem.n_classes
     print(table(
         [f"one machine, {len(train.labels):,} images", "seconds"],
         [["bare float64 X.T @ X", f"{single['bare_product_s']:.2f}"],

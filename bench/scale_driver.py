@@ -26,6 +26,7 @@ from common.data.splits import FoldRule
 from common.data.storage import Storage
 from common.data.table.reading import TableImages, pixel_view
 from common.data.table.table import Table
+from common.features.pixels import PIXELS
 from common.ridge.moments import FoldMoments, FoldSums, merge, packed_bytes
 from spark_jobs import gram, predict
 from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
@@ -114,7 +115,7 @@ def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str
 
     def ours() -> None:
         size = 2 * packed_bytes(784, 10)
-        found["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, size)[0]
+        found["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, PIXELS, size)[0]
 
     def in_arrow() -> None:
         found["mapInArrow"] = moments_in_arrow(frame)

@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from bench.harness import Claim, main, say, table
 from bench.jobs import Job, run, work
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 from spark_jobs import gram, inner, outer
 from spark_jobs.engine.session import configuration
 from spark_jobs.engine.strategy import Costs, Work, choose
@@ -38,9 +38,9 @@ CASES: list[tuple[str, list[str]]] = [
 def measure_case(session: SparkSession, flags: list[str]) -> dict[str, Any]:
     """Predicted and measured seconds of each job."""
     arguments = ridge_parser("").parse_arguments([*flags, "--quiet"])
-    experiment = Experiment.open("bench", arguments)
+    problem = RidgeRun.open("bench", arguments).problem
     context = session.sparkContext
-    choice = choose(Work.of(context, experiment), Costs.measure(context, experiment))
+    choice = choose(Work.of(context, problem), Costs.measure(context, problem))
     measured = {}
     for name, job in JOBS.items():
         if name == "inner" and choice.seconds[name] > MOST_INNER_S:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]  # (n, height, width, channels), or flat (n, d)
+Pixels = NDArray[np.uint8]  # (n, height, width, channels)
+Features = NDArray[np.uint8]  # (n, d)
 Labels = NDArray[np.int64]  # positions in a list of class names, and counts by class
 Folds = NDArray[np.int16]  # the fold that each image validates
 Indices = NDArray[np.int64]

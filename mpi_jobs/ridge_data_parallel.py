@@ -1,70 +1,97 @@
 """The ridge classifier with the images dealt out to ranks.
 
-`--combine exact`: each rank sums up the moments of its own images, and these are added up over the ranks, which is
-exact: the model is that of one process. The systems of all λ are then dealt out too (grid.py), and each rank
-scores all λ on its own validation images.
+`--combine exact`: each rank sums the moments of its own images, and these are added up over the ranks. That is
+exact: the model is the one that a single process finds. The systems of all λ are then dealt out too
+(ridge/grid.py), and each rank scores all λ on its own held-out images.
 
-`--combine average`: each rank fits its own images alone, and the weights are averaged. It is the classic, cheap in
-what it sends and approximate in what it finds; the exact model is fitted beside it, to tell how much that costs.
+`--combine average`: each rank fits its own images alone, and the weights are averaged. This is the classic method.
+It sends little and is approximate. The exact model is fitted beside it, to tell how much accuracy the average
+costs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from mpi4py import MPI
 
+from common.ridge.fit import Fit, Problem
 from common.ridge.scoring import validate
-from mpi_jobs.engine.world import World, run_mpi_job
+from common.run.flags import Parser
+from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.world import AtRoot, World, run_mpi_job
 from mpi_jobs.ridge.averaging import Shards
+from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.grid import solve_grid
-from mpi_jobs.ridge.ranked_run import RankedExperiment, ranked_parser
+from mpi_jobs.ridge.ranked_run import RankedRun, ranked_parser
+
+
+def fit(
+    world: World,
+    problem: AtRoot[Problem],
+    combine: str = "exact",
+    settings: RankSettings = RankSettings(),  # noqa: B008
+    clock: Clock | None = None,
+) -> Fit:
+    """Fit a problem on all ranks, each of which sums its own images. Every rank calls this.
+
+    Args:
+        world: the ranks.
+        problem: what to fit, on rank 0.
+        combine: "exact" to add up moments, "average" to average the weights that each rank finds alone.
+        settings: how each rank works.
+        clock: shows progress and measures phases; silent if None.
+
+    Raises:
+        AgreedError: images cannot be read, too many cannot be used, or a fold has none left.
+    """
+    dealt = DealtProblem(world, problem, settings, clock)
+    lambdas, penalty, features = dealt.size.lambdas, dealt.size.penalty, dealt.size.features
+    own, held_out = dealt.read()
+    everything, training = dealt.sum(own)
+    shards = Shards(world, own, everything, training, penalty) if combine == "average" else None
+    del own
+    with dealt.phase("path"):
+        grid = solve_grid(world, training, lambdas, penalty)
+        grid.share()
+    with dealt.phase("validation"):
+        n_scored, correct = dealt.count(*validate(grid.paths(), features, held_out))
+    lambda_ = dealt.best_lambda(correct)
+    with dealt.phase("refit"):
+        path = dealt.refit(everything, lambda_)
+    exact = dealt.result(path, lambda_, everything.n, n_scored, correct)
+    if shards is None:
+        return replace(exact, details={"combine": combine})
+
+    with dealt.phase("average"):
+        n_scored, correct = dealt.count(*validate(shards.paths(lambdas), features, held_out))
+        averaged = dealt.best_lambda(correct)
+        path = shards.refit(averaged)
+    for warning in shards.warnings():
+        dealt.console.warn(warning)
+    about_exact = {"best_lambda": lambda_, "validation_correct": exact.correct.tolist()}
+    average = dealt.result(path, averaged, everything.n, n_scored, correct)
+    return replace(average, exact=exact, details={"combine": combine, "exact": about_exact})
+
+
+def parser() -> Parser:
+    """Return the parser of this job's flags."""
+    flags = ranked_parser("Fit a one-vs-all ridge classifier over a grid of λ, the images dealt out to ranks.")
+    flags.add_argument(
+        "--combine",
+        choices=("exact", "average"),
+        default="exact",
+        help="add up the moments of the ranks, or average the weights that each rank finds for its own images",
+    )
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read, sum up over the ranks, fit, write the run folder."""
-    parser = ranked_parser("Fit a one-vs-all ridge classifier over a grid of λ, the images dealt out to ranks.")
-    parser.add_argument(
-        "--combine", choices=("exact", "average"), default="exact",
-        help="add up the ranks' moments, or average the weights that each rank finds for its own images",
-    )  # fmt: skip
+    """Parse, open, fit, write the run folder."""
     world = World(MPI.COMM_WORLD)
-    run = RankedExperiment(world, "ridge_data_parallel", parser, argv)
-
-    own, held_out = run.read()
-    everything, training = run.sum(own)
-    shards = None
-    if run.arguments.combine == "average":
-        n: dict[int | None, int] = {fold: others.n for fold, others in training.items()}
-        n[None] = everything.n
-        shards = Shards(world, own, n, everything.cross.shape, run.penalty)
-    del own
-    with run.phase("path"):
-        grid = solve_grid(world, training, run.lambdas, run.penalty)
-        grid.share()
-    with run.phase("validation"):
-        n_scored, correct = run.count(*validate(grid.paths(), held_out))
-    lambda_ = run.best(correct)
-    with run.phase("refit"):
-        fits = [(run.refit(everything, lambda_), lambda_)]
-
-    about: dict[str, Any] = {"combine": run.arguments.combine}
-    if shards is not None:
-        about["exact"] = {"best_lambda": lambda_, "validation_correct": correct.tolist()}
-        with run.phase("average"):
-            n_scored, correct = run.count(*validate(shards.paths(run.lambdas), held_out))
-            averaged = run.best(correct)
-            fits.insert(0, (shards.refit(averaged), averaged))
-        run.warn(shards.warnings())
-    tested = run.test(fits)
-    if shards is not None and tested:
-        about["exact"]["test_accuracy"] = tested[1][1].confusion.accuracy()
-        run.say(
-            f"the average of {world.size} models is an approximation; exact, "
-            f"{about['exact']['test_accuracy']:.4f} of test images are correct"
-        )
-    run.finish(n_scored, correct, tested, **about)
+    run = RankedRun(world, "ridge_data_parallel", parser(), argv)
+    run.finish(fit(world, run.problem, run.arguments.combine, run.settings, run.clock))
     return 0
 
 

@@ -1,8 +1,8 @@
-"""The ridge classifier with each λ's own work dealt out: the pseudo-inverse as an RDD of row blocks.
+"""The ridge classifier with the work of each λ dealt out: the pseudo-inverse as an RDD of row blocks.
 
 For every λ on the driver, the executors compute rows of (XᵀX + λI)⁻¹ from one broadcast eigendecomposition and
-multiply them by XᵀY, for all classes at once; then the images, an RDD of blocks, are scored where they are.
-The explicit inverse is this job's subject. To be fast, use gram.py.
+multiply them by XᵀY, for all classes at once. Then the images, an RDD of blocks, are scored where they are. The
+explicit inverse is the subject of this job; gram.py is the fast one.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from collections.abc import Sequence
 import numpy as np
 from pyspark import Broadcast, SparkContext
 
+from common.console import Console
 from common.data.splits import shard
-from common.ridge.moments import Moments, fingerprint, total, training_moments
+from common.ridge.fit import Fit, Problem
+from common.ridge.moments import Moments, total, training_moments
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
-from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.flags import Parser, ridge_parser
+from common.run.ridge import RidgeRun
 from spark_jobs.engine.blocks import count_correct
-from spark_jobs.engine.passes import read_and_reduce, score_test_images
+from spark_jobs.engine.passes import score_test_images, sum_moments
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 
 
 def fit_by_rows(
     context: SparkContext, moments: Moments, spectrum: Broadcast[Spectrum], lambda_: float, penalty: str
 ) -> RidgePath:
-    """Weights at one λ, the inverse's rows computed on the executors; a path of length one.
+    """Compute the weights at one λ from rows of the inverse on the executors, and return a path of length one.
 
     Args:
-        context: Spark.
-        moments: of the training images.
-        spectrum: of their centred Gram matrix.
+        context: the Spark context.
+        moments: moments of the training images.
+        spectrum: the eigendecomposition of their centred Gram matrix.
         lambda_: finite and not negative.
         penalty: "sum" or "mean".
     """
@@ -42,42 +44,61 @@ def fit_by_rows(
     return with_intercepts(moments, np.concatenate(weights)[None])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, read on the executors, invert and score λ by λ, write the run folder."""
-    parser = ridge_parser(
-        "Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark."
-    )
-    partitions_flag(parser)
-    experiment = Experiment.open("inner", parser.parse_arguments(argv))
-    phase = experiment.console.phase
+def fit(
+    context: SparkContext, problem: Problem, partitions: int | None = None, console: Console | None = None
+) -> Fit:
+    """Fit a problem λ by λ, each with an inverse spread over the executors.
 
-    with spark_context("inner", experiment.console) as context:
-        images, moments = read_and_reduce(context, experiment)
-        training = training_moments(moments)
-        with phase("spectrum"):
-            spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
-        correct = np.zeros(len(experiment.lambdas), np.int64)
-        with experiment.console.bar(len(experiment.lambdas), "λ") as advance:
-            for i, lambda_ in enumerate(experiment.lambdas):
-                with phase("inverse"):
-                    paths = {
-                        fold: fit_by_rows(context, own, spectra[fold], lambda_, experiment.penalty)
-                        for fold, own in training.items()
-                    }
-                with phase("validation"):
-                    n_scored, (correct[i],) = count_correct(images, paths)
-                advance(1)
-        for shared in spectra.values():
-            shared.destroy()
-        lambda_ = experiment.best(correct)
-        with phase("refit"):
-            everything = total(moments)
-            spectrum = context.broadcast(Spectrum.of(*everything.centred()))
-            fitted = fit_by_rows(context, everything, spectrum, lambda_, experiment.penalty)
-            model = experiment.model(fitted, lambda_)
-        tested = score_test_images(context, experiment, model)
-        digest = fingerprint(moments)
-        experiment.finish(engine(context), everything.n, n_scored, correct, model, tested, moments_sha256=digest)
+    Args:
+        context: the Spark context.
+        problem: what to fit.
+        partitions: the number of partitions; None for one per core, or more if partitions would be large.
+        console: shows progress and measures phases; silent if None.
+
+    Raises:
+        InputError: too many images cannot be used, or a fold has none left.
+    """
+    console = console or Console(quiet=True)
+    blocks, moments, skipped = sum_moments(context, problem, partitions, console)
+    training = training_moments(moments)
+    with console.phase("spectrum"):
+        spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
+    n_scored, correct = 0, np.zeros(len(problem.lambdas), np.int64)
+    with console.bar(len(problem.lambdas), "λ") as advance:
+        for i, lambda_ in enumerate(problem.lambdas):
+            with console.phase("inverse"):
+                paths = {
+                    fold: fit_by_rows(context, own, spectra[fold], lambda_, problem.penalty)
+                    for fold, own in training.items()
+                }
+            with console.phase("validation"):
+                n_scored, (correct[i],) = count_correct(blocks, paths, problem.features)
+            advance(1)
+    for shared in spectra.values():
+        shared.destroy()
+    lambda_ = problem.best_lambda(correct)
+    with console.phase("refit"):
+        everything = total(moments)
+        spectrum = context.broadcast(Spectrum.of(*everything.centred()))
+        model = problem.model(fit_by_rows(context, everything, spectrum, lambda_, problem.penalty), lambda_)
+    return Fit(model, everything.n, n_scored, correct, moments, skipped)
+
+
+def parser() -> Parser:
+    """Return the parser of this job's flags."""
+    flags = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, each λ's inverse spread over Spark.")
+    partitions_flag(flags)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, open, fit, write the run folder."""
+    run = RidgeRun.open("inner", parser().parse_arguments(argv))
+    partitions = run.arguments.partitions
+    with spark_context("inner", run.console) as context:
+        fitted = fit(context, run.problem, partitions, run.console)
+        tested = score_test_images(context, run, fitted.model, partitions)
+        run.finish(engine(context), fitted, tested)
     return 0
 
 

@@ -1,8 +1,8 @@
 """The ridge classifier with the grid dealt out: an RDD of λ, and the images broadcast once.
 
-Each worker process unpickles the images (uint8) and builds their moments once, keeps them, and then solves λ by λ
-its share of the grid and scores each on the held-out images (see worker.py). Fast while one worker can hold all
-images; gram.py has no such limit.
+Each worker process unpickles the images (uint8), sums their moments once and keeps them. Then it solves its share
+of the grid, λ by λ, and scores each on the held-out images (see engine/lambda_tasks.py). This is fast while one
+worker can hold all images; gram.py has no such limit.
 """
 
 from __future__ import annotations
@@ -11,45 +11,66 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+from pyspark import SparkContext
 
+from common.console import Console
 from common.data.splits import ALWAYS_TRAINING
-from common.ridge.scoring import evaluate
-from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.ridge.fit import Fit, Problem
+from common.run.flags import Parser, ridge_parser
+from common.run.ridge import RidgeRun
 from spark_jobs.engine.lambda_tasks import Training, refit, try_lambda
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, broadcast, fit the λ where they are, write the run folder."""
-    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, the λ spread over Spark's workers.")
-    experiment = Experiment.open("outer", parser.parse_arguments(argv))
-    phase, lambdas = experiment.console.phase, experiment.lambdas
+def fit(context: SparkContext, problem: Problem, console: Console | None = None) -> Fit:
+    """Fit a problem with its λ spread over the workers, each of which holds all images.
 
-    with phase("read"):
-        train = experiment.load(experiment.train)
-        test = experiment.load(experiment.test, names=True)
-    experiment.check_folds(train.folds.tolist())
-    with spark_context("outer", experiment.console) as context:
-        with phase("broadcast"):
-            shared = context.broadcast(Training(train, experiment.n_classes, experiment.penalty))
-        with phase("lambdas"):
-            # a task costs more than to solve a small system, and all λ cost the same: as many tasks as cores
-            tasks = min(len(lambdas), context.defaultParallelism)
-            outcomes = context.parallelize(lambdas, tasks).map(partial(try_lambda, shared)).collect()
-        correct = np.array([outcome.correct for outcome in outcomes])
-        lambda_ = experiment.best(correct)
-        with phase("refit"):
-            fitted = context.parallelize([lambda_], 1).map(partial(refit, shared)).first()
-        with phase("test"):
-            model = experiment.model(fitted, lambda_)
-            tested = evaluate(model, test)
-        shared.destroy()
-        n_scored = int((train.folds != ALWAYS_TRAINING).sum())
-        seconds = [outcome.seconds for outcome in outcomes]
-        experiment.finish(
-            engine(context), len(train.labels), n_scored, correct, model, tested, lambda_seconds=seconds
-        )
+    Args:
+        context: the Spark context.
+        problem: what to fit.
+        console: shows progress and measures phases; silent if None.
+
+    Raises:
+        InputError: too many images cannot be used, or a fold has none left.
+    """
+    console = console or Console(quiet=True)
+    with console.phase("read"):
+        train = problem.load(console)
+    problem.check_folds(train.folds.tolist())
+    with console.phase("broadcast"):
+        shared = context.broadcast(Training(train, problem.n_classes, problem.features, problem.penalty))
+    with console.phase("lambdas"):
+        # One task per core: a task costs more than solving a small system, and all λ cost the same.
+        tasks = min(len(problem.lambdas), context.defaultParallelism)
+        outcomes = context.parallelize(problem.lambdas, tasks).map(partial(try_lambda, shared)).collect()
+    correct = np.array([outcome.correct for outcome in outcomes])
+    lambda_ = problem.best_lambda(correct)
+    with console.phase("refit"):
+        fitted = context.parallelize([lambda_], 1).map(partial(refit, shared)).first()
+    shared.destroy()
+    return Fit(
+        problem.model(fitted, lambda_),
+        len(train.labels),
+        int((train.folds != ALWAYS_TRAINING).sum()),
+        correct,
+        skipped=train.skipped,
+        details={"lambda_seconds": [outcome.seconds for outcome in outcomes]},
+    )
+
+
+def parser() -> Parser:
+    """Return the parser of this job's flags."""
+    return ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ, the λ spread over Spark's workers.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, open, fit, write the run folder."""
+    run = RidgeRun.open("outer", parser().parse_arguments(argv))
+    test = run.load_test()
+    with spark_context("outer", run.console) as context:
+        fitted = fit(context, run.problem, run.console)
+        tested = run.evaluate(fitted.model, test)
+        run.finish(engine(context), fitted, tested)
     return 0
 
 

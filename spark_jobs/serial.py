@@ -1,68 +1,79 @@
-"""The ridge classifier without any engine: one process and its BLAS threads.
+"""The ridge classifier without an engine: one process and its BLAS threads.
 
-What speed-ups are quoted against, and the algorithm in its plainest form.
+Speed-ups are quoted against this job, and it shows the algorithm in its plainest form: the moments of every fold
+in one pass, the moments of other folds by subtraction, one eigendecomposition per fold for all λ, and a refit for
+free.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
 
 from common.blas import blas_threads, limit_blas
+from common.console import Console
 from common.data.splits import ALWAYS_TRAINING
 from common.provenance import Engine
-from common.ridge.moments import fingerprint, moments_by_fold, total, training_moments
+from common.ridge.fit import Fit, Problem
+from common.ridge.moments import moments_by_fold, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
-from common.ridge.scoring import evaluate
+from common.ridge.scoring import validate
 from common.run.exits import run_job
-from common.run.flags import positive_integer, ridge_parser
-from common.run.ridge import Experiment
+from common.run.flags import Parser, positive_integer, ridge_parser
+from common.run.ridge import RidgeRun
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags."""
-    parser = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ in one process.")
-    parser.add_argument(
+def fit(problem: Problem, console: Console | None = None) -> Fit:
+    """Fit a problem in this process.
+
+    Args:
+        problem: what to fit.
+        console: shows progress and measures phases; silent if None.
+
+    Raises:
+        InputError: too many images cannot be used, or a fold has none left.
+    """
+    console = console or Console(quiet=True)
+    with console.phase("read"):
+        train = problem.load(console)
+    with console.phase("moments"):
+        moments = moments_by_fold(train.pixels, train.labels, train.folds, problem.n_classes, problem.features)
+    problem.check_folds(moments)
+    correct = np.zeros(len(problem.lambdas), np.int64)
+    training = training_moments(moments)
+    with console.bar(len(training), "fold") as advance:
+        for fold, others in training.items():
+            with console.phase("path"):
+                path = ridge_path(others, problem.lambdas, problem.penalty)
+            with console.phase("validation"):
+                correct += validate({fold: path}, problem.features, [train])[1]
+            advance(1)
+    lambda_ = problem.best_lambda(correct)
+    with console.phase("refit"):
+        model = problem.model(ridge_fit(total(moments), lambda_, problem.penalty), lambda_)
+    n_validation = int((train.folds != ALWAYS_TRAINING).sum())
+    return Fit(model, len(train.labels), n_validation, correct, moments, train.skipped)
+
+
+def parser() -> Parser:
+    """Return the parser of this job's flags."""
+    flags = ridge_parser("Fit a one-vs-all ridge classifier over a grid of λ in one process.")
+    flags.add_argument(
         "--threads", metavar="T", type=positive_integer, help="BLAS threads (default: as many as BLAS likes)"
     )
-    return parser.parse_arguments(argv)
+    return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, load, fit, write the run folder."""
-    arguments = parse(argv)
-    experiment = Experiment.open("serial", arguments)
-    if arguments.threads is not None:
-        limit_blas(arguments.threads)
-    phase, n_classes = experiment.console.phase, experiment.n_classes
-
-    with phase("read"):
-        train = experiment.load(experiment.train)
-        test = experiment.load(experiment.test, names=True)
-    with phase("moments"):
-        moments = moments_by_fold(train.pixels, train.labels, train.folds, n_classes)
-    correct = np.zeros(len(experiment.lambdas), np.int64)
-    experiment.check_folds(moments)
-    training = training_moments(moments)
-    with experiment.console.bar(len(training), "fold") as advance:
-        for fold, own in training.items():
-            with phase("path"):
-                path = ridge_path(own, experiment.lambdas, experiment.penalty)
-            with phase("validation"):
-                held_out = np.flatnonzero(train.folds == fold)
-                correct += path.count_correct(train.pixels[held_out], train.labels[held_out])
-            advance(1)
-    lambda_ = experiment.best(correct)
-    with phase("refit"):
-        model = experiment.model(ridge_fit(total(moments), lambda_, experiment.penalty), lambda_)
-    with phase("test"):
-        tested = evaluate(model, test)
-    n_scored = int((train.folds != ALWAYS_TRAINING).sum())
-    engine = Engine("one process", 1, blas_threads())
-    digest = fingerprint(moments)
-    experiment.finish(engine, len(train.labels), n_scored, correct, model, tested, moments_sha256=digest)
+    """Parse, open, fit, write the run folder."""
+    run = RidgeRun.open("serial", parser().parse_arguments(argv))
+    if run.arguments.threads is not None:
+        limit_blas(run.arguments.threads)
+    test = run.load_test()
+    fitted = fit(run.problem, run.console)
+    tested = run.evaluate(fitted.model, test)
+    run.finish(Engine("one process", 1, blas_threads()), fitted, tested)
     return 0
 
 

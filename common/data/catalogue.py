@@ -134,8 +134,8 @@ class Catalogue:
         return Classes(self.class_names, self.class_ids)
 
     @property
-    def n_features(self) -> int:
-        """Pixels times channels of one image."""
+    def n_pixels(self) -> int:
+        """Height × width × channels of one image."""
         height, width, channels = self.shape
         return height * width * channels
 

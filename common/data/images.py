@@ -81,8 +81,8 @@ class Images(ABC):
         return int(self.class_counts.sum())
 
     @property
-    def n_features(self) -> int:
-        """Pixels times channels of one image."""
+    def n_pixels(self) -> int:
+        """Height × width × channels of one image."""
         height, width, channels = self.shape
         return height * width * channels
 

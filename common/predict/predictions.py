@@ -161,8 +161,8 @@ def _repeating(schema: pa.Schema) -> list[str]:
 def _best(model: RidgeModel, pixels: Pixels, form: Form) -> tuple[Labels, Floats | None, Floats]:
     """The best classes (n, top), their scores or None, and how far the best is ahead of the next (n,)."""
     if form.top == 1 and not form.scores:
-        classes, margins = model.path.best_classes(pixels)
-        return classes, None, margins[:, 0]
+        classes, margins = model.best_classes(pixels)
+        return classes[:, None], None, margins
     n_classes = len(model.class_names)
     top = np.empty((len(pixels), form.top), np.int64)
     best = np.empty(top.shape)

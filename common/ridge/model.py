@@ -15,6 +15,9 @@ from common.arrays import Floats, Labels, Pixels
 from common.atomic import write_atomically
 from common.data.decode import PixelFormat
 from common.errors import InputError
+from common.features.feature_map import BATCH_ROWS, FeatureMap
+from common.features.pixels import PIXELS
+from common.features.registry import feature_map_of
 from common.ridge.path import RidgePath, score_rows
 
 FORMAT = "one-vs-all ridge, version 1"
@@ -25,13 +28,14 @@ class RidgeModel:
     """A one-vs-all ridge classifier at one λ.
 
     Attributes:
-        weights: float64 (d, n_classes), for intensities in [0, 1].
+        weights: float64 (d, n_classes), for features in [0, 1].
         intercept: float64 (n_classes,).
-        class_names: one name a class.
+        class_names: one name per class.
         shape: (height, width, channels) of the images.
-        pixel_format: what images were turned into before they were fitted.
-        lambda_: λ, for intensities in [0, 1].
+        pixel_format: what files are decoded into.
+        lambda_: λ, for features in [0, 1].
         penalty: "sum" or "mean".
+        features: computes the features of images.
     """
 
     weights: Floats
@@ -41,29 +45,42 @@ class RidgeModel:
     pixel_format: PixelFormat
     lambda_: float
     penalty: str
+    features: FeatureMap = PIXELS
 
     @cached_property
     def path(self) -> RidgePath:
-        """The same as a path of length one."""
+        """The model as a path of length one."""
         return RidgePath(self.weights[None], self.intercept[None])
 
     def score_blocks(self, pixels: Pixels) -> Iterator[tuple[slice, Floats]]:
-        """One score a class for uint8 (n, height, width, channels), a block at a time.
+        """Score images, uint8 (n, height, width, channels), a block at a time.
 
         Yields:
-            the images' positions, and their scores, float64 (rows, n_classes).
+            positions of images, and their scores, float64 (rows, n_classes).
         """
         rows = score_rows(len(self.class_names))
         for start in range(0, len(pixels), rows):
             block = slice(start, min(start + rows, len(pixels)))
-            yield block, self.path.scores(pixels[block])[:, 0]
+            yield block, self.path.scores(self.features(pixels[block]))[:, 0]
 
     def predict(self, pixels: Pixels) -> Labels:
-        """The class of the highest score, int64 (n,)."""
-        return self.path.best_classes(pixels)[0][:, 0]
+        """Return the class with the highest score of each image, int64 (n,)."""
+        return self.best_classes(pixels)[0]
+
+    def best_classes(self, pixels: Pixels) -> tuple[Labels, Floats]:
+        """Return the class with the highest score of each image, int64 (n,), and its margin, float64 (n,).
+
+        The margin is the highest score minus the next, to the precision of float32.
+        """
+        classes, margins = np.empty(len(pixels), np.int64), np.empty(len(pixels))
+        for start in range(0, len(pixels), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            best, margin = self.path.best_classes(self.features(pixels[rows]))
+            classes[rows], margins[rows] = best[:, 0], margin[:, 0]
+        return classes, margins
 
     def save(self, folder: Path) -> None:
-        """Write model.npz (the arrays) and model.json (the rest) into `folder`."""
+        """Write model.npz (the arrays) and model.json (everything else) into `folder`."""
         with write_atomically(folder / "model.npz") as file:
             np.savez(file, weights=self.weights, intercept=self.intercept)
         described = {
@@ -73,13 +90,14 @@ class RidgeModel:
             "pixel_format": asdict(self.pixel_format),
             "lambda_": self.lambda_,
             "penalty": self.penalty,
+            "features": self.features.describe(),
         }
         with write_atomically(folder / "model.json") as file:
             file.write(json.dumps(described, indent=2, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, folder: Path) -> RidgeModel:
-        """Read what `save` wrote.
+        """Read what `save` wrote, also by versions that knew no features but pixels.
 
         Raises:
             InputError: the files are missing, damaged, or do not belong together.
@@ -98,11 +116,13 @@ class RidgeModel:
                 pixel_format=PixelFormat.of(described["pixel_format"]),
                 lambda_=described["lambda_"],
                 penalty=described["penalty"],
+                features=feature_map_of(described["features"]) if "features" in described else PIXELS,
             )
+            n_features = model.features.n_features(model.shape)
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{folder}: no ridge model can be read there ({error})") from error
-        if weights.shape != (int(np.prod(model.shape)), len(model.class_names)):
+        if weights.shape != (n_features, len(model.class_names)):
             raise InputError(f"{folder}: weights {weights.shape} do not fit the classes and shape of model.json")
         return model

@@ -1,8 +1,8 @@
-"""Moments: everything ridge regression needs to know of any number of images.
+"""Moments: the sums over images that ridge regression needs, of fixed size for any number of images.
 
-Features are integers from 0 to 255, so the sums are integers. They are kept in float64, which holds integers
-up to 2⁵³ exactly: whatever the order and the grouping in which moments are added, the result is the same to
-the last bit, as long as n·255² < 2⁵³, which is 138 thousand million images.
+Features are integers from 0 to 255, so these sums are integers. float64 holds integers up to 2⁵³ exactly. So the
+sum of moments is the same to the last bit in any order and grouping, as long as n·255² < 2⁵³: 138 thousand million
+images.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from common.arrays import Floats, Folds, Indices, Labels, Pixels
+from common.arrays import Features, Floats, Folds, Indices, Labels, Pixels
 from common.data.splits import ALWAYS_TRAINING
-from common.features.pixels import features
+from common.features.feature_map import BATCH_ROWS, FeatureMap
+from common.features.pixels import PIXELS
 from common.ridge.gram import BlasProduct, GramProduct
 
 SHIFT = 128
-"""What is taken off each feature before it is multiplied; see gram.BLOCK_ROWS."""
+"""Subtracted from each feature before it is multiplied; see gram.BLOCK_ROWS."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over a block of images x with one-vs-all targets y; a commutative group under addition.
+    """Sums over images with features x and one-vs-all targets y; a commutative group under addition.
 
-    The targets of an image of class c are y_c = +1 and −1 for every other class.
+    An image of class c has the target +1 for c and −1 for every other class. Features are from 0 to 255.
 
     Attributes:
-        n: how many images.
-        sum_x: Σx, float64 (d,), in units of pixel intensities 0 to 255, as are the others.
+        n: the number of images.
+        sum_x: Σx, float64 (d,).
         sum_y: Σy, float64 (n_classes,).
         gram: XᵀX, float64 (d, d).
         cross: XᵀY, float64 (d, n_classes).
@@ -44,15 +45,14 @@ class Moments:
     cross: Floats
 
     @classmethod
-    def of(cls, pixels: Pixels, labels: Labels, n_classes: int) -> Moments:
-        """The exact moments of images: pixels uint8 (n, h, w, c), labels int64 (n,)."""
-        x = features(pixels)
-        sums = MomentsSum(x.shape[1], n_classes)
-        sums.add(x, labels)
-        return sums.result()
+    def of(cls, pixels: Pixels, labels: Labels, n_classes: int, features: FeatureMap = PIXELS) -> Moments:
+        """Compute the exact moments of images: pixels uint8 (n, h, w, c), labels int64 (n,)."""
+        everyone = np.full(len(labels), ALWAYS_TRAINING, np.int16)
+        found = moments_by_fold(pixels, labels, everyone, n_classes, features)
+        return found[ALWAYS_TRAINING]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle half of the Gram matrix, which is symmetric: between processes it is what weighs."""
+        """Pickle half of the symmetric Gram matrix, which is nearly all of the bytes sent between processes."""
         return _unpacked, (self.n, self.sum_x, self.sum_y, pack(self.gram), self.cross)
 
     def __add__(self, other: Moments) -> Moments:
@@ -75,14 +75,14 @@ class Moments:
 
     @property
     def class_counts(self) -> Floats:
-        """How many images each class has, float64 (n_classes,)."""
+        """The number of images per class, float64 (n_classes,)."""
         return (self.sum_y + self.n) / 2
 
     def centred(self) -> tuple[Floats, Floats]:
-        """Centred Gram matrix (d, d) and cross products (d, n_classes).
+        """Return the centred Gram matrix (d, d) and cross products (d, n_classes).
 
-        XᵀX − n μμᵀ, computed as (n XᵀX − Σx Σxᵀ) / n. For a pixel of constant value v both products are the same
-        number, n·v·Σx, rounded in the same way, so that it comes out as exact zeros.
+        XᵀX − n μμᵀ is computed as (n XᵀX − Σx Σxᵀ) / n. For a feature of constant value v both products are the
+        same number n·v·Σx, rounded alike, so that their difference is exactly zero.
         """
         gram = self.n * self.gram
         gram -= np.outer(self.sum_x, self.sum_x)
@@ -94,17 +94,17 @@ class Moments:
 
 
 def packed_bytes(d: int, n_classes: int) -> int:
-    """What moments of d features take when they are pickled."""
+    """Return the size of pickled moments of d features."""
     return 8 * (d * (d + 1) // 2 + d * n_classes)
 
 
 def pack(gram: Floats) -> Floats:
-    """The upper half of a symmetric matrix (d, d), row by row: (d(d + 1)/2,)."""
+    """Return the upper half of a symmetric matrix (d, d), row by row: (d(d + 1)/2,)."""
     return np.concatenate([row[i:] for i, row in enumerate(gram)])
 
 
 def unpack(packed: Floats, d: int) -> Floats:
-    """What pack() took apart."""
+    """Rebuild the symmetric matrix (d, d) that pack() took the upper half of."""
     gram = np.empty((d, d))
     start = 0
     for i in range(d):
@@ -115,25 +115,25 @@ def unpack(packed: Floats, d: int) -> Floats:
 
 
 def _unpacked(n: int, sum_x: Floats, sum_y: Floats, packed: Floats, cross: Floats) -> Moments:
-    """What __reduce__ packed."""
+    """Rebuild what __reduce__ packed."""
     return Moments(n, sum_x, sum_y, unpack(packed, len(sum_x)), cross)
 
 
 class MomentsSum:
-    """Moments in the making: blocks of images are added in place.
+    """Accumulates moments in place, a block of images at a time.
 
     With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
 
         XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
         (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
 
-    Rows wait until there are enough for a product, so that every product but the last is as large as it may be,
-    however small the blocks that come and however many folds share them.
+    Rows are buffered until they fill a product. So every product but the last has the largest allowed size,
+    however small the blocks and however many folds share them.
 
     Args:
-        d: features of an image.
-        n_classes: how many classes there are, among these images or elsewhere.
-        product: how blocks are multiplied; several sums may share one.
+        d: the number of features.
+        n_classes: the number of classes, whether or not these images show all of them.
+        product: multiplies blocks; several sums may share one.
     """
 
     def __init__(self, d: int, n_classes: int, product: GramProduct | None = None) -> None:
@@ -146,13 +146,13 @@ class MomentsSum:
         self._labels = np.empty(self._product.rows, np.int64)
         self._waiting = 0
 
-    def add(self, x: Pixels, labels: Labels, rows: Indices | None = None) -> None:
+    def add(self, x: Features, labels: Labels, rows: Indices | None = None) -> None:
         """Add images.
 
         Args:
-            x: uint8 (n, d).
+            x: features, uint8 (n, d).
             labels: int64 (n,).
-            rows: int64, the positions of the images that count; None for all. They are never copied at once.
+            rows: positions of the images to add, int64; None for all. They are copied one product at a time.
         """
         n, taken = len(x) if rows is None else len(rows), 0
         while taken < n:
@@ -160,7 +160,7 @@ class MomentsSum:
             chosen = room if rows is None else rows[room]
             block = x[chosen]
             where = slice(self._waiting, self._waiting + len(block))
-            # x − 128 in int8 arithmetic: flipping the top bit is the subtraction, and the cast is vectorised
+            # Flipping the top bit subtracts 128 in int8 arithmetic, and the cast to float32 is vectorised.
             self._z[where] = (block ^ np.uint8(SHIFT)).view(np.int8)
             self._labels[where] = labels[chosen]
             self._waiting = where.stop
@@ -169,10 +169,10 @@ class MomentsSum:
                 self._flush()
 
     def _flush(self) -> None:
-        """Add the rows that wait."""
+        """Add the buffered rows."""
         z, labels = self._z[: self._waiting], self._labels[: self._waiting]
         self._product.add(z, self._shifted_gram)
-        # only the classes among these rows: the cost is bounded by the rows, however many classes exist
+        # Only classes among these rows: the cost depends on the rows, not on the number of classes.
         present, column = np.unique(labels, return_inverse=True)
         one_hot = np.zeros((len(present), len(z)), np.float32)
         one_hot[column, np.arange(len(z))] = 1
@@ -182,11 +182,11 @@ class MomentsSum:
         self._waiting = 0
 
     def result(self) -> Moments:
-        """The moments of everything that was added; the last thing to ask of this sum."""
+        """Return the moments of all images added. Call this once, last."""
         self._flush()
         self._product.complete(self._shifted_gram)
         gram, class_sums, n = self._shifted_gram, self._class_sums, self._n
-        shift_x = SHIFT * class_sums.sum(axis=0)  # s Σz, for every image is of one class
+        shift_x = SHIFT * class_sums.sum(axis=0)  # s Σz, because every image has one class
         gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
         class_sums += SHIFT * self._class_counts[:, None]
         sum_x = class_sums.sum(axis=0)
@@ -196,26 +196,37 @@ class MomentsSum:
 
 
 FoldMoments = dict[int, Moments]
-"""Moments by the fold that their images validate; splits.ALWAYS_TRAINING for those that validate none."""
+"""Moments per fold that images validate; splits.ALWAYS_TRAINING is the key of images that validate none."""
 
 
 class FoldSums:
-    """A MomentsSum for each fold.
+    """One MomentsSum per fold.
 
     Args:
-        n_classes: how many classes there are.
-        product: makes of the number of features a way to multiply blocks.
+        n_classes: the number of classes.
+        features: computes the features of images.
+        product: makes a product for a number of features.
     """
 
-    def __init__(self, n_classes: int, product: Callable[[int], GramProduct] = BlasProduct) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        features: FeatureMap = PIXELS,
+        product: Callable[[int], GramProduct] = BlasProduct,
+    ) -> None:
         self._n_classes = n_classes
+        self._features = features
         self._sums: dict[int, MomentsSum] = {}
         self._make_product = product
         self._product: GramProduct | None = None
 
     def add(self, pixels: Pixels, labels: Labels, folds: Folds) -> None:
         """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-        x = features(pixels)
+        for start in range(0, len(labels), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            self._add(self._features(pixels[rows]), labels[rows], folds[rows])
+
+    def _add(self, x: Features, labels: Labels, folds: Folds) -> None:
         d = x.shape[1]
         if self._product is None:
             self._product = self._make_product(d)
@@ -225,19 +236,21 @@ class FoldSums:
             self._sums[int(fold)].add(x, labels, np.flatnonzero(folds == fold))
 
     def result(self) -> FoldMoments:
-        """The moments of everything that was added, fold by fold; the last thing to ask of these sums."""
+        """Return the moments of all images added, by fold. Call this once, last."""
         return {fold: self._sums.pop(fold).result() for fold in sorted(self._sums)}
 
 
-def moments_by_fold(pixels: Pixels, labels: Labels, folds: Folds, n_classes: int) -> FoldMoments:
-    """Moments fold by fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-    sums = FoldSums(n_classes)
+def moments_by_fold(
+    pixels: Pixels, labels: Labels, folds: Folds, n_classes: int, features: FeatureMap = PIXELS
+) -> FoldMoments:
+    """Compute moments by fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
+    sums = FoldSums(n_classes, features)
     sums.add(pixels, labels, folds)
     return sums.result()
 
 
 def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:
-    """Add fold by fold."""
+    """Add moments fold by fold."""
     merged = dict(a)
     for fold, moments in b.items():
         merged[fold] = merged[fold] + moments if fold in merged else moments
@@ -245,25 +258,25 @@ def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:
 
 
 def total(moments: FoldMoments) -> Moments:
-    """The moments of all images."""
+    """Return the moments of all images."""
     first, *others = moments.values()
     return sum(others, start=first)
 
 
 def training_moments(moments: FoldMoments, everything: Moments | None = None) -> FoldMoments:
-    """For each fold that validates: the moments of all other images, by subtraction from those of all images."""
+    """Return, for each fold that validates, the moments of all other images: the total minus its own."""
     everything = total(moments) if everything is None else everything
     return {fold: everything - own for fold, own in sorted(moments.items()) if fold != ALWAYS_TRAINING}
 
 
 def flatten(moments: FoldMoments, folds: Sequence[int], d: int, n_classes: int) -> Floats:
-    """Moments as one array, which adds up as they do: (len(folds), flat_length(d, n_classes)).
+    """Lay out moments as one array, so that ranks can sum arrays instead: (len(folds), flat_length(d, n_classes)).
 
     Args:
-        moments: of some of the folds.
-        folds: all that there are.
-        d: features of an image.
-        n_classes: how many classes there are.
+        moments: moments of some of the folds.
+        folds: the numbers of all folds.
+        d: the number of features.
+        n_classes: the number of classes.
     """
     flat = np.zeros((len(folds), flat_length(d, n_classes)))
     for row, fold in zip(flat, folds, strict=True):
@@ -275,25 +288,25 @@ def flatten(moments: FoldMoments, folds: Sequence[int], d: int, n_classes: int) 
 
 
 def flat_length(d: int, n_classes: int) -> int:
-    """How many numbers the moments of a fold are."""
+    """Return the length of a row of flatten()."""
     return 1 + d + n_classes + d * (d + 1) // 2 + d * n_classes
 
 
 def unflatten(flat: Floats, folds: Sequence[int], d: int, n_classes: int) -> FoldMoments:
-    """What flatten() made one array of; folds without an image are left out."""
+    """Rebuild moments from the array of flatten(), leaving out folds without an image."""
     ends = np.cumsum([1, d, n_classes, d * (d + 1) // 2])
     moments = {}
     for row, fold in zip(flat, folds, strict=True):
         n, sum_x, sum_y, gram, cross = np.split(row, ends)
         if n[0]:
-            # copied, because views would keep all of `flat`
+            # Copied, because views would keep all of `flat` in memory.
             sums = sum_x.copy(), sum_y.copy(), unpack(gram, d), cross.reshape(d, n_classes).copy()
             moments[fold] = Moments(int(n[0]), *sums)
     return moments
 
 
 def fingerprint(moments: FoldMoments) -> str:
-    """A hash of every bit of them: two runs that print the same one have summed the same images, fold by fold."""
+    """Return a SHA-256 of every bit: equal if and only if the same images were summed, fold by fold."""
     found = hashlib.sha256()
     for fold, own in sorted(moments.items()):
         for part in (np.array([fold, own.n]), own.sum_x, own.sum_y, own.gram, own.cross):

@@ -1,17 +1,17 @@
-"""Moments in a file: what is known of images that need not be read again.
+"""Moments in a file: sums over images that need not be read again.
 
-Sums of sums are exact, so that old and new images together are fitted as if all were read at once, to the last
-bit, and images whose own moments are subtracted leave no trace.
+Sums of moments are exact. So a fit to old and new moments equals a fit to all images at once, to the last bit, and
+images whose moments are subtracted leave no trace.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,6 +21,9 @@ from common.atomic import write_atomically
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
+from common.features.feature_map import FeatureMap
+from common.features.pixels import PIXELS
+from common.features.registry import feature_map_of
 from common.ridge.moments import FoldMoments, Moments, merge, pack, unpack
 from common.ridge.path import INTENSITY
 
@@ -29,17 +32,20 @@ if TYPE_CHECKING:
 
 FORMAT = "moments of images, version 1"
 
+ARRAYS = ("n", "sum_x", "sum_y", "gram", "cross")
+
 
 @dataclass(frozen=True)
 class Basis:
-    """What moments must agree in to be added: the same pixels, the same classes in the same order, the same folds.
+    """What moments must agree in to be added: pixels, features, classes in the same order, and folds.
 
     Attributes:
-        shape: (height, width, channels).
-        pixel_format: what images were turned into.
-        class_names: one name a class.
+        shape: (height, width, channels) of the images.
+        pixel_format: what files are decoded into.
+        class_names: one name per class.
         rule: how images are held out.
-        split: what else decides in which split and fold an image is: a seed, or its name's hash.
+        split: what else decides the split and fold of an image: a seed, or the hash of its name.
+        features: computes the features of images.
     """
 
     shape: tuple[int, int, int]
@@ -47,16 +53,79 @@ class Basis:
     class_names: tuple[str, ...]
     rule: FoldRule
     split: str
+    features: FeatureMap = PIXELS
+
+    def describe(self) -> dict[str, Any]:
+        """Return the basis as JSON."""
+        return {
+            "shape": self.shape,
+            "pixel_format": asdict(self.pixel_format),
+            "class_names": self.class_names,
+            "rule": asdict(self.rule),
+            "split": self.split,
+            "features": self.features.describe(),
+        }
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Basis:
+        """Rebuild what `describe` described; files of versions that knew no features but pixels name none.
+
+        Raises:
+            KeyError, TypeError, ValueError: it describes no basis.
+        """
+        height, width, channels = described["shape"]
+        return cls(
+            (height, width, channels),
+            PixelFormat.of(described["pixel_format"]),
+            tuple(described["class_names"]),
+            FoldRule(**described["rule"]),
+            str(described["split"]),
+            feature_map_of(described["features"]) if "features" in described else PIXELS,
+        )
+
+    def check_equal(self, path: Path | str, other: Basis) -> None:
+        """Make sure that moments in a file, of this basis, can be added to those of a run.
+
+        Args:
+            path: the file.
+            other: the basis of the run.
+
+        Raises:
+            InputError: says in what they differ.
+        """
+        for what, mine, theirs in (
+            ("images of shape", self.shape, other.shape),
+            ("images", self.pixel_format, other.pixel_format),
+            ("a hold-out of", self.rule, other.rule),
+            ("splits by", self.split, other.split),
+        ):
+            if mine != theirs:
+                raise InputError(
+                    f"{path}: moments of {what} {mine}, and this run has {theirs}; they cannot be added"
+                )
+        if self.features.digest != other.features.digest:
+            raise InputError(
+                f"{path}: moments of the features {json.dumps(self.features.describe())}, and this run has "
+                f"{json.dumps(other.features.describe())}; they cannot be added"
+            )
+        if self.class_names != other.class_names:
+            mine_named, theirs_named = self.class_names, other.class_names
+            pairs = zip(mine_named, theirs_named, strict=False)
+            differs = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), "")
+            raise InputError(
+                f"{path}: moments of {len(mine_named)} classes, and this run has {len(theirs_named)} "
+                f"({differs or 'the first of them the same'}); `ingest.py --classes` takes those of another table"
+            )
 
 
 @dataclass(frozen=True)
 class SavedMoments:
-    """Moments by fold, and which images they are of.
+    """Moments by fold, and the fingerprints of their images.
 
     Attributes:
-        basis: what they are sums of.
+        basis: what other moments must agree in to be added.
         moments: the sums.
-        identities: what tells the images, as Images.identities has it.
+        identities: fingerprints of the images; see Images.identities.
     """
 
     basis: Basis
@@ -64,7 +133,7 @@ class SavedMoments:
     identities: frozenset[str]
 
     def save(self, path: Path | str) -> None:
-        """Write them to a path or an address, atomically; half of each symmetric Gram matrix.
+        """Write to a path or an address, atomically. Of each symmetric Gram matrix one half is written.
 
         Raises:
             RunError: the file cannot be written.
@@ -72,7 +141,7 @@ class SavedMoments:
         described = {
             "format": FORMAT,
             "full_intensity": INTENSITY,
-            **asdict(self.basis),
+            **self.basis.describe(),
             "identities": sorted(self.identities),
         }
         arrays = {"described": np.array(json.dumps(described)), "folds": np.array(list(self.moments), np.int64)}
@@ -83,7 +152,7 @@ class SavedMoments:
             if isinstance(path, str):
                 buffer = io.BytesIO()
                 np.savez(buffer, **arrays)  # type: ignore[arg-type]
-                storage, name = _stored(path)
+                storage, name = _storage_of(path)
                 storage.write(name, buffer.getvalue())
             else:
                 with write_atomically(path) as file:
@@ -100,30 +169,7 @@ class SavedMoments:
         """
         try:
             with np.load(_opened(path), allow_pickle=False) as arrays:
-                described = json.loads(str(arrays["described"]))
-                if described["format"] != FORMAT:
-                    raise InputError(f"{path}: format {described['format']!r}, not {FORMAT!r}")
-                if described["full_intensity"] != INTENSITY:
-                    raise InputError(
-                        f"{path}: sums of intensities up to {described['full_intensity']:g}, not {INTENSITY:g}; "
-                        "save them again with this version"
-                    )
-                height, width, channels = described["shape"]
-                basis = Basis(
-                    (height, width, channels),
-                    PixelFormat.of(described["pixel_format"]),
-                    tuple(described["class_names"]),
-                    FoldRule(**described["rule"]),
-                    str(described["split"]),
-                )
-                d, n_classes = height * width * channels, len(basis.class_names)
-                moments = {}
-                for fold in arrays["folds"].tolist():
-                    own = {name: arrays[f"{fold}.{name}"] for name in ("n", "sum_x", "sum_y", "gram", "cross")}
-                    _check(path, own, d, n_classes)
-                    gram = unpack(own["gram"], d)
-                    moments[fold] = Moments(int(own["n"]), own["sum_x"], own["sum_y"], gram, own["cross"])
-                return cls(basis, moments, frozenset(described["identities"]))
+                return cls._of(path, arrays)
         except InputError:
             raise
         except FileNotFoundError as error:
@@ -131,33 +177,29 @@ class SavedMoments:
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: no moments can be read there ({error})") from error
 
-    def check_basis(self, path: Path | str, basis: Basis) -> None:
-        """Make sure that these moments and a run's are of one kind.
-
-        Raises:
-            InputError: says in what they differ.
-        """
-        for what, own, wanted in (
-            ("images of shape", self.basis.shape, basis.shape),
-            ("images", self.basis.pixel_format, basis.pixel_format),
-            ("a hold-out of", self.basis.rule, basis.rule),
-            ("splits by", self.basis.split, basis.split),
-        ):
-            if own != wanted:
-                raise InputError(
-                    f"{path}: moments of {what} {own}, and this run has {wanted}; they cannot be added"
-                )
-        if self.basis.class_names != basis.class_names:
-            mine, theirs = self.basis.class_names, basis.class_names
-            differs = next((f"{a!r} and {b!r}" for a, b in zip(mine, theirs, strict=False) if a != b), "")
+    @classmethod
+    def _of(cls, path: Path | str, arrays: Mapping[str, Any]) -> SavedMoments:
+        described = json.loads(str(arrays["described"]))
+        if described["format"] != FORMAT:
+            raise InputError(f"{path}: format {described['format']!r}, not {FORMAT!r}")
+        if described["full_intensity"] != INTENSITY:
             raise InputError(
-                f"{path}: moments of {len(mine)} classes, and this run has {len(theirs)} "
-                f"({differs or 'the first of them the same'}); `ingest.py --classes` takes those of another table"
+                f"{path}: sums of intensities up to {described['full_intensity']:g}, not {INTENSITY:g}; "
+                "save them again with this version"
             )
+        basis = Basis.of(described)
+        d, n_classes = basis.features.n_features(basis.shape), len(basis.class_names)
+        moments = {}
+        for fold in arrays["folds"].tolist():
+            own = {name: arrays[f"{fold}.{name}"] for name in ARRAYS}
+            _check(path, own, d, n_classes)
+            gram = unpack(own["gram"], d)
+            moments[fold] = Moments(int(own["n"]), own["sum_x"], own["sum_y"], gram, own["cross"])
+        return cls(basis, moments, frozenset(described["identities"]))
 
 
-def _stored(address: str) -> tuple[Storage, str]:
-    # imported here, because files of this machine need no pyarrow
+def _storage_of(address: str) -> tuple[Storage, str]:
+    # Imported here, because files of this machine need no pyarrow.
     from common.data.storage import Storage
 
     folder, _, name = address.rpartition("/")
@@ -167,15 +209,15 @@ def _stored(address: str) -> tuple[Storage, str]:
 def _opened(path: Path | str) -> Path | io.BytesIO:
     if isinstance(path, Path):
         return path
-    storage, name = _stored(path)
+    storage, name = _storage_of(path)
     return io.BytesIO(storage.read(name))
 
 
 def _check(path: Path | str, own: dict[str, Floats], d: int, n_classes: int) -> None:
-    """Refuse what no images can have as moments.
+    """Refuse arrays that cannot be the moments of any images.
 
     Raises:
-        InputError: says what.
+        InputError: names the array and its fault.
     """
     shapes = {"n": (), "sum_x": (d,), "sum_y": (n_classes,), "gram": (d * (d + 1) // 2,), "cross": (d, n_classes)}
     for name, shape in shapes.items():
@@ -188,7 +230,7 @@ def _check(path: Path | str, own: dict[str, Floats], d: int, n_classes: int) -> 
 def combined(
     read: FoldMoments, added: Iterable[SavedMoments], subtracted: Sequence[tuple[Path | str, SavedMoments]]
 ) -> FoldMoments:
-    """What was read and what was added, less what was subtracted, by fold; folds without images are left out.
+    """Return moments that were read plus those added minus those subtracted; folds without images are left out.
 
     Raises:
         InputError: images are subtracted that are not among the others.
@@ -199,7 +241,7 @@ def combined(
     for path, saved in subtracted:
         for fold, own in saved.moments.items():
             rest = moments[fold] - own if fold in moments else None
-            # sum_y of a class is 2 n_class − n, and no square can be left with a negative sum
+            # sum_y of a class is 2 n_class − n, and a sum of squares is never negative
             if rest is None or (rest.sum_y < -rest.n).any() or (np.diagonal(rest.gram) < 0).any():
                 raise InputError(f"{path}: holds images that are not among those it is to be subtracted from")
             moments = {**moments, fold: rest}

@@ -123,11 +123,11 @@ def output_flags(group: argparse._ActionsContainer) -> None:
 def out_flag(group: argparse._ActionsContainer) -> None:
     """Add --out: a Path, or the text of an address such as s3://bucket/folder."""
     group.add_argument(
-        "--out", metavar="DIR", type=place, help="the run folder, or s3://… (default: a new one below runs/)"
+        "--out", metavar="DIR", type=location, help="the run folder, or s3://… (default: a new one below runs/)"
     )
 
 
-def place(text: str) -> Path | str:
+def location(text: str) -> Path | str:
     """The type of flags that name a path of this machine or an address such as s3://bucket/folder."""
     return text.rstrip("/") if "://" in text else Path(text)
 

@@ -19,21 +19,27 @@ class Clock:
     Args:
         world: the ranks.
         console: of this rank; it measures and, on rank 0, shows.
+
+    Attributes:
+        world: as above.
+        console: as above.
+        images: the number of images that this rank worked on, counted by whoever deals them out.
     """
 
     def __init__(self, world: World, console: Console) -> None:
-        self._world = world
-        self._console = console
+        self.world = world
+        self.console = console
+        self.images = 0
         self._waited: dict[str, float] = {}
         self._communicated: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a phase on this rank, and how much of it was spent waiting and communicating."""
-        before = replace(self._world.spent)
-        with self._console.phase(name):
+        before = replace(self.world.spent)
+        with self.console.phase(name):
             yield
-        spent = self._world.spent
+        spent = self.world.spent
         self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
         self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
 
@@ -46,7 +52,7 @@ class Clock:
         return {
             "host": platform.node(),
             "images": images,
-            "seconds": {name: value for name, value in self._console.seconds.items() if name != "open"},
+            "seconds": {name: value for name, value in self.console.seconds.items() if name != "open"},
             "waited": self._waited,
             "communicated": self._communicated,
             "peak_mib": peak_mib(),

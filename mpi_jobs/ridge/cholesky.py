@@ -1,13 +1,13 @@
 """One symmetric positive definite system, solved by all ranks together.
 
-A = LLᵀ by block columns, right-looking (Golub and Van Loan, Matrix Computations, 4th ed., section 4.2.8): when
-block column k of L is known,
+A = LLᵀ is factorised by block columns, right-looking (Golub and Van Loan, Matrix Computations, 4th ed., section
+4.2.8). Once block column k of L is known,
 
     A_ij ← A_ij − L_ik L_jkᵀ    for all later block columns j and rows i ≥ j.
 
-Block columns are dealt out to the ranks in turn, so that what is left to do stays even to the end. The owner of
-column k finishes it and broadcasts it, then each rank updates its own. In the end every rank holds L, and solves
-for its own share of the right-hand sides.
+Block columns are dealt out to the ranks in turn, so that the remaining work stays even to the end. The owner of
+column k finishes it and broadcasts it; then each rank updates its own columns. In the end every rank holds L, and
+solves for its own share of the right-hand sides.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from common.data.splits import shard
 from mpi_jobs.engine.world import World
 
 BLOCK = 96
-"""Columns of a block: wide enough for BLAS, narrow enough that nobody waits long for a column's owner."""
+"""Columns per block: wide enough for BLAS, narrow enough that ranks do not wait long for the owner of a column."""
 
 
 def most_ranks(d: int) -> int:
-    """How many ranks can have a part in a system of d."""
+    """Return the largest number of ranks that can share a system of size d."""
     return math.ceil(d / BLOCK)
 
 
@@ -36,7 +36,7 @@ def solve_together(world: World, system: Floats, right: Floats) -> Floats:
 
     Args:
         world: the ranks.
-        system: A, float64 (d, d), symmetric positive definite; it is overwritten.
+        system: A, float64 (d, d), symmetric positive definite; overwritten.
         right: B, float64 (d, k).
 
     Raises:
@@ -57,7 +57,7 @@ class Column(NamedTuple):
 
     Attributes:
         corner: lower triangular, float64 (b, b).
-        below: what is below the corner.
+        below: the rows below the corner.
     """
 
     corner: Floats
@@ -65,7 +65,7 @@ class Column(NamedTuple):
 
 
 def _factorise(world: World, system: Floats, blocks: Sequence[slice]) -> list[Column]:
-    """L of A = LLᵀ, on every rank."""
+    """Return L of A = LLᵀ on every rank."""
     factor = []
     for k, own in enumerate(blocks):
         width = own.stop - own.start
@@ -94,10 +94,10 @@ def _substitute(factor: Sequence[Column], blocks: Sequence[slice], x: Floats) ->
 
 
 def _finish_column(updated: Floats, column: Floats) -> None:
-    """Turn an updated block column of A into one of L; into NaN where there is none.
+    """Turn an updated block column of A into a block column of L, or into NaN if the corner is not definite.
 
-    Numpy has no triangular solve. Its general one costs as much as an inverse of the corner and, unlike products
-    with that, stays stable where the corner is nearly singular.
+    NumPy has no triangular solve. Its general solve costs as much as inverting the corner. Unlike products with
+    the inverse, it stays stable if the corner is nearly singular.
     """
     width = column.shape[1]
     try:

@@ -1,7 +1,7 @@
 """The ridge path, solved by all ranks: every (fold, λ) is a system of its own.
 
-Each rank takes an even share of the systems. Those that are left over are fewer than there are ranks: each is
-solved by a team of ranks (cholesky.py), all at the same time, so that nobody idles while another factorises.
+Each rank takes an even share of the systems. The remaining systems are fewer than the ranks. Each of them is
+solved by a team of ranks (cholesky.py), all at the same time, so that no rank idles while another factorises.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from mpi_jobs.engine.world import World
 from mpi_jobs.ridge.cholesky import most_ranks, solve_together
 
 EIGENDECOMPOSITION = 12
-"""How many factorisations cost as much as an eigendecomposition, which serves any number of λ."""
+"""The number of factorisations that cost as much as an eigendecomposition, which serves any number of λ."""
 
 
 class Stretch(NamedTuple):
-    """Neighbouring λ of one fold."""
+    """Consecutive λ of one fold."""
 
     fold: int
     lambdas: slice
 
 
 class Grid:
-    """Weights at every λ of every fold, of which a rank has those that it took part in.
+    """The weights at every λ of every fold; each rank holds the ones that it helped to solve.
 
     Args:
         world: the ranks.
-        folds: that validate.
-        n_lambdas: λ of the grid.
-        d: features of an image.
-        n_classes: how many classes there are.
+        folds: the folds that validate.
+        n_lambdas: the number of λ.
+        d: the number of features.
+        n_classes: the number of classes.
 
     Attributes:
         own: the systems that this rank solves, numbered fold by fold and λ by λ.
-        left: those that teams solve; every rank gets their solutions.
+        left: the remaining systems, which teams solve; every rank receives their solutions.
     """
 
     def __init__(self, world: World, folds: Sequence[int], n_lambdas: int, d: int, n_classes: int) -> None:
@@ -52,12 +52,12 @@ class Grid:
         each = systems // world.size
         self.own = range(world.rank * each, (world.rank + 1) * each)
         self.left = range(world.size * each, systems)
-        # zeros take no memory until something is written
+        # Zeros take no memory until something is written.
         self._weights = np.zeros((systems, d, n_classes))
         self._intercepts = np.zeros((systems, n_classes))
 
     def stretches(self, systems: range) -> Iterator[Stretch]:
-        """Which λ of which folds the systems are."""
+        """Yield the λ and folds that the systems belong to."""
         for i, fold in enumerate(self._folds):
             first = i * self._n_lambdas
             start, stop = max(systems.start - first, 0), min(systems.stop - first, self._n_lambdas)
@@ -65,29 +65,29 @@ class Grid:
                 yield Stretch(fold, slice(start, stop))
 
     def put(self, stretch: Stretch, path: RidgePath) -> None:
-        """Enter a solution."""
+        """Store a solution."""
         where = self._where(stretch)
         self._weights[where], self._intercepts[where] = path.weights, path.intercepts
 
     def get(self, stretch: Stretch) -> RidgePath:
-        """A solution that this rank has."""
+        """Return a solution that this rank holds."""
         where = self._where(stretch)
         return RidgePath(self._weights[where], self._intercepts[where])
 
     def share(self) -> None:
-        """Give every rank the solutions of all ranks' own systems."""
+        """Send every rank the solutions of the ranks' own systems."""
         dealt = slice(0, self.left.start)
         self._world.share(self._weights[dealt])
         self._world.share(self._intercepts[dealt])
 
     def share_left(self) -> None:
-        """Give every rank the solutions of the teams, of each of which one rank has entered it."""
+        """Send every rank the solutions of the teams; one rank per team has stored its solution."""
         left = slice(self.left.start, self.left.stop)
         self._world.sum(self._weights[left])
         self._world.sum(self._intercepts[left])
 
     def paths(self) -> dict[int, RidgePath]:
-        """The path of each fold, once it is shared."""
+        """Return the path of each fold, after share()."""
         return {fold: self.get(Stretch(fold, slice(0, self._n_lambdas))) for fold in self._folds}
 
     def _where(self, stretch: Stretch) -> slice:
@@ -100,7 +100,7 @@ def solve_grid(world: World, training: Mapping[int, Moments], lambdas: Sequence[
 
     Args:
         world: the ranks.
-        training: for each fold that validates, the moments of the images of the others.
+        training: for each fold that validates, the moments of all other images.
         lambdas: the grid.
         penalty: "sum" or "mean".
     """
@@ -128,5 +128,5 @@ def solve_grid(world: World, training: Mapping[int, Moments], lambdas: Sequence[
 
 
 def team_of(size: int, teams: int, number: int, most: int) -> range:
-    """The ranks of one of so many teams of even size, neighbours of each other, at most so many in each."""
+    """Return the ranks of team `number` of `teams`: consecutive, of even sizes, and at most `most` of them."""
     return range(size)[shard(size, number, teams)][:most]

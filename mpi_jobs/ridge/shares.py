@@ -1,47 +1,50 @@
-"""Images dealt out to ranks: each reads its own, or rank 0 reads them and sends each its own in bounded pieces."""
+"""Images dealt out to ranks: each rank reads its share, or rank 0 reads all and sends each rank its share."""
 
 from __future__ import annotations
 
+import platform
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from mpi4py.util.pkl5 import Request
 
+from common.data.catalogue import Skipped
 from common.data.images import Block, Images, Part
 from common.data.splits import ALWAYS_TRAINING
-from mpi_jobs.engine.world import World
+from common.errors import InputError
+from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.world import AtRoot, World
 
 WAYS = ("read", "scatter")
 
 UNDERWAY = 8
-"""Blocks (images.BLOCK_BYTES each) that rank 0 has sent and that have not arrived yet, at most."""
+"""The largest number of blocks (images.BLOCK_BYTES each) that rank 0 has sent and that have not yet arrived."""
 
 ENOUGH_BYTES = 1 << 20
-"""Pixels of a block of images that validate, at least, but for the last."""
+"""The smallest size of the pixels of a block of held-out images, except for the last."""
 
 STREAMS = 64
-"""Parts that rank 0 reads side by side, each of which may hold a file open."""
+"""The largest number of parts that rank 0 reads at the same time; each may hold a file open."""
 
 
-def own_blocks(world: World, images: Images | None, way: str, names: bool = False) -> Iterator[Block]:
-    """The blocks of this rank's share of the images.
+def own_blocks(world: World, images: AtRoot[Images], way: str, names: bool = False) -> Iterator[Block]:
+    """Return the blocks of this rank's share of the images.
 
     Args:
         world: the ranks, all of which call this.
-        images: on rank 0; the others need not know them.
-        way: "read": each rank reads its own, which it must be able to see; or "scatter": rank 0 reads all of
-            them and sends them.
-        names: whether blocks know their images' names.
+        images: the images of one split.
+        way: "read" if each rank reads its share, which it must be able to see; "scatter" if rank 0 reads all
+            images and sends them.
+        names: True if blocks need the names of their images.
 
     Raises:
-        InputError: images cannot be read, on the rank that reads them; whoever calls tells the others.
+        InputError: images cannot be read. Only the rank that reads them raises it; `dealt_blocks` tells
+            the others.
     """
 
     def parts() -> Sequence[Part | None]:
-        if images is None:
-            raise ValueError("rank 0 has no images to deal out")
-        dealt = images.parts(world.size)
+        dealt = images.value.parts(world.size)
         return [*dealt, *[None] * (world.size - len(dealt))]  # fewer parts than ranks: some get nothing
 
     if way == "read":
@@ -52,8 +55,64 @@ def own_blocks(world: World, images: Images | None, way: str, names: bool = Fals
     return _received(world)
 
 
+def dealt_blocks(
+    images: AtRoot[Images],
+    way: str,
+    clock: Clock,
+    phase: str,
+    check_skipped: Callable[[Sequence[Skipped]], None],
+    names: bool = False,
+) -> Iterator[Block]:
+    """Yield the blocks of this rank's share of the images, and agree on their faults at the end.
+
+    Args:
+        images: the images of one split.
+        way: "read" or "scatter"; see own_blocks.
+        clock: measures the reading.
+        phase: the name of the phase that reading counts for.
+        check_skipped: called on rank 0 with the images that any rank skipped; it raises InputError if they are too
+            many.
+        names: True if blocks need the names of their images.
+
+    Raises:
+        AgreedError: images cannot be read on some rank, or too many were skipped.
+    """
+    world = clock.world
+    skipped: list[Skipped] = []
+    n, problem = 0, None
+    with clock.phase(phase):
+        blocks = own_blocks(world, images, way, names)
+    while True:
+        try:
+            with clock.phase(phase):
+                block = next(blocks, None)
+        except (InputError, OSError) as error:
+            problem, block = error, None
+        if block is None:
+            break
+        skipped += block.skipped
+        n += len(block.labels)
+        yield block
+    if skipped and not n and problem is None:  # as on a machine where their folder is not mounted
+        problem = InputError(
+            f"none of its {len(skipped)} images can be used; {skipped[0].name}: {skipped[0].reason}"
+        )
+
+    def agree() -> None:
+        if problem is not None:
+            raise InputError(
+                f"rank {world.rank} on {platform.node()}: {problem}; where only rank 0 sees the images, "
+                "--images scatter lets it send them"
+            )
+
+    with clock.phase(phase):
+        world.everywhere(agree)
+        everyone = world.gather(skipped)
+        images.run(lambda _images: check_skipped([image for one in everyone for image in one]))
+
+
 def _sent(world: World, parts: Sequence[Part | None], names: bool) -> Iterator[Block]:
-    """Read parts side by side, a block of each in turn; send the others' and yield rank 0's own."""
+    """Read parts side by side, one block of each in turn; send those of other ranks, and yield those of rank 0."""
     waiting = deque((rank, part) for rank, part in enumerate(parts) if part is not None)
     streams: dict[int, Iterator[Block]] = {}
     underway: deque[Request] = deque()
@@ -73,66 +132,60 @@ def _sent(world: World, parts: Sequence[Part | None], names: bool) -> Iterator[B
                         world.finish(underway.popleft())
                     underway.append(world.send(block, rank))
     finally:
-        # whatever happened here, nobody waits for more
+        # Whatever happened here, no rank waits for more.
         underway += [world.send(None, rank) for rank in range(1, world.size)]
         for request in underway:
             world.finish(request)
 
 
 def _received(world: World) -> Iterator[Block]:
-    """What rank 0 sends, until it says that this was all."""
+    """Yield the blocks that rank 0 sends, until it sends None."""
     while (block := world.receive(0)) is not None:
         yield block
 
 
 class HeldOut:
-    """Images that validate, gathered from blocks of which they are a part, in blocks that are worth a product.
+    """Gathers the held-out images of blocks into blocks that are large enough for a fast product."""
 
-    Args:
-        d: features of each.
-    """
-
-    def __init__(self, d: int) -> None:
-        self._d = d
+    def __init__(self) -> None:
         self._waiting: list[Block] = []
         self._blocks: list[Block] = []
 
     def add(self, block: Block) -> None:
-        """Keep those images of a block that validate."""
+        """Keep the held-out images of a block."""
         kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
         if len(kept):
-            pixels = block.pixels.reshape(-1, 1, self._d, 1)
-            self._waiting.append(Block(pixels[kept], block.labels[kept], block.folds[kept], None, []))
+            self._waiting.append(Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, []))
         if sum(waiting.pixels.nbytes for waiting in self._waiting) >= ENOUGH_BYTES:
             self._flush()
 
     def result(self) -> list[Block]:
-        """What was kept, each image a row of d pixels: uint8 (n, 1, d, 1); the last thing to ask of this."""
+        """Return the held-out images. Call this once, last."""
         self._flush()
         return self._blocks
 
     def _flush(self) -> None:
-        """Make one block of those that wait."""
+        """Make one block of the waiting ones."""
         if self._waiting:
             pixels, labels, folds = (np.concatenate([block[i] for block in self._waiting]) for i in range(3))
             self._blocks.append(Block(pixels, labels, folds, None, []))
             self._waiting.clear()
 
 
-def everyones_blocks(world: World, own: Sequence[Block], d: int) -> Iterator[Block]:
-    """The images of all ranks, block by block, on every rank.
+def everyones_blocks(world: World, own: Sequence[Block], shape: tuple[int, int, int]) -> Iterator[Block]:
+    """Yield the blocks of all ranks, one after the other, on every rank.
 
     Args:
         world: the ranks, all of which go through this to its end.
-        own: this rank's images, each a row of d pixels.
-        d: features of each.
+        own: the blocks of this rank.
+        shape: (height, width, channels) of the images.
     """
     for rank, counts in enumerate(world.all_gather([len(block.labels) for block in own])):
         for i, n in enumerate(counts):
             if rank == world.rank:
                 pixels, labels, folds, *_ = own[i]
             else:
-                pixels = np.empty((n, 1, d, 1), np.uint8)
+                pixels = np.empty((n, *shape), np.uint8)
                 labels, folds = np.empty(n, np.int64), np.empty(n, np.int16)
             world.broadcast(pixels, rank)
             world.broadcast(labels, rank)

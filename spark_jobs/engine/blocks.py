@@ -1,4 +1,4 @@
-"""Images as an RDD of blocks, read by the executors, and what is computed where the blocks are."""
+"""Images as an RDD of blocks that executors read, and computations where the blocks are."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from common.arrays import Labels
 from common.data.catalogue import Skipped
 from common.data.images import Block, Images, Part
 from common.evaluate.evaluation import MOST_MISTAKES, Evaluation
+from common.features.feature_map import FeatureMap
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, merge
 from common.ridge.path import RidgePath
@@ -25,46 +26,46 @@ from spark_jobs.engine.worker_setup import settle
 T = TypeVar("T")
 
 DECODED_BYTES, PACKED_BYTES = 24 << 20, 192 << 20
-"""Pixels of one partition, at most: where they have to be decoded, and where they lie ready ..."""
+"""The largest size of the pixels of a partition: if they must be decoded, and if they are stored as pixels ..."""
 
 RECORD_SHARE = 48
-"""... unless what it sends on would be more than one part in so many of them."""
+"""... unless the record that a partition sends on is larger than one part in 48 of that size."""
 
 GATHERED_BYTES = 16 << 20
-"""Partial results that a driver is sent at once, at most."""
+"""The largest size of partial results that the driver collects directly, without a tree."""
 
 
 def image_blocks(
     context: SparkContext, images: Images, partitions: int | None = None, names: bool = False, record: int = 0
 ) -> RDD[Block]:
-    """Images as an RDD of blocks, read by the executors.
+    """Return images as an RDD of blocks that executors read.
 
-    Executors keep training blocks, which are read more than once, if they had to decode them: the way into Spark's
-    store and back costs more than reading an array again.
+    Training blocks are read more than once. Executors keep them if they had to decode them; otherwise reading an
+    array again costs less than the way into Spark's store and back.
 
     Args:
-        context: Spark.
-        images: which.
-        partitions: how many; None for as many as there are cores, or more where partitions would be large.
-        names: whether blocks know their images' names, as test images do.
-        record: bytes that a partition will send on.
+        context: the Spark context.
+        images: the images of one split.
+        partitions: the number of partitions; None for one per core, or more if partitions would be large.
+        names: True if blocks need the names of their images, as test images do.
+        record: the size in bytes of the record that a partition will send on.
     """
     blocks = read_parts(context, image_parts(context, images, partitions, record), names)
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
 
 
 def image_parts(context: SparkContext, images: Images, partitions: int | None, record: int = 0) -> Sequence[Part]:
-    """Images dealt out for the executors; see image_blocks."""
+    """Deal out images to the executors; see image_blocks for the arguments."""
     if partitions is None:
-        # by size in the first place: a cluster that is just starting may have more cores in a moment
-        cores, d = context.defaultParallelism, images.n_features
+        # By size in the first place: a cluster that is just starting may have more cores in a moment.
+        cores = context.defaultParallelism
         size = max(DECODED_BYTES if images.decodes else PACKED_BYTES, RECORD_SHARE * record)
-        partitions = cores * ceil(len(images) * d / (cores * size))
+        partitions = cores * ceil(len(images) * images.n_pixels / (cores * size))
     return images.parts(partitions)
 
 
 def read_parts(context: SparkContext, parts: Sequence[Part], names: bool) -> RDD[Block]:
-    """The blocks of parts, each part read where a partition is."""
+    """Return the blocks of parts, one partition per part."""
     return context.parallelize(parts, max(1, len(parts))).flatMap(lambda part: _read(part, names))
 
 
@@ -73,17 +74,20 @@ def _read(part: Part, names: bool) -> Iterator[Block]:
     return part.blocks(names)
 
 
-def reduce_moments(blocks: RDD[Block], n_classes: int, size: int) -> tuple[FoldMoments, list[Skipped]]:
-    """The moments of every fold and the images that had to be skipped, reduced on the executors if large.
+def reduce_moments(
+    blocks: RDD[Block], n_classes: int, features: FeatureMap, size: int
+) -> tuple[FoldMoments, list[Skipped]]:
+    """Sum the moments of every fold, on the executors if they are large, and list the skipped images.
 
     Args:
         blocks: images.
-        n_classes: how many classes there are.
-        size: bytes of the moments of all folds together.
+        n_classes: the number of classes.
+        features: computes the features of images.
+        size: the size in bytes of the moments of all folds together.
     """
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[FoldMoments, list[Skipped]]]:
-        sums = FoldSums(n_classes)
+        sums = FoldSums(n_classes, features)
         skipped: list[Skipped] = []
         for block in part:
             sums.add(block.pixels, block.labels, block.folds)
@@ -94,9 +98,10 @@ def reduce_moments(blocks: RDD[Block], n_classes: int, size: int) -> tuple[FoldM
 
 
 def gather(partials: RDD[T], add: Callable[[T, T], T], size: int) -> T:
-    """Reduce an RDD of one element a partition of `size` bytes: at the driver while all together are small.
+    """Reduce an RDD with one element of `size` bytes per partition.
 
-    That saves the stages of a tree, which take longer than to send a few records.
+    Small elements are reduced at the driver. That saves the stages of a tree, which take longer than sending a few
+    records.
     """
     if partials.getNumPartitions() * size > GATHERED_BYTES:
         return tree_reduce(partials, add)
@@ -104,10 +109,10 @@ def gather(partials: RDD[T], add: Callable[[T, T], T], size: int) -> T:
 
 
 def tree_reduce(partials: RDD[T], add: Callable[[T, T], T]) -> T:
-    """Reduce an RDD of one element a partition in two levels, the last of them on an executor too.
+    """Reduce an RDD with one element per partition in two levels, the last of which runs on an executor too.
 
-    RDD.treeReduce ends at the driver with a result from each of √P partitions; of d×d matrices even those few
-    exceed `spark.driver.maxResultSize`. Here the driver gets one.
+    RDD.treeReduce ends at the driver with √P results; if these are d×d matrices, even so few exceed
+    `spark.driver.maxResultSize`. Here the driver receives one result.
     """
     partitions = partials.getNumPartitions()
     middle = isqrt(partitions - 1) + 1 if partitions > 3 else 1
@@ -119,16 +124,16 @@ def tree_reduce(partials: RDD[T], add: Callable[[T, T], T]) -> T:
     return partials.first()
 
 
-def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> tuple[int, Labels]:
-    """Score each image that validates by its own fold's path.
+def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath], features: FeatureMap) -> tuple[int, Labels]:
+    """Score each held-out image by the path of the fold that it validates.
 
     Returns:
-        how many images were scored, and how many of them each λ classifies correctly, int64 (n_lambdas,).
+        the number of images scored, and how many of them each λ classifies correctly, int64 (n_lambdas,).
     """
     shared = blocks.context.broadcast(paths)
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[int, Labels]]:
-        yield validate(shared.value, part)
+        yield validate(shared.value, features, part)
 
     counts = blocks.mapPartitions(of_partition).collect()
     shared.destroy()
@@ -136,7 +141,7 @@ def count_correct(blocks: RDD[Block], paths: dict[int, RidgePath]) -> tuple[int,
 
 
 def evaluate_blocks(blocks: RDD[Block], model: RidgeModel) -> tuple[Evaluation, list[Skipped]]:
-    """Score a model where the blocks are; counts and the worst mistakes come back."""
+    """Score a model where the blocks are, and return counts, the worst mistakes, and skipped images."""
     shared = blocks.context.broadcast(model)
 
     def of_partition(part: Iterable[Block]) -> Iterator[tuple[Evaluation, list[Skipped]]]:

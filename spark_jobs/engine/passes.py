@@ -1,54 +1,83 @@
-"""What inner and gram have in common: the first and the last stage, where the executors read the images."""
+"""The passes over the images that inner and gram share: sum the moments first, score the test images last."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from pyspark import RDD, SparkContext
 
+from common.console import Console
+from common.data.catalogue import Skipped
 from common.data.images import Block
-from common.evaluate.evaluation import Evaluation
+from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun, Tested
 from spark_jobs.engine.blocks import evaluate_blocks, image_blocks, reduce_moments
-from spark_jobs.engine.moments_flags import Known
+from spark_jobs.engine.moments_files import MomentsFiles
 
 
-def read_and_reduce(
-    context: SparkContext, experiment: Experiment, known: Known | None = None
-) -> tuple[RDD[Block], FoldMoments]:
-    """Training and validation images as an RDD of blocks, and the moments of every fold.
+class Summed(NamedTuple):
+    """The result of the first pass.
+
+    Attributes:
+        blocks: training and validation images.
+        moments: their moments, by fold.
+        skipped: images that could not be used.
+    """
+
+    blocks: RDD[Block]
+    moments: FoldMoments
+    skipped: list[Skipped]
+
+
+def sum_moments(
+    context: SparkContext,
+    problem: Problem,
+    partitions: int | None,
+    console: Console,
+    files: MomentsFiles | None = None,
+) -> Summed:
+    """Read the images on the executors and reduce the moments of every fold.
 
     Args:
-        context: Spark.
-        experiment: whose images.
-        known: moments of images that need not be summed again.
+        context: the Spark context.
+        problem: whose images.
+        partitions: the number of partitions; None for a good number.
+        console: progress and clock.
+        files: moments of images that need not be summed again.
 
     Raises:
-        InputError: too many images are unusable, or the known moments do not fit.
+        InputError: too many images were skipped, or the moments in files do not fit.
     """
-    partitions, record = experiment.arguments.partitions, experiment.moments_bytes
-    images = image_blocks(context, experiment.train, partitions, record=record)
-    new, summed = experiment.train, images
-    if known is not None and known.identities & new.identities:
-        new = new.without(known.identities)
-        summed = image_blocks(context, new, partitions, record=record)
-    with experiment.console.phase("moments"):
-        moments, skipped = reduce_moments(summed, experiment.n_classes, record) if len(new) else ({}, [])
-        experiment.note_skipped(skipped, experiment.train)
-        if known is not None:
-            moments = known.joined(moments, experiment)
-        experiment.check_folds(moments)
-    return images, moments
+    record = problem.moments_bytes
+    blocks = image_blocks(context, problem.images, partitions, record=record)
+    new, to_sum = problem.images, blocks
+    if files is not None and files.identities & new.identities:
+        new = new.without(files.identities)
+        to_sum = image_blocks(context, new, partitions, record=record)
+    with console.phase("moments"):
+        moments: FoldMoments = {}
+        skipped: list[Skipped] = []
+        if len(new):
+            moments, skipped = reduce_moments(to_sum, problem.n_classes, problem.features, record)
+        problem.check_skipped(skipped)
+        if files is not None:
+            moments = files.join(moments, problem)
+        problem.check_folds(moments)
+    return Summed(blocks, moments, skipped)
 
 
-def score_test_images(context: SparkContext, experiment: Experiment, model: RidgeModel) -> Evaluation:
-    """Score the test images on the executors.
+def score_test_images(
+    context: SparkContext, run: RidgeRun, model: RidgeModel, partitions: int | None = None
+) -> Tested:
+    """Score the test images of a run on the executors.
 
     Raises:
-        InputError: too many images are unusable.
+        InputError: too many images were skipped.
     """
-    with experiment.console.phase("test"):
-        images = image_blocks(context, experiment.test, experiment.arguments.partitions, names=True)
-        tested, skipped = evaluate_blocks(images, model)
-        experiment.note_skipped(skipped, experiment.test)
-    return tested
+    with run.console.phase("test"):
+        blocks = image_blocks(context, run.test, partitions, names=True)
+        evaluation, skipped = evaluate_blocks(blocks, model)
+        run.check_test(skipped)
+    return Tested(evaluation, skipped)

@@ -1,8 +1,8 @@
-"""Which way of going parallel will be fastest: a cost model of a few terms, its constants measured here and now.
+"""A cost model that predicts which strategy will be fastest, with constants measured on this cluster.
 
-KeystoneML (Sparks et al., ICDE 2017) chooses its solvers so. What a job does is counted in images read, rows
-multiplied, scores computed, matrices decomposed, bytes sent and stages scheduled; what each of these costs on this
-cluster takes a second to measure.
+KeystoneML (Sparks et al., ICDE 2017) chooses its solvers in this way. The work of a job is counted in images read,
+rows multiplied, scores computed, matrices decomposed, bytes sent and stages scheduled. Measuring what each of
+these costs takes about a second.
 """
 
 from __future__ import annotations
@@ -18,48 +18,51 @@ from pyspark import SparkContext
 
 from common.arrays import Floats
 from common.data.images import Images, Part
+from common.features.feature_map import FeatureMap
+from common.ridge.fit import Problem
 from common.ridge.moments import FoldSums, packed_bytes
 from common.ridge.path import RidgePath
-from common.run.ridge import Experiment
 from spark_jobs.engine.blocks import GATHERED_BYTES, image_parts
 from spark_jobs.engine.worker_setup import settle
 
 SAMPLE_IMAGES = 2048
-"""Images to measure reading, multiplying and scoring with."""
+"""The number of images to measure reading, multiplying and scoring with."""
 
 LARGEST = 512
-"""Matrices are decomposed up to this size; larger ones take the cube of the ratio longer."""
+"""The largest matrix that is decomposed for the measurement; larger ones take the cube of the ratio longer."""
 
 SENT_BYTES = 8 << 20
-"""How much to broadcast for the measurement."""
+"""The number of bytes to broadcast for the measurement."""
 
 TREE_STAGES, TEST_STAGES, OUTER_STAGES = 3, 1, 4
 """How often the driver waits for executors: to reduce moments in a tree, to score test images, in all of outer.
 
-outer has two stages. Both come with the broadcast, upon which Python workers wait in the JVM: they count twice.
+outer has two stages. Both carry the broadcast, and Python workers wait for it in the JVM, so they count twice.
 """
 
 MOST_BROADCAST = 1 << 30
-"""Bytes of images that every worker process can be asked to hold."""
+"""The largest size of images that every worker process can be asked to hold."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What there is to do.
+    """The amount of work in a problem.
 
     Attributes:
-        n: training and validation images.
-        d: features of each.
-        n_classes: how many classes.
-        n_lambdas: how many λ.
-        n_paths: how many times all λ are fitted: once, or once a fold.
-        n_scored: images that validate.
-        n_partitions: parts that gram deals the images out in.
-        decodes: whether reading is decoding, so that gram keeps what it read.
+        n: the number of training and validation images.
+        d: the number of features per image.
+        n_pixels: the number of bytes per image.
+        n_classes: the number of classes.
+        n_lambdas: the number of λ.
+        n_paths: how often all λ are fitted: once, or once per fold.
+        n_scored: the number of held-out images.
+        n_partitions: the number of partitions of gram.
+        decodes: True if reading means decoding, so that gram keeps what it read.
     """
 
     n: int
     d: int
+    n_pixels: int
     n_classes: int
     n_lambdas: int
     n_paths: int
@@ -68,41 +71,42 @@ class Work:
     decodes: bool
 
     @classmethod
-    def of(cls, context: SparkContext, experiment: Experiment) -> Work:
-        """That of an experiment."""
-        folds, images = experiment.arguments.folds, experiment.train
+    def of(cls, context: SparkContext, problem: Problem) -> Work:
+        """Count the work of a problem."""
+        images, rule = problem.images, problem.rule
         return cls(
             n=len(images),
-            d=images.n_features,
-            n_classes=experiment.n_classes,
-            n_lambdas=len(experiment.lambdas),
-            n_paths=folds or 1,
-            n_scored=len(images) if folds else round(experiment.arguments.validation * len(images)),
-            n_partitions=len(image_parts(context, images, None, experiment.moments_bytes)),
+            d=problem.n_features,
+            n_pixels=images.n_pixels,
+            n_classes=problem.n_classes,
+            n_lambdas=len(problem.lambdas),
+            n_paths=rule.k or 1,
+            n_scored=len(images) if rule.k else round(rule.validation * len(images)),
+            n_partitions=len(image_parts(context, images, None, problem.moments_bytes)),
             decodes=images.decodes,
         )
 
     @property
     def groups(self) -> int:
-        """How many folds have moments of their own, those always in training among them."""
+        """The number of moments that gram sums: one per fold, the images that always train included."""
         return max(2, self.n_paths)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What things cost here, in seconds.
+    """The costs of operations on this cluster, in seconds.
 
     Attributes:
-        cores: that work at the same time.
-        stage: to schedule one stage and hear of its end.
-        read: to read an image, on one core.
-        multiply: to add an image to the moments.
-        score: to score an image at one of all λ together, all classes.
-        score_alone: to score it at one λ alone.
-        decompose: eigenvalues and vectors of the Gram matrix.
-        solve: one linear system with it.
-        product: the Gram matrix times a matrix of its size, on one core.
-        send: a byte from the driver into a worker process.
+        cores: the number of cores that work at the same time.
+        stage: scheduling one stage and learning of its end.
+        read: reading an image, on one core.
+        multiply: computing the features of an image and adding it to the moments, on one core.
+        score: scoring an image at one λ, all classes, when all λ are scored together.
+        score_alone: scoring an image at one λ alone.
+        decompose: the eigendecomposition of the Gram matrix.
+        solve: solving one linear system with the Gram matrix.
+        product: multiplying the Gram matrix by a matrix of its size, on one core.
+        send: sending a byte from the driver into a worker process.
     """
 
     cores: int
@@ -117,10 +121,11 @@ class Costs:
     send: float
 
     @classmethod
-    def measure(cls, context: SparkContext, experiment: Experiment) -> Costs:
-        """Measure on one executor what executors do, and here what the driver does."""
-        images, cores = experiment.train, context.defaultParallelism
-        part, n_classes, n_lambdas = _sample(images), experiment.n_classes, len(experiment.lambdas)
+    def measure(cls, context: SparkContext, problem: Problem) -> Costs:
+        """Measure the work of executors on one executor, and the work of the driver here."""
+        cores = context.defaultParallelism
+        part, n_classes, n_lambdas = _sample(problem.images), problem.n_classes, len(problem.lambdas)
+        features = problem.features
         each = range(cores)
         context.parallelize(each, cores).foreach(_warm_up)
         stage = _seconds(lambda: context.parallelize(each, cores).count())
@@ -129,8 +134,9 @@ class Costs:
             lambda: context.parallelize(each, cores).map(lambda _: len(sent.value)).collect(), repeats=1
         )
         sent.destroy()
-        on_worker = context.parallelize([part], 1).map(lambda own: _on_worker(own, n_classes, n_lambdas)).first()
-        d = images.n_features
+        sample = context.parallelize([part], 1)
+        on_worker = sample.map(lambda own: _on_worker(own, features, n_classes, n_lambdas)).first()
+        d = problem.n_features
         size = min(d, LARGEST)
         noise = np.random.default_rng(0).normal(size=(size, size))
         gram, right = noise @ noise.T, np.ones((size, n_classes))
@@ -150,7 +156,7 @@ class Costs:
 
 
 class OnWorker(NamedTuple):
-    """What a worker measured: see Costs."""
+    """Costs that a worker measured; see Costs."""
 
     read: float
     multiply: float
@@ -160,7 +166,7 @@ class OnWorker(NamedTuple):
 
 
 def _sample(images: Images) -> Part:
-    """A part of about SAMPLE_IMAGES images."""
+    """Return a part of about SAMPLE_IMAGES images."""
     return images.parts(max(1, len(images) // SAMPLE_IMAGES))[0]
 
 
@@ -168,19 +174,20 @@ def _warm_up(_: int) -> None:
     settle()
 
 
-def _on_worker(part: Part, n_classes: int, n_lambdas: int) -> OnWorker:
+def _on_worker(part: Part, features: FeatureMap, n_classes: int, n_lambdas: int) -> OnWorker:
     block = next(iter(part.blocks()))
-    read = _seconds(lambda: next(iter(part.blocks())))  # again: a packed file is unpacked once a process
-    n, d = max(1, len(block.labels)), int(np.prod(block.pixels.shape[1:]))
+    read = _seconds(lambda: next(iter(part.blocks())))  # a second time: each process unpacks an IDX file once
+    x = features(block.pixels)
+    n, d = max(1, len(x)), x.shape[1]
 
     def score(count: int) -> float:
         weights = np.random.default_rng(0).normal(size=(count, d, n_classes))
         path = RidgePath(weights, np.zeros((count, n_classes)))
-        path.count_correct(block.pixels[:1], block.labels[:1])  # prepares the weights
-        return _seconds(lambda: path.count_correct(block.pixels, block.labels)) / n / count
+        path.count_correct(x[:1], block.labels[:1])  # prepares the weights
+        return _seconds(lambda: path.count_correct(x, block.labels)) / n / count
 
     def multiply() -> None:
-        sums = FoldSums(n_classes)
+        sums = FoldSums(n_classes, features)
         sums.add(block.pixels, block.labels, block.folds)
         sums.result()
 
@@ -196,7 +203,7 @@ def _on_worker(part: Part, n_classes: int, n_lambdas: int) -> OnWorker:
 
 
 def _seconds(run: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest of a few runs."""
+    """Return the shortest time of a few runs."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -206,7 +213,7 @@ def _seconds(run: Callable[[], object], repeats: int = 3) -> float:
 
 
 def _moments(w: Work, c: Costs) -> float:
-    """Read all images and reduce their moments: at the driver, or in two levels of a tree to one record."""
+    """Predict reading all images and reducing their moments, at the driver or in a tree of two levels."""
     size = w.groups * packed_bytes(w.d, w.n_classes)
     summed = w.n * (c.read + c.multiply) / c.cores
     if w.n_partitions * size <= GATHERED_BYTES:
@@ -216,19 +223,19 @@ def _moments(w: Work, c: Costs) -> float:
 
 
 def _validate(w: Work, c: Costs, score: float) -> float:
-    """Read images again, or out of the store, and score those that validate."""
-    again = w.d * c.send if w.decodes else c.read
+    """Predict reading images again, from their source or Spark's store, and scoring those held out."""
+    again = w.n_pixels * c.send if w.decodes else c.read
     return c.stage + (w.n * again + w.n_scored * score) / c.cores
 
 
 def gram_seconds(w: Work, c: Costs) -> float:
-    """One pass for the moments, all λ on the driver, one pass to score them together."""
+    """Predict gram: a pass for the moments, all λ on the driver, a pass to score them together."""
     validate = _validate(w, c, w.n_lambdas * c.score)
     return _moments(w, c) + w.n_paths * c.decompose + validate + c.solve + TEST_STAGES * c.stage
 
 
 def inner_seconds(w: Work, c: Costs) -> float:
-    """The same moments; then for each λ an inverse spread over the executors, and a pass to score it."""
+    """Predict inner: a pass for the moments; then per λ an inverse on the executors and a pass to score it."""
     shared = w.n_paths * (c.decompose + 8 * w.d**2 * c.send)
     one = w.n_paths * (c.stage + c.product / c.cores) + _validate(w, c, c.score_alone)
     refit = c.decompose + c.stage + c.product / c.cores
@@ -236,12 +243,12 @@ def inner_seconds(w: Work, c: Costs) -> float:
 
 
 def outer_seconds(w: Work, c: Costs) -> float:
-    """The driver reads, each worker gets all images and sums them, and λ are solved and scored side by side."""
-    if w.n * w.d > MOST_BROADCAST:
+    """Predict outer: the driver reads, every worker receives and sums all images, and λ run in parallel."""
+    if w.n * w.n_pixels > MOST_BROADCAST:
         return float("inf")
     each = w.n_paths * c.solve + w.n_scored * c.score_alone
     fit = ceil(w.n_lambdas / c.cores) * each + c.solve
-    return w.n * (c.read + w.d * c.send + c.multiply) + fit + OUTER_STAGES * c.stage
+    return w.n * (c.read + w.n_pixels * c.send + c.multiply) + fit + OUTER_STAGES * c.stage
 
 
 STRATEGIES: dict[str, Callable[[Work, Costs], float]] = {
@@ -252,20 +259,20 @@ STRATEGIES: dict[str, Callable[[Work, Costs], float]] = {
 
 
 class Choice(NamedTuple):
-    """The strategy that should be fastest, and what each would take, in seconds."""
+    """The strategy predicted to be fastest, and the predicted seconds of each."""
 
     strategy: str
     seconds: dict[str, float]
 
 
 def choose(work: Work, costs: Costs) -> Choice:
-    """Compare the strategies."""
+    """Predict the time of each strategy, and choose the shortest."""
     seconds = {name: predict(work, costs) for name, predict in STRATEGIES.items()}
     return Choice(min(seconds, key=lambda name: seconds[name]), seconds)
 
 
 def reasons(choice: Choice, work: Work, costs: Costs) -> Iterator[str]:
-    """Why, in lines for people."""
+    """Explain the choice in lines of text."""
     others = ", ".join(
         f"{name} {value:.2f} s" if value < float("inf") else f"{name} impossible"
         for name, value in sorted(choice.seconds.items(), key=lambda item: item[1])
@@ -277,8 +284,8 @@ def reasons(choice: Choice, work: Work, costs: Costs) -> Iterator[str]:
         f"  {work.n:,} images of {work.d:,} features take one core {alone:.2g} s to read and sum: "
         f"outer does it in each of {costs.cores} workers, gram once over all"
     )
-    if work.n * work.d > MOST_BROADCAST:
-        yield f"  outer would send {work.n * work.d / 2**30:.1f} GiB to each worker: too much"
+    if work.n * work.n_pixels > MOST_BROADCAST:
+        yield f"  outer would send {work.n * work.n_pixels / 2**30:.1f} GiB to each worker: too much"
     yield (
         f"  a stage takes {1000 * costs.stage:.0f} ms to schedule, "
         f"a factorisation for all λ {costs.decompose:.2g} s, a solve for one {costs.solve:.2g} s"

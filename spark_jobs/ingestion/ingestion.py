@@ -121,7 +121,7 @@ class Ingest:
         first = np.unique(keys, return_index=True)[1]  # Herbarium metadata may name a file twice
         new = np.sort(first[~np.isin(keys[first], self.done)])
         new = new[np.argsort(stable_hashes([names[i] for i in new])[:, 2], kind="stable")]
-        rows = min(PART_BYTES // catalogue.n_features, PART_DECODED if catalogue.reader.decodes else PART_BYTES)
+        rows = min(PART_BYTES // catalogue.n_pixels, PART_DECODED if catalogue.reader.decodes else PART_BYTES)
         count = min(len(new), max(cores, ceil(len(new) / max(1, rows))))
         return [
             CataloguePart(

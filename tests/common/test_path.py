@@ -5,6 +5,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from common.arrays import Labels, Pixels
+from common.features.pixels import PIXELS
 from common.ridge.moments import Moments
 from common.ridge.path import (
     RidgePath,
@@ -98,9 +99,9 @@ def test_scores_and_counts_are_those_of_the_definition() -> None:
     path = ridge_path(Moments.of(pixels, labels, 4), LAMBDAS)
     x = pixels.reshape(2500, -1) / 255
     scores = np.stack([x @ w + b for w, b in zip(path.weights, path.intercepts, strict=True)], axis=1)
-    np.testing.assert_allclose(path.scores(pixels), scores, atol=1e-9)
+    np.testing.assert_allclose(path.scores(PIXELS(pixels)), scores, atol=1e-9)
     expected = (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
-    assert path.count_correct(pixels, labels).tolist() == expected.tolist()
+    assert path.count_correct(PIXELS(pixels), labels).tolist() == expected.tolist()
 
 
 def adversarial(n: int = 3000) -> tuple[RidgePath, Pixels]:
@@ -115,37 +116,39 @@ def adversarial(n: int = 3000) -> tuple[RidgePath, Pixels]:
 
 def test_classes_and_counts_are_those_of_float64_however_close_the_scores() -> None:
     path, pixels = adversarial()
-    scores = path.scores(pixels)
+    scores = path.scores(PIXELS(pixels))
     single = scores.astype(np.float32).argmax(axis=2)
     best = scores.argmax(axis=2)
     assert (single != best).mean() > 0.3  # float32 alone would be wrong
-    classes, _ = path.best_classes(pixels)
+    classes, _ = path.best_classes(PIXELS(pixels))
     assert np.array_equal(classes, best)
     labels = RNG.integers(0, 4, len(pixels))
-    assert path.count_correct(pixels, labels).tolist() == (best == labels[:, None]).sum(axis=0).tolist()
+    assert path.count_correct(PIXELS(pixels), labels).tolist() == (best == labels[:, None]).sum(axis=0).tolist()
 
 
 @pytest.mark.parametrize("scale", [1e-44, 1e-39, 1e39, 1e60])
 def test_weights_beyond_float32_are_scored_as_float64_scores_them(scale: float) -> None:
     pixels = RNG.integers(0, 256, (400, 8, 5, 1), np.uint8)
     path = RidgePath(RNG.normal(size=(1, 40, 4)) * scale, np.zeros((1, 4)))
-    best = path.scores(pixels).argmax(axis=2)
+    best = path.scores(PIXELS(pixels)).argmax(axis=2)
     with np.errstate(over="ignore", invalid="ignore"):
-        assert np.array_equal(path.best_classes(pixels)[0], best)
-        assert path.count_correct(pixels, best[:, 0]).tolist() == [400]
+        assert np.array_equal(path.best_classes(PIXELS(pixels))[0], best)
+        assert path.count_correct(PIXELS(pixels), best[:, 0]).tolist() == [400]
 
 
 def test_how_sure_a_class_is() -> None:
     pixels, labels = images(500)
     path = ridge_path(Moments.of(pixels, labels, 4), LAMBDAS)
-    ranked = np.sort(path.scores(pixels), axis=2)
-    np.testing.assert_allclose(path.best_classes(pixels)[1], ranked[:, :, -1] - ranked[:, :, -2], atol=1e-3)
+    ranked = np.sort(path.scores(PIXELS(pixels)), axis=2)
+    np.testing.assert_allclose(
+        path.best_classes(PIXELS(pixels))[1], ranked[:, :, -1] - ranked[:, :, -2], atol=1e-3
+    )
 
 
 def test_no_image_has_no_class() -> None:
     path, pixels = adversarial(0)
-    assert path.best_classes(pixels)[0].shape == (0, 3)
-    assert path.count_correct(pixels, np.empty(0, np.int64)).tolist() == [0, 0, 0]
+    assert path.best_classes(PIXELS(pixels))[0].shape == (0, 3)
+    assert path.count_correct(PIXELS(pixels), np.empty(0, np.int64)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,22 @@ import pytest
 from common.data.catalogue import Catalogue, Read
 from common.data.images import Block, CatalogueImages
 from common.data.sources.arrays import ArrayReader
-from common.data.splits import k_folds, validation_fold
+from common.data.splits import FoldRule, k_folds, validation_fold
 from common.errors import InputError
-from common.ridge.moments import FoldSums, fingerprint, flatten, moments_by_fold, training_moments, unflatten
+from common.ridge.fit import Problem
+from common.ridge.moments import (
+    FoldSums,
+    fingerprint,
+    flatten,
+    moments_by_fold,
+    total,
+    training_moments,
+    unflatten,
+)
 from common.ridge.path import ridge_path
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.ridge.averaging import Shards
-from mpi_jobs.ridge.ranked_run import RankedExperiment, ranked_parser
+from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.shares import WAYS, HeldOut, everyones_blocks, own_blocks
 
 
@@ -28,7 +37,7 @@ def images_of(n: int, k: int = 0) -> CatalogueImages:
 @pytest.mark.parametrize(("n", "k"), [(2, 0), (3, 2), (50, 0), (51, 5), (6000, 0)])
 def test_every_image_goes_to_one_rank(world: World, way: str, n: int, k: int) -> None:
     images = images_of(n, k)
-    found = list(own_blocks(world, images if world.is_root else None, way, names=True))
+    found = list(own_blocks(world, world.make_at_root(lambda: images), way, names=True))
     names = [name for block in found for name in block.names or ()]
     everyone = world.all_gather(names)
     assert sorted(name for each in everyone for name in each) == sorted(images.catalogue.names())
@@ -45,7 +54,7 @@ def test_moments_are_those_of_one_process_to_the_last_bit(world: World, n: int) 
     whole = images.load()
     expected = moments_by_fold(whole.pixels, whole.labels, whole.folds, 4)
     sums = FoldSums(4)
-    for block in own_blocks(world, images if world.is_root else None, "read"):
+    for block in own_blocks(world, world.make_at_root(lambda: images), "read"):
         sums.add(block.pixels, block.labels, block.folds)
     flat = flatten(sums.result(), [-1, 0], 3000, 4)
     world.sum(flat)
@@ -54,12 +63,12 @@ def test_moments_are_those_of_one_process_to_the_last_bit(world: World, n: int) 
 
 def test_held_out_images_go_round(world: World) -> None:
     images = images_of(3001).load()
-    held_out = HeldOut(3000)
+    held_out = HeldOut()
     if world.rank < world.size - 1 or world.size == 1:  # the last rank has none
         for i in range(world.rank, 3001, max(1, world.size - 1)):
             one = slice(i, i + 1)
             held_out.add(Block(images.pixels[one], images.labels[one], images.folds[one], None, []))
-    rounds = list(everyones_blocks(world, held_out.result(), 3000))
+    rounds = list(everyones_blocks(world, held_out.result(), (60, 50, 1)))
     assert len(rounds) > 1
     assert all(block.pixels.nbytes < (1 << 20) + 3000 for block in rounds)
     validates = np.flatnonzero(images.folds == 0)
@@ -79,17 +88,19 @@ class FailingReader(ArrayReader):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, way: str) -> None:
-    run = RankedExperiment(world, "test", ranked_parser(""), ["--quiet", "--images", way])
-    run.facts = run.facts._replace(d=3000, n_classes=4)
-    if run.root is not None:
+    def failing() -> Problem:
         images = images_of(40)
         images.catalogue = Catalogue(
             FailingReader("random", images.catalogue.reader.pixels),  # type: ignore[attr-defined]
-            images.catalogue.items, images.catalogue.labels, images.class_names,
-        )  # fmt: skip
-        run.root.train = images
+            images.catalogue.items,
+            images.catalogue.labels,
+            images.class_names,
+        )
+        return Problem(images, FoldRule(None, 0.3))
+
+    dealt = DealtProblem(world, world.make_at_root(failing), RankSettings(images=way))
     with pytest.raises(AgreedError, match=r"rank \d+ on .*: the disk is on fire"):
-        run.read()
+        dealt.read()
 
 
 @pytest.mark.parametrize("penalty", ["sum", "mean"])
@@ -101,10 +112,9 @@ def test_averaging_the_same_images_is_exact(world: World, penalty: str) -> None:
     flat = flatten(own, [-1, 0], 9, 4)
     world.sum(flat)
     everyones = unflatten(flat, [-1, 0], 9, 4)
-    training = training_moments(everyones)[0]
-    n: dict[int | None, int] = {None: everyones[-1].n + everyones[0].n, 0: training.n}
-    averaged = Shards(world, own, n, (9, 4), penalty).paths([0.1, 10.0])[0]
+    training = training_moments(everyones)
+    averaged = Shards(world, own, total(everyones), training, penalty).paths([0.1, 10.0])[0]
 
-    exact = ridge_path(training, [0.1, 10.0], penalty)
+    exact = ridge_path(training[0], [0.1, 10.0], penalty)
     np.testing.assert_allclose(averaged.weights, exact.weights, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(averaged.intercepts, exact.intercepts, rtol=1e-9, atol=1e-12)

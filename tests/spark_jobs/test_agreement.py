@@ -12,11 +12,13 @@ from sklearn.linear_model import Ridge
 
 from common.data.images import Block
 from common.errors import InputError
+from common.features.pixels import PIXELS
+from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import Moments, moments_by_fold, training_moments
 from common.ridge.path import Spectrum, ridge_fit, ridge_path
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
 from spark_jobs.engine.lambda_tasks import Training, worker_moments
@@ -95,14 +97,14 @@ def test_too_many_unusable_images_stop_every_engine(
 
 
 def test_every_partition_has_its_share_to_validate(spark: Any) -> None:
-    experiment = Experiment.open("test", ridge_parser("").parse_arguments(["--quiet"]))
-    blocks = image_blocks(spark, experiment.train, 8)
+    train = RidgeRun.open("test", ridge_parser("").parse_arguments(["--quiet"])).problem.images
+    blocks = image_blocks(spark, train, 8)
     validating = blocks.mapPartitions(lambda part: [sum((block.folds == 0).sum() for block in part)]).collect()
-    assert sum(validating) == (experiment.load(experiment.train).folds == 0).sum()
+    assert sum(validating) == (train.load().folds == 0).sum()
     assert max(validating) - min(validating) <= 1
-    names = image_blocks(spark, experiment.train, 8, names=True).flatMap(lambda block: block.names or []).collect()
-    assert sorted(names) == sorted(experiment.load(experiment.train, names=True).names or [])
-    assert len(set(names)) == len(experiment.train)
+    names = image_blocks(spark, train, 8, names=True).flatMap(lambda block: block.names or []).collect()
+    assert sorted(names) == sorted(train.load(names=True).names or [])
+    assert len(set(names)) == len(train)
 
 
 def test_herbarium(spark: Any, tmp_path: Path) -> None:
@@ -135,17 +137,17 @@ def test_mnist(spark: Any, tmp_path: Path, data_root: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def mnist(data_root: Path) -> tuple[Experiment, Training]:
+def mnist(data_root: Path) -> tuple[Problem, Training]:
     flags = ["--data", "mnist", "--data-root", str(data_root), "--quiet"]
-    experiment = Experiment.open("test", ridge_parser("").parse_arguments(flags))
-    return experiment, Training(experiment.load(experiment.train), 10, "sum")
+    problem = RidgeRun.open("test", ridge_parser("").parse_arguments(flags)).problem
+    return problem, Training(problem.images.load(), 10, PIXELS, "sum")
 
 
 @pytest.mark.mnist
 def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
-    spark: Any, mnist: tuple[Experiment, Training]
+    spark: Any, mnist: tuple[Problem, Training]
 ) -> None:
-    experiment, training = mnist
+    problem, training = mnist
     images = training.images
     expected = moments_by_fold(images.pixels, images.labels, images.folds, 10)  # as serial does
     shared = spark.broadcast(training)
@@ -157,9 +159,9 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
         (8, 1),
         (8, 1 << 30),
     ):  # as inner and gram do, added here or in a tree
-        blocks = image_blocks(spark, experiment.train, partitions)
+        blocks = image_blocks(spark, problem.images, partitions)
         assert blocks.getNumPartitions() == partitions
-        moments, skipped = reduce_moments(blocks, 10, size)
+        moments, skipped = reduce_moments(blocks, 10, PIXELS, size)
         blocks.unpersist()
         assert not skipped
         reduced.append(moments)
@@ -170,16 +172,16 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
 
 
 @pytest.mark.mnist
-def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tuple[Experiment, Training]) -> None:
-    experiment, training = mnist
+def test_weights_agree_with_scikit_learn_at_every_lambda(spark: Any, mnist: tuple[Problem, Training]) -> None:
+    problem, training = mnist
     images = training.images
     own = training_moments(moments_by_fold(images.pixels, images.labels, images.folds, 10))[0]
-    path = ridge_path(own, experiment.lambdas)  # serial, gram
+    path = ridge_path(own, problem.lambdas)  # serial, gram
     spectrum = spark.broadcast(Spectrum.of(*own.centred()))
     kept = images.folds != 0
     x = images.pixels[kept].reshape(own.n, -1) / 255
     y = np.where(images.labels[kept][:, None] == np.arange(10), 1.0, -1.0)
-    for i, lambda_ in enumerate(experiment.lambdas):
+    for i, lambda_ in enumerate(problem.lambdas):
         truth = Ridge(alpha=lambda_, solver="cholesky").fit(x, y)
         by_rows = inner.fit_by_rows(spark, own, spectrum, lambda_, "sum")
         fits = {"path": path.weights[i], "outer": ridge_fit(own, lambda_).weights[0], "inner": by_rows.weights[0]}
@@ -215,7 +217,7 @@ def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
     for _ in range(2):
         pixels = rng.integers(0, 256, (50, 2, 2, 1), np.uint8)
         images = Block(pixels, rng.integers(0, 2, 50), np.zeros(50, np.int16), None, [])
-        shared = spark.broadcast(Training(images, 2, "sum"))
+        shared = spark.broadcast(Training(images, 2, PIXELS, "sum"))
         found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_moments(s.value)[0]).collect()
         for moments in found:
             assert_identical(moments, Moments.of(images.pixels, images.labels, 2))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
+from common.features.pixels import PIXELS
 from common.ridge.model import RidgeModel
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import gram, ingest
@@ -138,7 +139,7 @@ def test_folds_by_subtraction_count_as_refits_from_scratch_do(weeks: Path, spark
     for fold in range(5):
         rest, own = images.folds != fold, images.folds == fold
         path = ridge_path(Moments.of(images.pixels[rest], images.labels[rest], 10), found["lambdas"])
-        scores = path.scores(images.pixels[own])
+        scores = path.scores(PIXELS(images.pixels[own]))
         correct += (scores.argmax(axis=2) == images.labels[own][:, None]).sum(axis=0)
     assert found["validation_correct"] == correct.tolist()
     assert found["images"]["validation"] == len(images.labels)

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from common.run.flags import ridge_parser
-from common.run.ridge import Experiment
+from common.run.ridge import RidgeRun
 from spark_jobs import ridge
 from spark_jobs.engine.strategy import Costs, Work, choose, reasons
 from tests.support.jobs import command, metrics_of
 from tests.support.places import ROOT
 
-SMALL = Work(n=1500, d=64, n_classes=10, n_lambdas=10, n_paths=1, n_scored=300, n_partitions=2, decodes=False)
+SMALL = Work(
+    n=1500, d=64, n_pixels=64, n_classes=10, n_lambdas=10, n_paths=1, n_scored=300, n_partitions=2, decodes=False
+)
 COSTS = Costs(
     cores=2, stage=0.03, read=1e-7, multiply=8e-6, score=1.5e-7, score_alone=3e-7, decompose=0.06, solve=0.009,
     product=0.015, send=5e-9,
@@ -21,14 +23,17 @@ COSTS = Costs(
 
 
 def test_few_images_go_to_every_worker_and_many_are_dealt_out() -> None:
-    few = replace(SMALL, n=1650, d=2400, n_scored=330)
+    few = replace(SMALL, n=1650, d=2400, n_pixels=2400, n_scored=330)
     assert choose(few, replace(COSTS, decompose=1.5, solve=0.2, product=0.5)).strategy == "outer"
-    assert choose(replace(SMALL, n=60_000, d=784, n_scored=12_000), COSTS).strategy == "gram"
-    assert choose(replace(SMALL, n=60_000, d=784, n_scored=12_000), replace(COSTS, cores=64)).strategy == "gram"
+    assert choose(replace(SMALL, n=60_000, d=784, n_pixels=784, n_scored=12_000), COSTS).strategy == "gram"
+    assert (
+        choose(replace(SMALL, n=60_000, d=784, n_pixels=784, n_scored=12_000), replace(COSTS, cores=64)).strategy
+        == "gram"
+    )
 
 
 def test_images_that_no_worker_can_hold_are_never_broadcast() -> None:
-    work = replace(SMALL, n=10_000_000, d=784, n_scored=2_000_000, n_partitions=40)
+    work = replace(SMALL, n=10_000_000, d=784, n_pixels=784, n_scored=2_000_000, n_partitions=40)
     choice = choose(work, replace(COSTS, multiply=0, read=0))
     assert choice.seconds["outer"] == float("inf")
     said = "\n".join(reasons(choice, work, COSTS))
@@ -46,8 +51,8 @@ def test_more_work_never_takes_less(term: str) -> None:
 @pytest.mark.spark
 def test_costs_are_measured(spark: Any, tmp_path: Path) -> None:
     flags = ["--quiet", "--out", str(tmp_path / "run")]
-    experiment = Experiment.open("test", ridge_parser("").parse_arguments(flags))
-    costs, work = Costs.measure(spark, experiment), Work.of(spark, experiment)
+    problem = RidgeRun.open("test", ridge_parser("").parse_arguments(flags)).problem
+    costs, work = Costs.measure(spark, problem), Work.of(spark, problem)
     assert costs.cores == 2
     assert 0.001 < costs.stage < 1
     assert 1e-9 < costs.read < 1e-4

@@ -1,0 +1,165 @@
+"""What goes into a ridge fit, and what comes out of it, whatever engine computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from common.arrays import Labels
+from common.console import Console
+from common.data.catalogue import Skipped
+from common.data.decode import PixelFormat
+from common.data.images import Block, Images
+from common.data.labelled import check_unusable
+from common.data.splits import ALWAYS_TRAINING, FoldRule
+from common.errors import InputError
+from common.features.feature_map import FeatureMap
+from common.features.pixels import PIXELS
+from common.ridge.model import RidgeModel
+from common.ridge.moments import FoldMoments, packed_bytes
+from common.ridge.path import RidgePath, best_lambda
+
+MAX_MOMENTS_BYTES = 2 << 30
+"""The largest size of all moments: they travel between processes as one record, which engines cap at 2 GiB."""
+
+DEFAULT_LAMBDAS = tuple(float(value) for value in np.logspace(-5, 5, 10))
+"""The grid of λ unless another is given."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A one-vs-all ridge classifier to fit at every λ of a grid, λ being chosen on held-out images.
+
+    Attributes:
+        images: training and validation images, each with the fold that it validates.
+        rule: how images are held out.
+        pixel_format: what files are decoded into; a fitted model asks it of new images.
+        lambdas: the grid, for features in [0, 1].
+        penalty: "sum" or "mean"; see path.penalty_weight.
+        features: computes the features of images.
+        max_skipped: the share of images that may be skipped.
+    """
+
+    images: Images
+    rule: FoldRule
+    pixel_format: PixelFormat = field(default_factory=PixelFormat)
+    lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
+    penalty: str = "sum"
+    features: FeatureMap = PIXELS
+    max_skipped: float = 0.01
+
+    @property
+    def n_features(self) -> int:
+        """The number of features of an image, d."""
+        return self.features.n_features(self.images.shape)
+
+    @property
+    def n_classes(self) -> int:
+        """The number of classes."""
+        return len(self.images.class_names)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The numbers of all folds, ALWAYS_TRAINING included if some images validate none."""
+        return tuple(range(self.rule.k)) if self.rule.k else (ALWAYS_TRAINING, 0)
+
+    @property
+    def moments_bytes(self) -> int:
+        """The size of the moments of all folds when they travel between processes."""
+        return len(self.folds) * packed_bytes(self.n_features, self.n_classes)
+
+    def check_size(self) -> None:
+        """Refuse matrices that no driver can hold.
+
+        Raises:
+            InputError: says how large they would be.
+        """
+        d, n_classes, n_lambdas, n_paths = self.n_features, self.n_classes, len(self.lambdas), self.rule.k or 1
+        moments = 8 * d * (d + n_classes) * len(self.folds)
+        path = 8 * d * n_classes * n_lambdas * n_paths
+        if max(moments, path) > MAX_MOMENTS_BYTES:
+            height, width, channels = self.images.shape
+            raise InputError(
+                f"images of {height}x{width}x{channels} have {d:,} features: their moments would "
+                f"take {moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
+                f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; use --size, --grey, "
+                "fewer --folds or --lambdas"
+            )
+
+    def load(self, console: Console) -> Block:
+        """Read all images into this process, with a progress bar.
+
+        Raises:
+            InputError: too many images had to be skipped.
+        """
+        with console.bar(len(self.images), "img") as advance:
+            loaded = self.images.load(advance)
+        self.check_skipped(loaded.skipped)
+        return loaded
+
+    def check_skipped(self, skipped: Sequence[Skipped]) -> None:
+        """Make sure that not too many images were skipped.
+
+        Raises:
+            InputError: there are more than max_skipped allows; the message lists them.
+        """
+        check_unusable(skipped, len(self.images), "training", self.max_skipped)
+
+    def check_folds(self, readable: Iterable[int]) -> None:
+        """Make sure that every fold kept images to train on or to validate with.
+
+        Args:
+            readable: the fold numbers of images that could be read.
+
+        Raises:
+            InputError: a fold lost all of its images.
+        """
+        if set(readable) != set(self.folds):
+            raise InputError(
+                "no usable image is left in one of the folds; use fewer --folds or more images, or mend them"
+            )
+
+    def best_lambda(self, correct: Labels) -> float:
+        """Return the λ to choose, given the number of held-out images that each λ gets right, (n_lambdas,)."""
+        return self.lambdas[best_lambda(correct, self.lambdas)]
+
+    def model(self, fitted: RidgePath, lambda_: float) -> RidgeModel:
+        """Make a classifier of a path of length one."""
+        return RidgeModel(
+            weights=fitted.weights[0],
+            intercept=fitted.intercepts[0],
+            class_names=self.images.class_names,
+            shape=self.images.shape,
+            pixel_format=self.pixel_format,
+            lambda_=lambda_,
+            penalty=self.penalty,
+            features=self.features,
+        )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted classifier, and how its λ was chosen.
+
+    Attributes:
+        model: fitted at the chosen λ to training and validation images together.
+        n_fitted: the number of images that the model was fitted to.
+        n_validation: the number of held-out images scored to choose λ.
+        correct: the number of them that each λ classifies correctly, int64 (n_lambdas,).
+        moments: the moments of the images, by fold; None if the engine keeps them on its workers.
+        skipped: images that could not be used.
+        details: what else the engine has to say, as entries of metrics.json.
+        exact: the exact fit to the same problem, if this one is an approximation.
+    """
+
+    model: RidgeModel
+    n_fitted: int
+    n_validation: int
+    correct: Labels
+    moments: FoldMoments | None = None
+    skipped: Sequence[Skipped] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+    exact: Fit | None = None

@@ -1,0 +1,219 @@
+"""A ridge problem whose images are dealt out to ranks: the steps that both ridge jobs are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from common.arrays import Labels
+from common.blas import limit_blas
+from common.console import Console
+from common.data.catalogue import Skipped
+from common.data.images import Block
+from common.data.splits import ALWAYS_TRAINING
+from common.features.feature_map import FeatureMap
+from common.ridge.fit import Fit, Problem
+from common.ridge.gram import BlasProduct, Tile, TiledProduct, even_tile
+from common.ridge.moments import (
+    FoldMoments,
+    FoldSums,
+    Moments,
+    flatten,
+    total,
+    training_moments,
+    unflatten,
+)
+from common.ridge.path import RidgePath
+from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.world import AtRoot, World
+from mpi_jobs.ridge.grid import solve_grid
+from mpi_jobs.ridge.shares import HeldOut, dealt_blocks
+
+
+class RankSettings(NamedTuple):
+    """How each rank works.
+
+    Attributes:
+        threads: the number of threads of each rank. tile: multiply in tiles of this size, dealt out to the
+        threads; "blas" to leave it to the threads of BLAS; None
+            for tiles that give all threads the same amount of work.
+        images: "read" if each rank reads its own images; "scatter" if rank 0 reads all of them and sends them.
+    """
+
+    threads: int = 1
+    tile: Tile | Literal["blas"] | None = None
+    images: str = "read"
+
+    def blas_threads(self, world: World) -> int:
+        """Return the number of threads that BLAS may use in each rank.
+
+        They wait for each other in a busy loop. Without a core for each thread that is ruinous, so there are no
+        more of them than cores, unless tile is "blas".
+        """
+        if self.tile == "blas":
+            return self.threads
+        return min(self.threads, max(1, world.cores // world.neighbours))
+
+    def tile_for(self, d: int) -> Tile | None:
+        """Return the tiles to multiply d features by; None to leave it to BLAS, which is best for one thread."""
+        if isinstance(self.tile, Tile):
+            return self.tile
+        if self.tile == "blas" or self.threads == 1:
+            return None
+        return even_tile(d, self.threads)
+
+
+class ProblemSize(NamedTuple):
+    """The facts about a problem that every rank needs.
+
+    Attributes:
+        n_images: the number of training and validation images.
+        shape: (height, width, channels) of each.
+        n_features: the number of features of each, d.
+        n_classes: the number of classes.
+        folds: the numbers of all folds.
+        lambdas: the grid.
+        penalty: "sum" or "mean".
+        features: computes the features of images.
+    """
+
+    n_images: int
+    shape: tuple[int, int, int]
+    n_features: int
+    n_classes: int
+    folds: tuple[int, ...]
+    lambdas: tuple[float, ...]
+    penalty: str
+    features: FeatureMap
+
+    @classmethod
+    def of(cls, problem: Problem) -> ProblemSize:
+        """Return the facts about a problem."""
+        return cls(
+            len(problem.images),
+            problem.images.shape,
+            problem.n_features,
+            problem.n_classes,
+            problem.folds,
+            problem.lambdas,
+            problem.penalty,
+            problem.features,
+        )
+
+
+class DealtProblem:
+    """A ridge problem on all ranks. Every rank calls every method, in the same order.
+
+    Args:
+        world: the ranks.
+        problem: the problem, on rank 0.
+        settings: how each rank works.
+        clock: shows progress and measures phases; silent if None.
+
+    Attributes:
+        size: the facts about the problem.
+        console: the console of the clock.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        problem: AtRoot[Problem],
+        settings: RankSettings = RankSettings(),  # noqa: B008
+        clock: Clock | None = None,
+    ) -> None:
+        self._world = world
+        self._problem = problem
+        self._settings = settings
+        self._clock = clock or Clock(world, Console(quiet=True))
+        self._skipped: list[Skipped] = []
+        self._moments: FoldMoments = {}
+        self.console = self._clock.console
+        self.size = problem.share(ProblemSize.of)
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Time a phase on this rank."""
+        return self._clock.phase(name)
+
+    def read(self) -> tuple[FoldMoments, list[Block]]:
+        """Read this rank's share of the training and validation images, a block at a time, and sum it.
+
+        Returns:
+            the moments of the share, by fold; and its held-out images, which alone stay in memory.
+
+        Raises:
+            AgreedError: images cannot be read, or too many were skipped.
+        """
+        settings, size = self._settings, self.size
+        tile = settings.tile_for(size.n_features)
+        # Threads that share out tiles need a BLAS of one thread each.
+        limit_blas(1 if tile else settings.blas_threads(self._world))
+        product = partial(TiledProduct, tile=tile, threads=settings.threads) if tile else BlasProduct
+        sums = FoldSums(size.n_classes, size.features, product)
+        held_out = HeldOut()
+        images = self._world.make_at_root(lambda: self._problem.value.images)
+        with self.console.bar(size.n_images // self._world.size, "img") as advance:
+            for block in dealt_blocks(images, settings.images, self._clock, "read", self._note_skipped):
+                with self.phase("moments"):
+                    sums.add(block.pixels, block.labels, block.folds)
+                held_out.add(block)
+                advance(len(block.labels) + len(block.skipped))
+            with self.phase("moments"):
+                moments = sums.result()
+        limit_blas(settings.blas_threads(self._world))
+        self._clock.images = sum(own.n for own in moments.values())
+        return moments, held_out.result()
+
+    def _note_skipped(self, skipped: Sequence[Skipped]) -> None:
+        self._problem.value.check_skipped(skipped)
+        self._skipped = list(skipped)
+
+    def sum(self, own: FoldMoments) -> tuple[Moments, FoldMoments]:
+        """Add up the moments of all ranks.
+
+        Args:
+            own: the moments of this rank's images.
+
+        Returns:
+            the moments of all images; and for each fold that validates, the moments of all other images.
+
+        Raises:
+            AgreedError: a fold has no image left.
+        """
+        d, n_classes, folds = self.size.n_features, self.size.n_classes, self.size.folds
+        with self.phase("reduce"):
+            flat = flatten(own, folds, d, n_classes)
+            self._world.sum(flat)
+            moments = unflatten(flat, folds, d, n_classes)
+            del flat
+        self._problem.run(lambda problem: problem.check_folds(moments))
+        if self._world.is_root:
+            self._moments = moments  # for their fingerprint
+        with self.phase("reduce"):
+            everything = total(moments)
+            return everything, training_moments(moments, everything)
+
+    def count(self, scored: int, correct: Labels) -> tuple[int, Labels]:
+        """Add up the ranks' numbers of images scored and of images that each λ classifies correctly."""
+        counts = np.array([scored, *correct])
+        self._world.sum(counts)
+        return int(counts[0]), counts[1:]
+
+    def best_lambda(self, correct: Labels) -> float:
+        """Return the λ to choose, given the number of held-out images that each λ gets right, (n_lambdas,)."""
+        return self._problem.share(lambda problem: problem.best_lambda(correct))
+
+    def refit(self, everything: Moments, lambda_: float) -> RidgePath:
+        """Fit one λ to all images, all ranks together."""
+        one = ALWAYS_TRAINING
+        return solve_grid(self._world, {one: everything}, [lambda_], self.size.penalty).paths()[one]
+
+    def result(self, path: RidgePath, lambda_: float, n_fitted: int, n_validation: int, correct: Labels) -> Fit:
+        """Make a Fit of a path of length one. Rank 0 alone has its moments and the skipped images."""
+        model = self._problem.share(lambda problem: problem.model(path, lambda_))
+        moments = self._moments if self._world.is_root else None
+        return Fit(model, n_fitted, n_validation, correct, moments, self._skipped)

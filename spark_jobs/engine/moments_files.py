@@ -1,0 +1,130 @@
+"""Flags of gram for moments files: images that were summed before and need not be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.data.splits import FoldRule
+from common.errors import InputError
+from common.ridge.fit import Problem
+from common.ridge.moments import FoldMoments
+from common.ridge.moments_file import Basis, SavedMoments, combined
+from common.run.flags import Parser, location
+from common.run.ridge import RidgeRun
+
+
+def moments_flags(parser: Parser) -> None:
+    """Add --add-moments, --subtract-moments and --save-moments."""
+    group = parser.add_argument_group("moments")
+    group.add_argument(
+        "--add-moments",
+        metavar="FILE",
+        type=location,
+        action="append",
+        default=[],
+        help="count images that were summed before; those of them that --data holds are not summed again",
+    )
+    group.add_argument(
+        "--subtract-moments",
+        metavar="FILE",
+        type=location,
+        action="append",
+        default=[],
+        help="forget images that were summed before",
+    )
+    group.add_argument(
+        "--save-moments",
+        metavar="FILE",
+        type=location,
+        help="write the moments of all images that count; or s3://…",
+    )
+
+
+@dataclass(frozen=True)
+class MomentsFiles:
+    """Moments to add to those that a run sums, moments to subtract, and where to save the outcome.
+
+    Attributes:
+        basis: what all of them must agree in.
+        added: moments that count.
+        subtracted: moments that count no more, with the files they are from.
+        target: where to save the outcome, or None.
+    """
+
+    basis: Basis
+    added: Sequence[SavedMoments]
+    subtracted: Sequence[tuple[Path | str, SavedMoments]]
+    target: Path | str | None
+
+    @classmethod
+    def open(cls, run: RidgeRun) -> MomentsFiles:
+        """Read the files that the flags name.
+
+        Raises:
+            InputError: they do not fit the data or each other, or cannot be read.
+        """
+        arguments = run.arguments
+        target: Path | str | None = arguments.save_moments
+        if arguments.limit is not None and (arguments.add_moments or arguments.subtract_moments or target):
+            raise InputError(
+                "--limit and moments files do not go together: which images were summed would be lost"
+            )
+        if isinstance(target, Path) and not target.absolute().parent.is_dir():
+            raise InputError(f"--save-moments {target}: no such folder as {target.absolute().parent}; make it")
+        basis = basis_of(run.problem, run.split)
+        added = _load(arguments.add_moments, basis)
+        return cls(basis, [saved for _, saved in added], _load(arguments.subtract_moments, basis), target)
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """Fingerprints of the images that were summed before."""
+        return frozenset().union(*(saved.identities for saved in self.added))
+
+    def join(self, summed: FoldMoments, problem: Problem) -> FoldMoments:
+        """Add and subtract the moments of the files, and save the outcome if asked to.
+
+        Args:
+            summed: the moments that this run summed.
+            problem: whose images they are of.
+
+        Raises:
+            InputError: more is subtracted than there is.
+            RunError: the outcome cannot be written.
+        """
+        moments = combined(summed, self.added, self.subtracted)
+        if self.target is not None:
+            gone = frozenset().union(*(saved.identities for _, saved in self.subtracted))
+            identities = (self.identities | problem.images.identities) - gone
+            SavedMoments(self.basis, moments, identities).save(self.target)
+        return moments
+
+
+def basis_of(problem: Problem, split: str) -> Basis:
+    """Return what moments must agree in with a problem whose splits are decided by `split`."""
+    rule = problem.rule
+    return Basis(
+        problem.images.shape,
+        problem.pixel_format,
+        problem.images.class_names,
+        FoldRule(rule.k, 0 if rule.k else rule.validation),
+        split,
+        problem.features,
+    )
+
+
+def _load(files: Sequence[Path | str], basis: Basis) -> list[tuple[Path | str, SavedMoments]]:
+    """Read files that have no image in common.
+
+    Raises:
+        InputError: they have, or they are of another basis, or cannot be read.
+    """
+    loaded = [(file, SavedMoments.load(file)) for file in files]
+    seen: set[str] = set()
+    for file, saved in loaded:
+        saved.basis.check_equal(file, basis)
+        if seen & saved.identities:
+            raise InputError(f"{file}: some of its images are in the files before it")
+        seen |= saved.identities
+    return loaded
