@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Engine(NamedTuple):
-    """What a job ran on.
+    """The engine that a job ran on.
 
     Attributes:
         name: for example "Spark 4.0.1 local[2]".
@@ -25,14 +25,14 @@ class Engine(NamedTuple):
 
 
 def command() -> str:
-    """The command line that made this run."""
+    """Return the command line of this process."""
     # spark-submit's launcher talks to the script through this gateway
     program = "spark-submit" if "PYSPARK_GATEWAY_PORT" in os.environ else "python"
     return shlex.join([program, *sys.argv])
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the result could depend on, as far as it is installed."""
+    """Return the versions of Python, the platform, and those installed packages that results may depend on."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py", "torch", "torchvision"):
         try:

@@ -1,4 +1,4 @@
-"""Scoring a model on labelled images, block by block: what it found adds up, whatever the order."""
+"""The evaluation of a model on labelled images, which adds up over blocks in any order."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from common.evaluate.metrics import ClassCounts, Confusion
 MOST_MISTAKES = 24
 
 TOP = 5
-"""How many of the best classes may hold the true one, for an image to count as nearly right."""
+"""An image is nearly right if its true class is among so many of the best."""
 
 
 class Mistake(NamedTuple):
-    """An image that was taken for another class.
+    """An image that was assigned to a wrong class.
 
     Attributes:
-        margin: the true class's score minus the highest of the others, negative.
-        name: of the image.
-        truth: its class.
-        predicted: the class it was taken for.
+        margin: the score of the true class minus the highest score of the others; negative.
+        name: the name of the image.
+        truth: its true class.
+        predicted: the class assigned to it.
         pixels: uint8 (height, width, channels).
     """
 
@@ -40,15 +40,15 @@ class Mistake(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model said of labelled images.
+    """The predictions of a model for labelled images, compared with the labels.
 
-    It is as small for any number of images as for a few thousand, and adds up over disjoint images.
+    Its size is bounded, whatever the number of images, and evaluations of disjoint images add up.
 
     Attributes:
         confusion: true and predicted classes.
-        near: images whose true class is among the TOP best.
-        signs: per class, the one-vs-all decision "the score is positive".
-        mistakes: those whose true class lost by most, worst first, at most MOST_MISTAKES.
+        near: the number of images whose true class is among the TOP best.
+        signs: counts per class of the one-vs-all decision "the score is positive".
+        mistakes: the mistakes with the largest margins, worst first, at most MOST_MISTAKES.
     """
 
     confusion: Confusion
@@ -66,12 +66,12 @@ class Evaluation:
 
 
 def judge(scored: Iterator[tuple[slice, NDArray[Any]]], images: Block, n_classes: int) -> Evaluation:
-    """Compare scores with the truth.
+    """Compare scores with labels.
 
     Args:
-        scored: which of the images, and their scores: floats (m, n_classes), which this may change.
-        images: with names.
-        n_classes: how many there are.
+        scored: yields positions of images, and their scores, floats (m, n_classes), which are overwritten.
+        images: labelled images with names.
+        n_classes: the number of classes.
     """
     if images.names is None:
         raise ValueError("images without names")
@@ -95,7 +95,7 @@ def judge(scored: Iterator[tuple[slice, NDArray[Any]]], images: Block, n_classes
         near,
         ClassCounts(correct, positive, np.bincount(truth, minlength=n_classes)),
         [
-            # copied, because a view would keep all pixels of the block
+            # Copied, because a view would keep all pixels of the block in memory.
             Mistake(
                 float(margin[i]), str(images.names[i]), int(truth[i]), int(predicted[i]), images.pixels[i].copy()
             )

@@ -1,4 +1,4 @@
-"""How well predicted classes agree with the true ones."""
+"""Agreement of predicted and true classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common.arrays import Floats, Labels
 
 
 class ClassCounts(NamedTuple):
-    """Per class, int64 (n_classes,) each.
+    """Counts per class, int64 (n_classes,) each.
 
     Attributes:
         correct: images of the class that are predicted as it.
@@ -25,29 +25,29 @@ class ClassCounts(NamedTuple):
 
     @property
     def precision(self) -> Floats:
-        """Correct / predicted, 0 where nothing is predicted."""
+        """correct / predicted, float64 (n_classes,); 0 for classes that are never predicted."""
         return np.divide(self.correct, np.maximum(self.predicted, 1), dtype=np.float64)
 
     @property
     def recall(self) -> Floats:
-        """Correct / true, 0 where there is no image."""
+        """correct / true, float64 (n_classes,); 0 for classes without images."""
         return np.divide(self.correct, np.maximum(self.true, 1), dtype=np.float64)
 
     @property
     def f1(self) -> Floats:
-        """Harmonic mean of precision and recall: 2 correct / (predicted + true), 0 where undefined."""
+        """The harmonic mean of precision and recall: 2 correct / (predicted + true), or 0 if that is undefined."""
         f1: Floats = np.divide(2 * self.correct, np.maximum(self.predicted + self.true, 1), dtype=np.float64)
         return f1
 
     def macro_f1(self) -> float:
-        """F1 averaged over the classes that are true or predicted at all, as scikit-learn does."""
+        """Return the mean F1 of the classes that occur among labels or predictions, as scikit-learn does."""
         seen = (self.predicted + self.true) > 0
         return float(self.f1[seen].mean()) if seen.any() else 0.0
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each class was taken for each other: the matrix, sparse, so that many classes cost nothing.
+    """A sparse confusion matrix, so that many classes cost nothing.
 
     It adds up over disjoint images.
 
@@ -79,7 +79,7 @@ class Confusion:
 
     @property
     def n(self) -> int:
-        """How many images were counted."""
+        """The number of images counted."""
         return int(self.counts.sum())
 
     @property
@@ -94,22 +94,22 @@ class Confusion:
 
     @property
     def n_correct(self) -> int:
-        """How many images' class was predicted."""
+        """The number of images whose class was predicted correctly."""
         return int(self.counts[self.truth == self.predicted].sum())
 
     def accuracy(self) -> float:
-        """The share of images whose class was predicted."""
+        """Return the share of images whose class was predicted correctly."""
         return self.n_correct / self.n if self.n else 0.0
 
     def by_class(self) -> ClassCounts:
-        """The same by class."""
+        """Return the counts per class."""
         hits = np.where(self.truth == self.predicted, self.counts, 0)
         total = [(self.truth, hits), (self.predicted, self.counts), (self.truth, self.counts)]
         # weights make bincount count in float64, which is exact below 2⁵³
         return ClassCounts(*(np.bincount(c, w, self.n_classes).astype(np.int64) for c, w in total))
 
     def most_confused(self, most: int) -> Labels:
-        """All classes, or where there are more than `most` those most often confused, int64, ascending."""
+        """Return at most `most` classes, the most often confused ones, int64, ascending."""
         if self.n_classes <= most:
             return np.arange(self.n_classes)
         by_class = self.by_class()
@@ -117,7 +117,7 @@ class Confusion:
         return np.sort(np.argsort(-mistaken, kind="stable")[:most])
 
     def matrix(self, classes: Labels) -> Labels:
-        """Counts among some classes (ascending), int64 (c, c): row is the true class, column the predicted one."""
+        """Return the dense matrix of some classes (ascending), int64 (c, c): rows true, columns predicted."""
         among = np.isin(self.truth, classes) & np.isin(self.predicted, classes)
         matrix = np.zeros((len(classes), len(classes)), np.int64)
         rows, columns = (np.searchsorted(classes, c[among]) for c in (self.truth, self.predicted))

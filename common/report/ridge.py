@@ -1,4 +1,8 @@
-"""report.html of a ridge job: one self-contained page that tells a colleague what a run found."""
+"""report.html of a ridge job: one self-contained page that tells a colleague what a run found.
+
+To add a figure, write a function in plots.py that returns it as bytes, add it to `write_report`, and show it in
+templates/ridge.html.j2.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.arrays import Labels
 from common.atomic import write_atomically
 from common.data.catalogue import MOST_SKIPPED, Skipped
 from common.evaluate.evaluation import Evaluation, Mistake
+from common.features.pixels import RawPixels
 from common.report import plots
 from common.report.pages import render
 from common.ridge.model import RidgeModel
 
 THUMBNAIL_SIDE = 128
-"""Pixels of a mistake's picture, at most."""
+"""The largest side of the picture of a mistake, in pixels."""
 
 MOST_CLASSES = 30
-"""Classes that a matrix or a row of images can show and still be read."""
+"""The largest number of classes that a matrix or a row of images can show legibly."""
 
 
 def write_report(
@@ -27,13 +33,13 @@ def write_report(
     tested: Evaluation,
     skipped: list[Skipped],
 ) -> None:
-    """Write report.html and the figures it holds into `folder`.
+    """Write report.html and its figures into `folder`.
 
     Args:
         folder: the run folder.
-        record: what metrics.json will say.
+        record: the entries of metrics.json.
         model: the fitted classifier.
-        tested: its scores on the test images.
+        tested: its scores on the test images, compared with the truth.
         skipped: images that could not be used.
     """
     shown = tested.confusion.most_confused(MOST_CLASSES)
@@ -54,7 +60,7 @@ def write_report(
         model=model,
         figures=figures,
         shown=shown,
-        weights=[plots.png(image) for image in plots.weight_images(model.weights[:, shown], model.shape)],
+        weights=_weight_images(model, shown),
         mistakes=[shown_mistake(mistake, model.class_names) for mistake in tested.mistakes],
         n_mistakes=tested.confusion.n - tested.confusion.n_correct,
         seconds={name: value for name, value in record["seconds"].items() if name != "total"},
@@ -63,8 +69,15 @@ def write_report(
     write_page(folder, page)
 
 
+def _weight_images(model: RidgeModel, shown: Labels) -> list[bytes]:
+    """Draw the weights of classes as images, which makes sense for weights of pixels alone."""
+    if not isinstance(model.features, RawPixels):
+        return []
+    return [plots.png(image) for image in plots.weight_images(model.weights[:, shown], model.shape)]
+
+
 def write_figures(folder: Path, figures: dict[str, bytes]) -> dict[str, bytes]:
-    """Write figures below a run folder; they come back under names that pages know them by."""
+    """Write figures into a run folder, and return them under their names without suffix, as templates use them."""
     (folder / "figures").mkdir(exist_ok=True)
     for name, image in figures.items():
         with write_atomically(folder / "figures" / name) as file:
@@ -79,7 +92,7 @@ def write_page(folder: Path, page: bytes) -> None:
 
 
 def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:
-    """A mistake as pages show it; photographs, which are larger than a page has room for, scaled down."""
+    """Return a mistake as templates show it, with large photographs scaled down."""
     return {
         "image": plots.png(plots.thumbnail(mistake.pixels, THUMBNAIL_SIDE)),
         "name": mistake.name,

@@ -1,4 +1,4 @@
-"""The product ZᵀZ of a block of images, which is nearly all the work there is: two ways to do it with threads."""
+"""The product ZᵀZ of a block of images, which is nearly all the work of a fit: two ways to use threads for it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 from common.arrays import Floats, Singles
 
 BLOCK_ROWS = 1024
-"""Rows whose float32 Gram matrix is exact.
+"""The largest number of rows whose float32 Gram matrix is exact.
 
-Shifted by 128, features lie in [-128, 127], so that a sum of 1,024 products stays within 1,024·128² = 2²⁴, the
-last integer below which float32 holds them all. Unshifted it would be 258 rows (258·255² < 2²⁴), and four times
-as many small products to add up in float64.
+Shifted by 128, features lie in [−128, 127]. So a sum of 1,024 products stays within 1,024·128² = 2²⁴, and float32
+holds all integers up to 2²⁴. Without the shift it would be 258 rows (258·255² < 2²⁴), and four times as many small
+products to add up in float64.
 """
 
 
 class GramProduct(Protocol):
-    """A way to add the products of blocks of rows to a Gram matrix.
+    """Adds products of blocks of rows to a Gram matrix.
 
     Attributes:
         rows: of the blocks it is given, at most BLOCK_ROWS.
@@ -29,7 +29,7 @@ class GramProduct(Protocol):
 
     @property
     def rows(self) -> int:
-        """See above."""
+        """The largest number of rows per block, at most BLOCK_ROWS."""
         ...
 
     def add(self, z: Singles, gram: Floats) -> None:
@@ -37,15 +37,15 @@ class GramProduct(Protocol):
         ...
 
     def complete(self, gram: Floats) -> None:
-        """Fill in what add() left out."""
+        """Fill in the half that add() left out. Call this once, last."""
         ...
 
 
 class BlasProduct:
-    """One product for BLAS, on whose threads it runs.
+    """Leaves the whole product to BLAS and its threads.
 
     Args:
-        d: columns of z.
+        d: the number of columns of z.
     """
 
     rows = BLOCK_ROWS
@@ -55,38 +55,38 @@ class BlasProduct:
 
     def add(self, z: Singles, gram: Floats) -> None:
         """Add ZᵀZ to all of `gram`."""
-        # numpy hands a matrix times its own transpose to syrk, which does half the work
+        # NumPy passes a matrix times its own transpose to syrk, which does half the work.
         np.matmul(z.T, z, out=self._product)
         gram += self._product
 
     def complete(self, gram: Floats) -> None:
-        """Nothing is missing."""
+        """Do nothing: add() leaves nothing out."""
 
 
 SMALLEST_TILE = 32
-"""Columns of a tile below which a product is too small for BLAS to be fast."""
+"""The smallest number of columns per tile with which BLAS is still fast."""
 
 
 class Tile(NamedTuple):
-    """How large the tiles of a TiledProduct are."""
+    """The size of the tiles of a TiledProduct."""
 
     rows: int
     columns: int
 
 
 def even_tile(d: int, threads: int) -> Tile:
-    """Tiles that give all threads the same to do, and none of them small products: as many stripes as threads.
+    """Return tiles that give all threads the same amount of work: as many stripes of columns as threads.
 
-    With k stripes there are k(k − 1)/2 tiles off the diagonal and k on it, which are half the work: k²/2 in all,
-    which k threads can share out evenly.
+    With k stripes there are k(k − 1)/2 tiles off the diagonal, and k tiles of half the work on it. That is k²/2 in
+    all, which k threads can share evenly.
     """
     return Tile(BLOCK_ROWS, max(SMALLEST_TILE, ceil(d / threads)))
 
 
 class TiledProduct:
-    """The upper half of ZᵀZ in square tiles, dealt out to threads of which each has a BLAS of one thread.
+    """Computes the upper half of ZᵀZ in square tiles, dealt out to threads that each use a BLAS of one thread.
 
-    A tile is multiplied and added to the sum while it is in a core's own cache, and additions are parallel too.
+    A tile is multiplied and added to the sum while it is in the cache of a core, and additions are parallel too.
 
     Args:
         d: columns of z.
@@ -120,13 +120,13 @@ class TiledProduct:
             pass
 
     def complete(self, gram: Floats) -> None:
-        """Mirror the upper half."""
+        """Mirror the upper half to the lower."""
         for i, j in self._off_diagonal:
             gram[j, i] = gram[i, j].T
 
 
 def _even_shares(tiles: list[tuple[slice, slice]], shares: int) -> list[list[tuple[slice, slice]]]:
-    """Deal out tiles, the costly ones first, each to whoever has least to do so far."""
+    """Deal out tiles, costly ones first, each to the thread with the least work so far."""
 
     def cost(tile: tuple[slice, slice]) -> float:
         rows, columns = tile
