@@ -12,31 +12,31 @@ from tqdm import tqdm
 
 
 class Bar:
-    """Moves a progress bar."""
+    """A progress bar that is advanced by calling it."""
 
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
     def __call__(self, units: int) -> None:
-        """Move it on."""
+        """Advance the bar by a number of units."""
         self._bar.update(units)
 
     def tell(self, text: str) -> None:
-        """Show something beside it."""
+        """Show a text beside the bar."""
         if not self._bar.disable:
             self._bar.set_postfix_str(text)
 
 
 class Console:
-    """Progress for a terminal and silence for a pipe, and the clock behind both.
+    """Shows progress on a terminal and nothing in a pipe, and measures the phases of a job.
 
     Args:
-        quiet: whether nobody wants to be told anything.
-        phases: whether to show each phase, and not only measure it.
+        quiet: True to show nothing at all.
+        phases: False to measure phases without showing them.
 
     Attributes:
-        live: whether a person is watching.
-        seconds: the phases so far and how long each took, in order.
+        live: True if stderr is a terminal and the console is not quiet.
+        seconds: the seconds that each phase took so far, in order.
     """
 
     def __init__(self, quiet: bool = False, phases: bool = True) -> None:
@@ -48,12 +48,12 @@ class Console:
         self._in_bar = False
 
     def total_seconds(self) -> float:
-        """Seconds since this console was made."""
+        """Return the seconds since this console was made."""
         return time.perf_counter() - self._started
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time a phase; on a terminal, say that it runs and how long it took. Phases of one name add up."""
+        """Time a phase, and show it on a terminal. The times of phases of one name add up."""
         shown = self.live and self._phases and not self._in_bar
         if shown:
             print(f"  {name} …", end="\r", file=sys.stderr, flush=True)
@@ -65,15 +65,15 @@ class Console:
 
     @contextmanager
     def bar(self, total: int | None, unit: str, what: str | None = None, done: int = 0) -> Iterator[Bar]:
-        """A progress bar on a terminal; yields what moves it by so many units.
+        """Show a progress bar on a terminal, and yield the function that advances it.
 
-        Phases inside the bar, of which there may be many of one name, are shown when it ends.
+        Phases inside the bar are shown when it ends, because there may be many of one name.
 
         Args:
-            total: units there are; None where nobody knows.
-            unit: their name.
-            what: is under way.
-            done: units that were done before.
+            total: the number of units; None if it is unknown.
+            unit: the name of a unit.
+            what: a label in front of the bar.
+            done: the number of units that were done before.
         """
         before = dict(self.seconds)
         self._in_bar = True
@@ -88,10 +88,10 @@ class Console:
         print(f"\033[K  {name:<12} {self.seconds[name]:8.2f} s", file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
-        """One line on stderr, whoever is watching."""
+        """Print a warning to stderr, in a pipe too."""
         print(f"warning: {message}", file=sys.stderr)
 
     def say(self, message: str) -> None:
-        """One line of the result on stdout, unless quiet."""
+        """Print a line of the result to stdout, unless quiet."""
         if not self.quiet:
             print(message)

@@ -25,12 +25,12 @@ class ClassCounts(NamedTuple):
 
     @property
     def precision(self) -> Floats:
-        """correct / predicted, float64 (n_classes,); 0 for classes that are never predicted."""
+        """Correct / predicted, float64 (n_classes,); 0 for classes that are never predicted."""
         return np.divide(self.correct, np.maximum(self.predicted, 1), dtype=np.float64)
 
     @property
     def recall(self) -> Floats:
-        """correct / true, float64 (n_classes,); 0 for classes without images."""
+        """Correct / true, float64 (n_classes,); 0 for classes without images."""
         return np.divide(self.correct, np.maximum(self.true, 1), dtype=np.float64)
 
     @property

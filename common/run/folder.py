@@ -1,4 +1,4 @@
-"""The run folder: what a job leaves behind, whole or not at all."""
+"""The run folder: the files that a job leaves behind, all of them or none."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from common.data.storage import Storage
 
 PROBE = ".writable"
-"""What is written to an address and removed again, to know that it can be."""
+"""A file that is written to an address and removed again, to find out early that writing works."""
 
 LAST = "metrics.json"
-"""The file that is uploaded last: where it is, everything else is too."""
+"""The file that is uploaded last: if it is there, all others are."""
 
 
 class RunFolder:
-    """A folder that appears under its name once everything in it is written.
+    """A folder that appears under its name once all its files are written.
 
     Args:
-        out: its name, an address such as s3://bucket/folder, or None for a new one below runs/.
-        name: what a new one begins with.
+        out: its path, an address such as s3://bucket/folder, or None for a new folder below runs/.
+        name: the beginning of the name of a new folder.
 
     Raises:
         InputError: the folder exists and is not empty, or cannot be made.
@@ -41,24 +41,24 @@ class RunFolder:
         if self._remote is not None:
             return
         started = time.strftime("%Y%m%d-%H%M%S")
-        # resolved, because an empty folder can be replaced by a rename and a link to one cannot
+        # Resolved, because a rename can replace an empty folder but not a link to one.
         self._path = Path(out or Path("runs") / f"{name}-{started}").resolve()
         try:
             in_use = self._named and self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir()))
             if in_use or os.path.ismount(self._path):
                 kind = "exists and is not an empty folder" if in_use else "is a mount point"
                 raise InputError(f"--out {self._path}: {kind}; name another, or one below it")
-            # Whether it can be written shows now and not after an hour of work.
+            # Find out now, and not after an hour of work, that the folder can be written.
             os.rmdir(tempfile.mkdtemp(prefix=".run-", dir=next(p for p in self._path.parents if p.exists())))  # noqa: PTH106
         except OSError as error:
             raise InputError(f"--out {self._path}: cannot be made ({error.strerror}); name another") from error
 
     @property
     def path(self) -> Path:
-        """Where it is on this machine.
+        """The path of the folder on this machine.
 
         Raises:
-            InputError: it is at an address; jobs that fill their folder piece by piece have no use for one.
+            InputError: the folder is at an address, which jobs that fill it piece by piece cannot use.
         """
         if self._remote is not None:
             raise InputError(f"--out {self._remote}: this job writes to a folder of this machine; name one")
@@ -68,21 +68,21 @@ class RunFolder:
         return str(self._remote or self._path)
 
     def file(self, name: str) -> str:
-        """The path or address of a file in it."""
+        """Return the path or address of a file in the folder."""
         return f"{self}/{name}"
 
     def shared(self, staging: Path) -> Storage:
-        """Where workers write what belongs into it, while it is being written to `staging`."""
+        """Return where workers write their files while the folder is being written to `staging`."""
         from common.data.storage import Storage
 
         return self._remote or Storage.at(str(staging))
 
     @contextmanager
     def written(self) -> Iterator[Path]:
-        """A folder to write into; it becomes the run folder when the block ends, and goes when it raises.
+        """Yield a folder that becomes the run folder when the block ends, or is removed if the block raises.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the folder cannot be written.
         """
         if self._remote is not None:
             with _uploaded(self._remote) as staging_of_remote:
@@ -93,7 +93,7 @@ class RunFolder:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=self._path.parent))
             yield staging
-            staging.chmod(0o777 & ~_umask())  # mkdtemp's folders are for their owner alone
+            staging.chmod(0o777 & ~_umask())  # mkdtemp makes folders for their owner alone
             self._publish(staging)
         except OSError as error:
             raise RunError(f"--out {self._path}: cannot be written ({error.strerror or error})") from error
@@ -102,17 +102,18 @@ class RunFolder:
                 shutil.rmtree(staging, ignore_errors=True)
 
     def begin(self) -> Path:
-        """Make it now, empty, for a run that fills it piece by piece.
+        """Make the folder now, empty, for a run that fills it piece by piece.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: the folder is at an address.
+            RunError: it cannot be made.
         """
         with self.written():
             pass
         return self.path
 
     def _publish(self, staging: Path) -> None:
-        """Rename onto nothing or onto an empty folder; a new name that another run took gets a number."""
+        """Rename the staging folder. If another run took a new name meanwhile, append a number to it."""
         wanted, number = self._path, 2
         while True:
             try:
@@ -126,19 +127,19 @@ class RunFolder:
 
 
 def _remote(address: str) -> Storage:
-    """The place at an address.
+    """Open the storage at an address.
 
     Raises:
-        InputError: it cannot be reached, or holds something.
+        InputError: it cannot be reached, or is not empty.
     """
-    # imported here, because a run folder on this machine needs no pyarrow
+    # Imported here, because a run folder on this machine needs no pyarrow.
     from common.data.storage import Storage
 
     storage = Storage.at(address)
     try:
         if storage.entries():
             raise InputError(f"--out {address}: holds something already; name another")
-        # Whether it can be written shows now and not after an hour of work.
+        # Find out now, and not after an hour of work, that it can be written.
         storage.write(PROBE, b"")
         storage.delete(PROBE)
     except OSError as error:
@@ -148,7 +149,7 @@ def _remote(address: str) -> Storage:
 
 @contextmanager
 def _uploaded(storage: Storage) -> Iterator[Path]:
-    """A folder of this machine, whose files are at an address when the block ends; nothing is if it raises.
+    """Yield a folder of this machine whose files are uploaded when the block ends, and not if it raises.
 
     Raises:
         RunError: they cannot be written there.
