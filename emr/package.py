@@ -1,4 +1,4 @@
-"""`python -m emr.package DEST`: the project as a zip, for `spark-submit --py-files`."""
+"""`python -m emr.package DEST`: write the project as a zip for `spark-submit --py-files`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from common.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "spark_jobs")
+LEFT_OUT = ("common/nets", "common/tools")
+"""Parts of common that no Spark job imports: nets needs torch, which clusters lack; tools prepare data here."""
+
+SUFFIXES = (".py", ".j2")
+"""Modules, and the templates of reports, which are read from beside their modules."""
+
 EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The modification time of every entry: the oldest that a zip can store."""
 
 
 def project_zip(destination: Path) -> Path:
-    """Write the packages that executors import. The same sources give the same bytes, whenever and wherever."""
-    files = sorted(
-        path
-        for package in PACKAGES
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix in (".py", ".j2")
-    )
+    """Write the packages that drivers and executors import; return `destination`.
+
+    The same sources give the same bytes on every machine and at any time.
+    """
+    files = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*") if _belongs(path))
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
@@ -31,10 +36,16 @@ def project_zip(destination: Path) -> Path:
     return destination
 
 
+def _belongs(path: Path) -> bool:
+    """Return True if a file belongs into the zip."""
+    left_out = any(path.is_relative_to(ROOT / folder) for folder in LEFT_OUT)
+    return path.is_file() and path.suffix in SUFFIXES and not left_out
+
+
 def main() -> int:
-    """Parse and write."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Write the project as a zip for spark-submit --py-files.")
-    parser.add_argument("destination", type=Path)
+    parser.add_argument("destination", type=Path, help="the zip to write")
     print(project_zip(parser.parse_args().destination))
     return 0
 
