@@ -1,1 +1,1 @@
-"""Amazon EMR: build, upload, submit, follow, fetch, terminate."""
+"""Run the Spark jobs on Amazon EMR: package, upload, submit, follow, fetch, terminate."""

@@ -1,4 +1,4 @@
-"""Clients of AWS, what their errors mean to a person, and the clock that waiting goes by."""
+"""Clients for AWS, readable messages for their errors, and the clock that waiting goes by."""
 
 from __future__ import annotations
 
@@ -26,37 +26,51 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from common.errors import InputError
+from common.errors import InputError, JobError, RunError
 
-RETRIES = 8
-"""Attempts at each call, with back-off (botocore's standard mode)."""
+MAX_ATTEMPTS = 8
+"""Attempts per call, with back-off (botocore's standard mode)."""
 
 THROTTLED = {
-    "Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded", "TooManyRequestsException",
-    "SlowDown", "RequestThrottled", "RequestThrottledException", "BandwidthLimitExceeded",
-}  # fmt: skip
+    "Throttling",
+    "ThrottlingException",
+    "ThrottledException",
+    "RequestLimitExceeded",
+    "TooManyRequestsException",
+    "SlowDown",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "BandwidthLimitExceeded",
+}
+"""Error codes of calls that came too soon after others."""
+
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403", "Forbidden"}
+"""Error codes of calls for which permissions are missing."""
+
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
-LACKING = (
-    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, TokenRetrievalError, ProfileNotFound,
-    UnauthorizedSSOTokenError, SSOTokenLoadError,
-)  # fmt: skip
-"""Credentials that cannot be had."""
+"""Error codes of calls with credentials that are no longer valid."""
 
-CERTAIN = (*LACKING, ParamValidationError)
-"""Errors before anything was asked."""
+UNCONFIGURED = (NoCredentialsError, PartialCredentialsError, ProfileNotFound)
+"""Errors of users who have not set up credentials, or who name a profile that does not exist."""
 
-ERRORS = (ClientError, BotoCoreError, ResponseParserError)
-"""What calls raise."""
+UNOBTAINABLE = (CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError, SSOTokenLoadError)
+"""Errors of obtaining the credentials that are configured."""
+
+UNSENT = (*UNCONFIGURED, *UNOBTAINABLE, ParamValidationError)
+"""Errors that are raised before a request is sent."""
+
+CALL_ERRORS = (ClientError, BotoCoreError, ResponseParserError)
+"""Errors that a call of a client can raise."""
+
 NO_CREDENTIALS = "no AWS credentials: `aws configure` or `aws sso login`, and AWS_PROFILE; a dry run needs none"
 
 
 class Identity(NamedTuple):
-    """Who calls.
+    """The caller, to whom the credentials belong.
 
     Attributes:
-        account: its number.
-        arn: of the user or role, the same in every process.
+        account: the account's number.
+        arn: ARN of the user or role, the same in every process.
     """
 
     account: str
@@ -64,14 +78,14 @@ class Identity(NamedTuple):
 
 
 class NotConfiguredError(InputError):
-    """The user has not said yet who and where they are."""
+    """Credentials, profile or region are not configured."""
 
 
 class Clock:
-    """Time, which tests have pass at their own pace."""
+    """The time, which tests replace by one that passes at their own pace."""
 
     def now(self) -> float:
-        """Seconds since some moment, the same for all processes of a machine."""
+        """Return seconds since the epoch, which are the same for all processes of a machine."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
@@ -80,13 +94,14 @@ class Clock:
 
 
 class Aws:
-    """The services in one region.
+    """The services of AWS in one region.
 
     Args:
-        region: its name; "" is that of the user's profile.
+        region: the region's name; "" takes the one of the user's profile.
 
     Raises:
-        InputError: there is no such region or profile.
+        NotConfiguredError: no region is configured, or the profile does not exist.
+        InputError: Amazon EMR does not know the region.
     """
 
     def __init__(self, region: str) -> None:
@@ -96,103 +111,115 @@ class Aws:
         if not self.region:
             raise NotConfiguredError("no region: set AWS_REGION, or region in emr/cluster.toml, such as eu-west-1")
         partitions = self._session.get_available_partitions()
-        known = [name for part in partitions for name in self._session.get_available_regions("emr", part)]
-        if self.region not in known:
-            raise InputError(f"region {self.region!r}: Amazon EMR has none of that name")
+        regions = {name for part in partitions for name in self._session.get_available_regions("emr", part)}
+        if self.region not in regions:
+            raise InputError(f"region {self.region!r}: Amazon EMR has no region of that name")
 
-    def _client(self, service: str, attempts: int = RETRIES) -> Any:
+    def _client(self, service: str, attempts: int = MAX_ATTEMPTS) -> Any:
         config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with explained("AWS"):
             return self._session.client(service, config=config)
 
     @cached_property
     def emr(self) -> Any:
-        """Amazon EMR."""
+        """Client for Amazon EMR."""
         return self._client("emr")
 
     @cached_property
     def emr_once(self) -> Any:
-        """Amazon EMR for what must not be asked twice: a second RunJobFlow would be a second cluster."""
+        """Client for requests that must not be repeated: a second RunJobFlow would start a second cluster."""
         return self._client("emr", attempts=1)
 
     @cached_property
     def s3(self) -> Any:
-        """Amazon S3."""
+        """Client for Amazon S3."""
         return self._client("s3")
 
     @cached_property
     def iam(self) -> Any:
-        """IAM."""
+        """Client for IAM."""
         return self._client("iam")
 
     @cached_property
     def identity(self) -> Identity:
-        """Who the credentials belong to.
+        """The caller.
 
         Raises:
-            InputError: there are none, or they are not valid.
+            InputError: there are no credentials, or they are not valid.
+            RunError: AWS cannot be reached.
         """
         with explained("credentials"):
-            said = self._client("sts").get_caller_identity()
-        # a role that a profile assumes without naming its session gets a new name in each process
-        return Identity(said["Account"], re.sub(r"/botocore-session-\d+$", "", said["Arn"]))
+            answer = self._client("sts").get_caller_identity()
+        # a role that a profile assumes without naming its session gets a new session name in each process
+        return Identity(answer["Account"], re.sub(r"/botocore-session-\d+$", "", answer["Arn"]))
 
 
 def code_of(error: ClientError) -> str:
-    """AWS's name for an error."""
+    """Return AWS's code for an error."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def is_throttled(error: ClientError) -> bool:
-    """Whether a call was refused for coming too soon, and so had no effect."""
+    """Return True if a call was refused because it came too soon, so that it had no effect."""
     return code_of(error) in THROTTLED
 
 
 def has_expired(error: BaseException | None) -> bool:
-    """Whether credentials were good and are so no more."""
-    return isinstance(error, LACKING) or (isinstance(error, ClientError) and code_of(error) in EXPIRED)
+    """Return True if credentials were valid and no longer are."""
+    unobtainable = isinstance(error, (*UNCONFIGURED, *UNOBTAINABLE))
+    return unobtainable or (isinstance(error, ClientError) and code_of(error) in EXPIRED)
 
 
 def is_ambiguous(error: BaseException | None) -> bool:
-    """Whether a call may have had its effect although no answer came, or none that can be read."""
+    """Return True if a call may have had its effect although no readable answer came."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
     unreadable = isinstance(error, ResponseParserError)
-    return unreadable or (isinstance(error, BotoCoreError) and not isinstance(error, CERTAIN))
+    return unreadable or (isinstance(error, BotoCoreError) and not isinstance(error, UNSENT))
 
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn the errors of AWS's clients into one line.
+    """Turn the errors of AWS's clients into errors of one line.
+
+    Args:
+        what: what the calls are about; messages begin with it.
 
     Raises:
-        InputError: `what`, what AWS says of it, and how to mend it.
+        NotConfiguredError: there are no credentials, or the profile does not exist.
+        InputError: AWS refuses the call, or credentials cannot be obtained.
+        RunError: AWS cannot be reached, fails itself, or is asked too often.
     """
     try:
         yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise NotConfiguredError(NO_CREDENTIALS) from error
-    except (CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError, SSOTokenLoadError) as error:
-        raise InputError(f"AWS credentials cannot be had ({_line(error)}); `aws sso login`?") from error
     except ProfileNotFound as error:
         raise NotConfiguredError(
-            f"{_line(error)}; AWS_PROFILE names one of `aws configure list-profiles`"
+            f"{_in_one_line(error)}; AWS_PROFILE names one of `aws configure list-profiles`"
         ) from error
+    except UNCONFIGURED as error:
+        raise NotConfiguredError(NO_CREDENTIALS) from error
+    except UNOBTAINABLE as error:
+        raise InputError(f"AWS credentials cannot be had ({_in_one_line(error)}); `aws sso login`?") from error
     except ClientError as error:
-        raise InputError(f"{what}: {_said(error)}") from error
+        raise _refusal(what, error) from error
+    except ParamValidationError as error:
+        raise InputError(f"{what}: {_in_one_line(error)}") from error
     except (BotoCoreError, ResponseParserError) as error:
-        raise InputError(f"{what}: {_line(error)}") from error
-    except Boto3Error as error:  # what a transfer makes of them
+        raise RunError(f"{what}: {_in_one_line(error)}") from error
+    except Boto3Error as error:  # transfers wrap the errors of their calls
         cause = error.__cause__ or error.__context__
-        said = _said(cause) if isinstance(cause, ClientError) else _line(error)
-        raise InputError(f"{what}: {said}") from cause
+        if isinstance(cause, ClientError):
+            raise _refusal(what, cause) from cause
+        raise RunError(f"{what}: {_in_one_line(error)}") from cause
 
 
-def _said(error: ClientError) -> str:
+def _refusal(what: str, error: ClientError) -> JobError:
+    """Return the error to raise for an answer of AWS that is an error."""
     message = " ".join(str(error.response.get("Error", {}).get("Message", "")).split())
     hint = "; emr/policy.json has the permissions that are needed" if code_of(error) in DENIED else ""
-    return f"{code_of(error)}: {message}{hint}"
+    kind = RunError if is_throttled(error) or is_ambiguous(error) else InputError
+    return kind(f"{what}: {code_of(error)}: {message}{hint}")
 
 
-def _line(error: Exception) -> str:
+def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())

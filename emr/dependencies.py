@@ -1,7 +1,8 @@
-"""The packages a cluster lacks, as one archive without symbolic links that every container unpacks.
+"""The packages that a cluster lacks, as one archive without symbolic links that every container unpacks.
 
-A packed virtual environment would hold links to an interpreter that is not there. These are the wheels of
-`requirements.lock` for the cluster's platform and Python, unpacked side by side, for `PYTHONPATH=deps`.
+A packed virtual environment would contain links to an interpreter that the cluster does not have. This archive
+holds the wheels of `requirements.lock` for the cluster's platform and Python, unpacked side by side, for
+`PYTHONPATH=deps`.
 """
 
 from __future__ import annotations
@@ -17,49 +18,53 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from common.atomic import write_atomically
-from common.errors import InputError
+from common.errors import InputError, RunError
 from emr.package import ROOT
 from emr.tarball import pack
 
 FORMAT = 1
-"""Counted up when the same wheels give another archive."""
+"""Version of the archive; incremented when the same wheels give a different archive."""
 
 GLIBC = (2, 34)
-"""Amazon Linux 2023's, on which emr-7 and emr-spark-8 are built."""
+"""Version of the C library in Amazon Linux 2023, on which emr-7 and emr-spark-8 are built."""
 
 UNUSED = {"tests", "__pycache__", "bin", "include"}
-"""Folders of packages that no job imports from."""
+"""Folders in packages from which no job imports."""
 
 COMPRESSION = 4
-"""gzip's; most of it is machine code, which more effort makes little smaller."""
+"""Level of gzip. Most of the content is machine code, which a higher level makes only a little smaller."""
 
 METADATA = re.compile(r"(?P<name>[^/]+)-(?P<version>[^/-]+)\.dist-info/WHEEL")
+"""A wheel's description of itself, which lists its tags."""
+
 PURE = re.compile(r"(py\d+|py2\.py3)-none-any")
+"""Tags of wheels that run on every platform."""
 
 
 def requirements() -> list[str]:
-    """What a job imports: the project's own dependencies, not those of its extras."""
+    """Return the requirements of Spark jobs: the project's dependencies without its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [str(requirement) for requirement in project["dependencies"]]
 
 
 def archive_name(python: str, architecture: str) -> str:
-    """Names an archive by what it is made from, so that it is known before it is made."""
+    """Return the name of an archive, which is derived from what it is made of and so known before it is made."""
     lock = (ROOT / "requirements.lock").read_bytes()
-    made_from = repr((FORMAT, requirements(), python, architecture, GLIBC, sorted(UNUSED))).encode()
-    return f"deps-{hashlib.sha256(lock + made_from).hexdigest()[:16]}.tar.gz"
+    ingredients = repr((FORMAT, requirements(), python, architecture, GLIBC, sorted(UNUSED))).encode()
+    return f"deps-{hashlib.sha256(lock + ingredients).hexdigest()[:16]}.tar.gz"
 
 
 def dependencies_archive(folder: Path, python: str, architecture: str) -> Path:
-    """Make the archive, unless `folder` has it.
+    """Make the archive, unless `folder` contains it already; return its path.
 
     Args:
-        folder: where archives are kept.
-        python: the cluster's minor version, for example 3.11.
+        folder: the folder that keeps archives.
+        python: the cluster's major and minor version of Python, for example 3.11.
         architecture: x86_64 or aarch64.
 
     Raises:
-        InputError: pip cannot bring the wheels, or one is of another platform or Python.
+        InputError: the archive is damaged, or holds a wheel for another platform or Python.
+        RunError: pip cannot install the wheels.
     """
     archive = folder / archive_name(python, architecture)
     if not archive.exists():
@@ -72,7 +77,7 @@ def dependencies_archive(folder: Path, python: str, architecture: str) -> Path:
 
 
 def platforms(architecture: str) -> list[str]:
-    """Tags of wheels that run with the cluster's glibc, newest first (PEP 600)."""
+    """Return the tags of wheels that run with the cluster's glibc, newest first (PEP 600)."""
     major, newest = GLIBC
     old = ["manylinux2014", *(["manylinux2010", "manylinux1"] if architecture == "x86_64" else [])]
     return [
@@ -82,6 +87,11 @@ def platforms(architecture: str) -> list[str]:
 
 
 def _install(target: Path, python: str, architecture: str) -> None:
+    """Install the wheels into `target`.
+
+    Raises:
+        RunError: pip fails.
+    """
     words = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
     words += ["--target", str(target), "--only-binary", ":all:", "--implementation", "cp"]
     words += ["--python-version", python, "--constraint", str(ROOT / "requirements.lock")]
@@ -89,12 +99,12 @@ def _install(target: Path, python: str, architecture: str) -> None:
         words += ["--platform", platform]
     done = subprocess.run([*words, *requirements()], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
-        raise InputError(f"pip cannot bring the packages for Python {python} on {architecture}: {said[-1]}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
+        raise RunError(f"pip cannot install the packages for Python {python} on {architecture}: {errors[-1]}")
 
 
 def _pack(source: Path, archive: Path) -> None:
-    """A tar that is the same whenever it is made of the same files."""
+    """Write the archive, whose bytes depend on nothing but the files in `source`."""
     files = sorted(path for path in source.rglob("*") if path.is_file())
     used = {
         path.relative_to(source).as_posix(): path
@@ -106,10 +116,10 @@ def _pack(source: Path, archive: Path) -> None:
 
 
 def check_archive(archive: Path, python: str, architecture: str) -> None:
-    """Make sure that an archive can be unpacked anywhere, and holds packages for one platform and Python.
+    """Check that an archive can be unpacked safely and fits a platform and a Python.
 
     Raises:
-        InputError: says what is wrong, and with which file of it.
+        InputError: the archive is damaged, or one of its files does not fit.
     """
     remedy = f"remove {archive} and try again"
     fits = re.compile(rf"cp{python.replace('.', '')}-|cp3\d+-abi3-|py3-none-")
@@ -117,7 +127,7 @@ def check_archive(archive: Path, python: str, architecture: str) -> None:
         for entry, tags in _entries(archive):
             path = PurePosixPath(entry.name)
             if not entry.isfile():
-                raise InputError(f"{archive}: {entry.name} is no regular file, which links are not; {remedy}")
+                raise InputError(f"{archive}: {entry.name} is no regular file (links are refused); {remedy}")
             if path.is_absolute() or ".." in path.parts:
                 raise InputError(f"{archive}: {entry.name} would be unpacked outside its folder; {remedy}")
             for tag in tags:
@@ -132,7 +142,7 @@ def check_archive(archive: Path, python: str, architecture: str) -> None:
 
 
 def _entries(archive: Path) -> Iterator[tuple[tarfile.TarInfo, list[str]]]:
-    """What is in an archive, and of each wheel's own description the tags it was built for."""
+    """Yield each entry of an archive; with a wheel's description of itself, also the tags that it lists."""
     with tarfile.open(archive, "r:gz") as tar:
         for entry in tar:
             tags = []

@@ -1,4 +1,4 @@
-"""Waiting for a step, with back-off and a deadline, and telling how it ended from why."""
+"""Waiting for a step, with back-off and a deadline, and the outcome of its end."""
 
 from __future__ import annotations
 
@@ -8,152 +8,161 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from emr.aws import ERRORS, Aws, Clock, explained, is_ambiguous, is_throttled
+from emr.aws import CALL_ERRORS, Aws, Clock, explained, is_ambiguous, is_throttled
 from emr.clusters import ENDED, Record
 
 DONE, FAILED, WRONG, TIMED_OUT, CANCELLED = 0, 1, 2, 3, 4
-"""Exit codes."""
+"""Exit codes: 0 done, 1 the job or its cluster failed, 2 something else was wrong, 3 timeout, 4 cancelled."""
 
-SOONEST_S, LATEST_S, SHARE = 1.0, 30.0, 0.1
-"""Between looks passes a share of the seconds since something changed, within bounds."""
+MIN_PAUSE_S, MAX_PAUSE_S, PAUSE_SHARE = 1.0, 30.0, 0.1
+"""The pause between two polls is a share of the seconds since the last change, within bounds."""
 
-LAG_LOOKS = 3
-"""How often a step may still seem to run after its cluster has ended."""
+LAG_POLLS = 3
+"""How many polls may still show a step as running after its cluster has ended."""
 
 
 @dataclass(frozen=True)
-class End:
+class Outcome:
     """How a step ended.
 
     Attributes:
         code: DONE, FAILED, WRONG, TIMED_OUT or CANCELLED.
-        why: for a person; empty if all is well.
+        reason: the reason, for people; empty if the step completed.
         step_failed: whether the job itself failed, so that its logs say more.
     """
 
     code: int
-    why: str = ""
+    reason: str = ""
     step_failed: bool = False
 
 
-class Teller(Protocol):
-    """Tells a person."""
+class Reporter(Protocol):
+    """Shows messages to the user."""
 
-    def line(self, text: str) -> None:
-        """Something happened."""
+    def info(self, text: str) -> None:
+        """Show an event, unless the user wants quiet."""
 
     def error(self, text: str) -> None:
-        """Something went wrong, which even those want to hear who want quiet."""
+        """Show an error, even if the user wants quiet."""
 
-    def live(self, text: str) -> None:
-        """So it stands, until the next of these."""
+    def status(self, text: str) -> None:
+        """Show the current state, which the next message replaces."""
 
 
 def follow(
     aws: Aws,
     clock: Clock,
-    tell: Teller,
-    cluster: str,
-    step: str,
+    reporter: Reporter,
+    cluster_id: str,
+    step_id: str,
     deadline: float,
     progress: Callable[[], str | None],
-) -> End:
-    """Wait until a step has ended, or the deadline has passed.
+) -> Outcome:
+    """Wait until a step has ended or the deadline has passed.
 
     Args:
         aws: the services.
-        clock: to wait by.
-        tell: hears of every change.
-        cluster: its id.
-        step: likewise.
-        deadline: by the clock.
-        progress: how far the job is, if that is known.
+        clock: measures time.
+        reporter: shows every change.
+        cluster_id: the cluster's id.
+        step_id: the step's id.
+        deadline: the time, by the clock, at which to give up.
+        progress: returns how far the job is, or None if that is unknown.
 
     Returns:
-        how it ended.
+        how the step ended.
 
     Raises:
-        InputError: AWS refuses to say.
+        InputError: AWS refuses the calls.
     """
     started = changed = clock.now()
-    known, lagging, throttled = "", 0, False
+    last_state, polls_after_end, throttled = "", 0, False
     while True:
         try:
-            # in this order: a step that was lost with its cluster is seen with the cluster's reason
-            stepped = aws.emr.describe_step(ClusterId=cluster, StepId=step)["Step"]
-            described = aws.emr.describe_cluster(ClusterId=cluster)["Cluster"]
-        except ERRORS as error:
+            # in this order, so that a step that was lost with its cluster is seen with the cluster's reason
+            step = aws.emr.describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]
+            cluster = aws.emr.describe_cluster(ClusterId=cluster_id)["Cluster"]
+        except CALL_ERRORS as error:
             if not (is_ambiguous(error) or (isinstance(error, ClientError) and is_throttled(error))):
-                with explained(f"follow step {step}"):
+                with explained(f"follow step {step_id}"):
                     raise
-            throttled = True  # whatever it is that AWS has too much of, it will be less of it
+            throttled = True  # a longer pause helps in either case
         else:
             throttled = False
-            state = f"cluster {described['Status']['State']}, step {stepped['Status']['State']}"
-            if state != known:
-                tell.line(f"{_minutes(clock.now() - started)}  {state}")
-                known, changed = state, clock.now()
-            ended = described["Status"]["State"] in ENDED
-            end = verdict(described, stepped, final=ended and lagging >= LAG_LOOKS)
-            if end is not None:
-                return end
-            lagging += ended
-            far = progress() if stepped["Status"]["State"] == "RUNNING" else None
-            tell.live(f"{_minutes(clock.now() - started)}  {state}{', ' + far if far else ''}")
+            state = f"cluster {cluster['Status']['State']}, step {step['Status']['State']}"
+            if state != last_state:
+                reporter.info(f"{_minutes(clock.now() - started)}  {state}")
+                last_state, changed = state, clock.now()
+            cluster_ended = cluster["Status"]["State"] in ENDED
+            outcome = outcome_of(cluster, step, final=cluster_ended and polls_after_end >= LAG_POLLS)
+            if outcome is not None:
+                return outcome
+            polls_after_end += cluster_ended
+            done_so_far = progress() if step["Status"]["State"] == "RUNNING" else None
+            suffix = f", {done_so_far}" if done_so_far else ""
+            reporter.status(f"{_minutes(clock.now() - started)}  {state}{suffix}")
         if clock.now() >= deadline:
-            after = _minutes(clock.now() - started).strip()
-            return End(TIMED_OUT, f"no end after {after}: {known or 'AWS does not answer'}")
-        pause = LATEST_S if throttled else min(max(SHARE * (clock.now() - changed), SOONEST_S), LATEST_S)
-        clock.sleep(min(pause, max(deadline - clock.now(), 0.0)))
+            elapsed = _minutes(clock.now() - started).strip()
+            return Outcome(TIMED_OUT, f"no end after {elapsed}: {last_state or 'AWS does not answer'}")
+        clock.sleep(min(_pause(clock.now() - changed, throttled), max(deadline - clock.now(), 0.0)))
 
 
-def verdict(cluster: Record, step: Record, final: bool) -> End | None:
-    """How a step ended, by what is said of it and of its cluster; None if it has not.
+def _pause(unchanged_s: float, throttled: bool) -> float:
+    """Return the seconds to wait before the next poll."""
+    return MAX_PAUSE_S if throttled else min(max(PAUSE_SHARE * unchanged_s, MIN_PAUSE_S), MAX_PAUSE_S)
+
+
+def outcome_of(cluster: Record, step: Record, final: bool) -> Outcome | None:
+    """Return how a step ended, or None if it has not ended.
 
     Args:
-        cluster: its description.
-        step: likewise.
-        final: whether the cluster ended long enough ago for the step's state to be believed.
+        cluster: the cluster's description.
+        step: the step's description.
+        final: whether the cluster ended so long ago that the state of the step will not change any more.
     """
     state, over = step["Status"]["State"], cluster["Status"]["State"] in {*ENDED, "TERMINATING"}
-    reason = cluster["Status"].get("StateChangeReason", {})
-    by_user = reason.get("Code") == "USER_REQUEST"
-    why = why_cluster(cluster)
+    change = cluster["Status"].get("StateChangeReason", {})
+    by_user = change.get("Code") == "USER_REQUEST"
+    described = describe_cluster_state(cluster)
     if state == "COMPLETED":
-        return End(DONE)
+        return Outcome(DONE)
     if state == "FAILED":
-        return End(FAILED, why_step(step), step_failed=True)
+        return Outcome(FAILED, describe_step_failure(step), step_failed=True)
     if state == "CANCELLED" and cluster["Status"]["State"] in {"STARTING", "BOOTSTRAPPING"}:
-        return None  # either of the step alone or, as will show, because the cluster is failing
+        return None  # either the step alone was cancelled or, as the next polls will show, the cluster is failing
     if state == "CANCELLED":
-        if over and not by_user and reason.get("Code"):
-            return End(FAILED, f"the cluster failed before the job could run: {why}")
-        return End(CANCELLED, "the step was cancelled" + (f": the cluster was terminated ({why})" if over else ""))
+        if over and not by_user and change.get("Code"):
+            return Outcome(FAILED, f"the cluster failed before the job could run: {described}")
+        suffix = f": the cluster was terminated ({described})" if over else ""
+        return Outcome(CANCELLED, f"the step was cancelled{suffix}")
     if state == "INTERRUPTED" or final:
         if by_user:
-            return End(CANCELLED, f"the cluster was terminated while the step was {state}: {why}")
-        return End(FAILED, f"the cluster was lost while the step was {state}: {why}")
+            return Outcome(CANCELLED, f"the cluster was terminated while the step was {state}: {described}")
+        return Outcome(FAILED, f"the cluster was lost while the step was {state}: {described}")
     return None
 
 
-def why_step(step: Record) -> str:
-    """What Amazon EMR knows of a step's failure."""
+def describe_step_failure(step: Record) -> str:
+    """Return everything that Amazon EMR says about a step's failure, in one line."""
     details = step["Status"].get("FailureDetails", {})
-    said = [details.get("Reason"), details.get("Message")]
-    told = ": ".join(text for text in said if text) or "Amazon EMR gives no reason"
+    parts = [details.get("Reason"), details.get("Message")]
+    reason = ": ".join(part for part in parts if part) or "Amazon EMR gives no reason"
     message = step["Status"].get("StateChangeReason", {}).get("Message")
     log = f" (log: {details['LogFile']})" if details.get("LogFile") else ""
-    return f"the step failed: {told}{'; ' + message if message else ''}{log}"
+    return f"the step failed: {reason}{'; ' + message if message else ''}{log}"
 
 
-def why_cluster(cluster: Record) -> str:
-    """Why a cluster is in the state it is in."""
+def describe_cluster_state(cluster: Record) -> str:
+    """Return a cluster's state and the reasons for it, in one line."""
     status: dict[str, Any] = cluster["Status"]
-    reason = status.get("StateChangeReason", {})
-    said = [status["State"], reason.get("Code"), reason.get("Message")]
-    said += [f"{own.get('ErrorCode')}: {own.get('ErrorMessage')}" for own in status.get("ErrorDetails", [])]
-    return ": ".join(text for text in said if text)
+    change = status.get("StateChangeReason", {})
+    parts = [status["State"], change.get("Code"), change.get("Message")]
+    parts += [
+        f"{detail.get('ErrorCode')}: {detail.get('ErrorMessage')}" for detail in status.get("ErrorDetails", [])
+    ]
+    return ": ".join(part for part in parts if part)
 
 
 def _minutes(seconds: float) -> str:
+    """Return a duration as minutes:seconds."""
     return f"{int(seconds) // 60:3d}:{int(seconds) % 60:02d}"

@@ -1,4 +1,4 @@
-"""What this machine remembers of a deployment, so that whatever ends it, the same line goes on with it."""
+"""A record of an unfinished deployment on this machine, so that the same command can continue it after any end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from common.atomic import write_json
-from common.errors import InputError
+from common.errors import InputError, RunError
 from emr.plan import Plan
 
 FOLDER = ".emr"
@@ -15,15 +15,15 @@ FOLDER = ".emr"
 
 @dataclass
 class Journal:
-    """A deployment that has not come to its end.
+    """A deployment that has not finished.
 
     Attributes:
-        path: where it is kept.
-        asked: when a cluster was asked for, or 0; from then on there may be one, whether or not an answer came.
-        cluster: its id, once known.
-        step: likewise.
+        path: the journal's file.
+        asked: when a cluster was requested, or 0. From then on there may be one, whether or not an answer came.
+        cluster: the cluster's id; "" until it is known.
+        step: the step's id; "" until it is known.
         run: the run folder's name.
-        deadline: when the step is to be cancelled, once it is known.
+        deadline: when the step is to be cancelled; 0 until it is known.
         owned: whether the cluster is this deployment's to terminate.
     """
 
@@ -37,14 +37,14 @@ class Journal:
 
     @classmethod
     def of(cls, plan: Plan, cluster: str = "") -> Journal:
-        """What is remembered of a deployment.
+        """Load the journal of a deployment, or return an empty one.
 
         Args:
-            plan: what is deployed.
-            cluster: on which cluster, if the user said so.
+            plan: the deployment.
+            cluster: id of the cluster to submit to, if the user names one.
 
         Raises:
-            InputError: it cannot be read.
+            InputError: the file cannot be read.
         """
         name = "-".join([cluster or plan.cluster_key, *plan.step_name.split()])
         path = Path(plan.settings.fetch_to) / FOLDER / f"{name}.json"
@@ -56,17 +56,17 @@ class Journal:
             raise InputError(f"{path}: cannot be read ({error}); `make emr-list` shows what runs") from error
 
     def save(self) -> None:
-        """Remember, before anything else is asked of AWS.
+        """Write the file. Call this before the next request to AWS.
 
         Raises:
-            InputError: it cannot be written.
+            RunError: the file cannot be written.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, {name: value for name, value in asdict(self).items() if name != "path"})
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); mend that first") from error
+            raise RunError(f"{self.path}: cannot be written ({error.strerror}); mend that first") from error
 
     def forget(self) -> None:
-        """The deployment has come to its end."""
+        """Remove the file, because the deployment has finished."""
         self.path.unlink(missing_ok=True)

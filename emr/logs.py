@@ -1,4 +1,4 @@
-"""A step's logs, which come to S3 minutes late and under one of several names."""
+"""A step's logs, which reach S3 minutes late and under one of several names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from emr.bucket import Bucket
 APPLICATION = re.compile(r"\bapplication_\d+_\d+\b")
 FINISHED = re.compile(r"Finished task \S+ in stage (\d+)\.\d+ .*\((\d+)/(\d+)\)")
 TRACEBACK = "Traceback (most recent call last):"
-OF_DRIVER = re.compile(r"/container_[^/]*_0*1/(stderr|stdout)[^/]*$")
-"""In the first container of an application, in which the driver is."""
+DRIVER_LOG = re.compile(r"/container_[^/]*_0*1/(stderr|stdout)[^/]*$")
+"""Logs of the first container of an application, in which the driver runs."""
 
-INTERESTING = re.compile(r"/(controller|stderr|stdout|syslog)[^/]*$")
-"""stdout.gz, stdout.txt.gz, or without an ending: releases differ."""
+STEP_LOG = re.compile(r"/(controller|stderr|stdout|syslog)[^/]*$")
+"""Logs of a step. Releases differ in the ending: stdout.gz, stdout.txt.gz, or none."""
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Logs:
     """The logs of one step.
 
     Attributes:
-        bucket: where they are.
-        prefix: the cluster's, ending in a slash.
+        bucket: the bucket that they are in.
+        prefix: prefix of the cluster's logs, ending in a slash.
         step: the step's id.
     """
 
@@ -32,28 +32,29 @@ class Logs:
     prefix: str
     step: str
     _read: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """By key: the version that was read, and its text."""
 
     def texts(self) -> dict[str, str]:
-        """What is there by now, by key: the step's own logs, then those of its driver."""
-        found = self._below(f"{self.prefix}steps/{self.step}/", INTERESTING)
+        """Return the texts that have arrived so far, by key: the logs of the step, then the logs of its driver."""
+        found = self._below(f"{self.prefix}steps/{self.step}/", STEP_LOG)
         for name in sorted({name for text in found.values() for name in APPLICATION.findall(text)}):
-            found |= self._below(f"{self.prefix}containers/{name}/", OF_DRIVER)
+            found |= self._below(f"{self.prefix}containers/{name}/", DRIVER_LOG)
         return found
 
-    def _below(self, prefix: str, wanted: re.Pattern[str]) -> dict[str, str]:
-        """Logs below a prefix; what has not changed since the last time is not read again."""
+    def _below(self, prefix: str, pattern: re.Pattern[str]) -> dict[str, str]:
+        """Return the logs below a prefix whose keys match, by key; read only those that have changed."""
         found = {}
         for entry in self.bucket.objects(prefix):
-            key, tag = entry["Key"], f"{entry.get('ETag')} {entry.get('Size')}"
-            if wanted.search(key):
-                if self._read.get(key, ("", ""))[0] != tag:
-                    self._read[key] = (tag, unpacked(self.bucket.read(key)))
+            key, version = entry["Key"], f"{entry.get('ETag')} {entry.get('Size')}"
+            if pattern.search(key):
+                if self._read.get(key, ("", ""))[0] != version:
+                    self._read[key] = (version, unpacked(self.bucket.read(key)))
                 found[key] = self._read[key][1]
         return found
 
 
 def unpacked(data: bytes) -> str:
-    """The text of a log, packed or not; one that is cut off as far as it goes."""
+    """Return the text of a log, compressed or not. Of a truncated one, return as much as can be read."""
     if data.startswith(b"\x1f\x8b"):
         unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
@@ -64,26 +65,26 @@ def unpacked(data: bytes) -> str:
 
 
 def progress(texts: dict[str, str]) -> str | None:
-    """How far Spark's latest stage is, if its log says so."""
+    """Return how far Spark's latest stage is, or None if the logs do not say so."""
     found = [match for text in texts.values() for match in FINISHED.findall(text)]
     if not found:
         return None
-    stage, done, all_ = max(found, key=lambda match: (int(match[0]), int(match[1])))
-    return f"stage {stage}: {done} of {all_} tasks"
+    stage, n_done, n_tasks = max(found, key=lambda match: (int(match[0]), int(match[1])))
+    return f"stage {stage}: {n_done} of {n_tasks} tasks"
 
 
-def reason(texts: dict[str, str], job: str) -> str | None:
-    """Why a job failed: its own one-line error, or else the last traceback of Python.
+def failure_reason(texts: dict[str, str], job: str) -> str | None:
+    """Return why a job failed: its own one-line error, else Python's last traceback, else None.
 
     Args:
         texts: logs by key.
-        job: its name, with which its errors begin.
+        job: the job's name, with which its errors begin.
     """
-    driver = [text for key, text in texts.items() if OF_DRIVER.search(key)]
+    driver = [text for key, text in texts.items() if DRIVER_LOG.search(key)]
     for text in [*driver, *texts.values()]:
-        own = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
-        if own:
-            return own[0].strip()
+        error = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
+        if error:
+            return error[0].strip()
     for text in [*driver, *texts.values()]:
         _, found, rest = text.rpartition(TRACEBACK)
         if found:
@@ -92,7 +93,7 @@ def reason(texts: dict[str, str], job: str) -> str | None:
 
 
 def _until_error(rest: str) -> str:
-    """A traceback ends with the first line that is not indented."""
+    """Return the rest of a traceback, which ends with the first line that is not indented."""
     kept = []
     for line in rest.splitlines():
         kept.append(line)

@@ -1,4 +1,4 @@
-"""What an instance type brings, by its name, and how Spark should fill it."""
+"""Cores and memory of instance types, read from their names, and the sizes with which Spark fills them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 from common.errors import InputError
 
-GIB_A_CORE = {"c": 2, "m": 4, "r": 8, "x": 16}
-"""Memory by family (docs: EC2 instance types)."""
+GIB_PER_CORE = {"c": 2, "m": 4, "r": 8, "x": 16}
+"""GiB of memory per core, by family (docs: EC2 instance types)."""
 
 YARN_SHARE = 0.75
-"""What EMR gives to YARN of a node's memory; more on the largest (docs: EMR, Hadoop task configuration)."""
+"""Share of a node's memory that EMR gives to YARN; more on the largest (docs: EMR, Hadoop task configuration)."""
 
 EXECUTOR_HEAP, DRIVER_HEAP = 1 / 2, 1 / 3
-"""The JVM's part of a container; the rest is for Python, whose arrays are not on the heap."""
+"""The JVM's share of a container. The rest is for Python, whose arrays are not on the heap."""
 
-MOST_TIMES = 112
-"""What multiples of an xlarge there are up to."""
+MAX_MULTIPLE = 112
+"""The largest instance is this many times an xlarge."""
 
-OLDEST_GENERATION = 5
-"""Before it, EMR gives YARN less than its share of smaller types."""
+MIN_GENERATION = 5
+"""On smaller types of older generations, EMR gives YARN less than its usual share."""
 
 PATTERN = re.compile(
-    r"(?P<family>[a-z])(?P<generation>\d+)(?P<processor>[a-z]*)(-\w+)?\.(?P<times>\d*)(?P<size>large|xlarge)"
+    r"(?P<family>[a-z])(?P<generation>\d+)(?P<processor>[a-z]*)(-\w+)?\.(?P<multiple>\d*)(?P<size>large|xlarge)"
 )
 
 
@@ -33,8 +33,8 @@ class Machine:
 
     Attributes:
         name: for example m7i.xlarge.
-        cores: virtual ones.
-        memory: GiB.
+        cores: number of vCPUs.
+        memory: in GiB.
         architecture: x86_64 or aarch64.
     """
 
@@ -48,27 +48,37 @@ class Machine:
         """Read an instance type's name.
 
         Raises:
-            InputError: its family is not one whose sizes are known here.
+            InputError: the name is not one of a family whose sizes are listed here.
         """
         match = PATTERN.fullmatch(name)
-        times = int(match["times"] or 0) if match else 0
-        if not match or match["family"] not in GIB_A_CORE or times > (match["size"] == "xlarge") * MOST_TIMES:
+        multiple = int(match["multiple"] or 0) if match else 0
+        if not match or match["family"] not in GIB_PER_CORE or multiple > _max_multiple(match["size"]):
             raise InputError(
-                f"instance type {name!r}: use one of the families {', '.join(GIB_A_CORE)} and sizes from large, "
+                f"instance type {name!r}: use one of the families {', '.join(GIB_PER_CORE)} and sizes from large, "
                 "such as m7i.xlarge or r7g.4xlarge"
             )
-        if int(match["generation"]) < OLDEST_GENERATION:
-            raise InputError(f"instance type {name!r}: use generation {OLDEST_GENERATION} or later, such as m7i")
-        cores = 2 if match["size"] == "large" else 4 * (times or 1)
+        if int(match["generation"]) < MIN_GENERATION:
+            raise InputError(f"instance type {name!r}: use generation {MIN_GENERATION} or later, such as m7i")
+        cores = 2 if match["size"] == "large" else 4 * (multiple or 1)
         architecture = "aarch64" if "g" in match["processor"] else "x86_64"
-        return cls(name, cores, cores * GIB_A_CORE[match["family"]], architecture)
+        return cls(name, cores, cores * GIB_PER_CORE[match["family"]], architecture)
+
+
+def _max_multiple(size: str) -> int:
+    """Return the largest multiple of a size: only an xlarge comes in multiples."""
+    return MAX_MULTIPLE if size == "xlarge" else 0
 
 
 def spark_sizes(worker: Machine, workers: int) -> dict[str, str]:
-    """One executor a node, with all its cores, and room for the driver on whichever node it comes to.
+    """Return Spark's settings for one executor per node.
 
-    Python workers multiply beside the JVM, one a core, each with one BLAS thread; the driver solves alone, with as
-    many threads as its node has cores.
+    An executor gets all cores of its node. It leaves room for the driver, which may start on any node. Python
+    workers multiply matrices beside the JVM: one per core, each with one BLAS thread. The driver solves alone, and
+    so uses as many threads as its node has cores.
+
+    Args:
+        worker: the smallest of the machines that work.
+        workers: number of machines that work.
     """
     node = int(worker.memory * 1024 * YARN_SHARE)
     driver = min(node // 4, 8 * 1024)

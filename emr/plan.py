@@ -1,4 +1,4 @@
-"""Everything that a deployment will ask of AWS, as plain requests, before anything is asked."""
+"""Every request that a deployment will send to AWS, as plain dictionaries, before any is sent."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, RunError
 from emr.dependencies import archive_name, dependencies_archive
 from emr.inputs import Carried, Inputs
 from emr.package import ROOT, project_zip
 from emr.settings import PROJECT, Settings
 
 MAX_ARGUMENTS = 10_240
-"""Characters that a step's arguments may have in total (API reference: HadoopJarStepConfig)."""
+"""The largest total length of a step's arguments, in characters (API reference: HadoopJarStepConfig)."""
 
 SECURITY_CONFIGURATION = f"{PROJECT}-imdsv2"
 IMDS = "InstanceMetadataServiceConfiguration"
@@ -28,7 +28,7 @@ IMDSV2 = {
         "HttpPutResponseHopLimit": 1,
     }
 }
-"""No request forged through a program on a node gets at the role's credentials."""
+"""Keeps forged requests through a program on a node from the role's credentials."""
 
 AM_ON_CORE = {
     "Classification": "yarn-site",
@@ -37,26 +37,26 @@ AM_ON_CORE = {
         "yarn.node-labels.am.default-node-label-expression": "CORE",
     },
 }
-"""Keeps the driver off spot nodes, with which it would be lost."""
+"""Keeps the driver off spot nodes, which can be lost at any time."""
 
 RUN_TAG = "spark.yarn.tags="
-"""What names the run among a step's arguments, and its application to YARN."""
+"""Setting that gives the run's name to YARN, and by which a step's arguments are recognised."""
 
 SPARE_MINUTES = 10
-"""How much later than whoever follows it a job ends itself."""
+"""Minutes after the timeout at which a job that nobody follows ends itself."""
 
 DEPS = "deps"
-"""What the archive of dependencies is unpacked into."""
+"""Folder into which the archive of dependencies is unpacked."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file to be on S3.
+    """A file that a deployment needs on S3.
 
     Attributes:
-        what: it is, for people.
-        key: where, named by content, so that it is there already if nothing changed.
-        make: makes it in a folder, if it has to be uploaded.
+        what: a name for people.
+        key: the object's key, derived from the content, so that unchanged files are not uploaded again.
+        make: makes the file, in the given folder or elsewhere, and returns its path.
     """
 
     what: str
@@ -66,16 +66,16 @@ class Artefact:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job on a cluster.
+    """A job and the cluster for it.
 
     Attributes:
-        settings: what the user wants.
-        region: where.
-        bucket: for all that goes to S3.
-        owner: ARN of who deploys.
-        artefacts: what has to be on S3: project, script, dependencies, and what travels.
+        settings: the user's settings.
+        region: the region's name.
+        bucket: the bucket for everything that goes to S3.
+        owner: ARN of the caller.
+        artefacts: files needed on S3: project, script, dependencies, and shipped files.
         words: the job's flags as they are on the cluster.
-        carried: folders that travel, in the order of their artefacts.
+        shipped: the shipped files, in the order of their artefacts.
     """
 
     settings: Settings
@@ -84,24 +84,24 @@ class Plan:
     owner: str
     artefacts: tuple[Artefact, ...]
     words: tuple[str, ...]
-    carried: tuple[Carried, ...] = field(repr=False)
+    shipped: tuple[Carried, ...] = field(repr=False)
 
     @classmethod
     def of(
         cls, settings: Settings, region: str, account: str, owner: str, data_root: Path, packages: Path
     ) -> Plan:
-        """Find out what has to be where.
+        """Make the plan, without asking AWS.
 
         Args:
-            settings: what the user wants.
-            region: where.
-            account: whose bucket it is, if settings name none.
-            owner: ARN of who deploys.
-            data_root: where named sets live.
-            packages: where archives of dependencies are kept on this machine.
+            settings: the user's settings.
+            region: the region's name.
+            account: the account's number, part of the default bucket's name.
+            owner: ARN of the caller.
+            data_root: the folder of named data sets.
+            packages: the folder that keeps archives of dependencies on this machine.
 
         Raises:
-            InputError: the job's flags name what is not there.
+            InputError: the job's flags name files that do not exist.
         """
         inputs = Inputs.of(settings.job, settings.words, data_root)
         script = ROOT / "spark_jobs" / f"{settings.job}.py"
@@ -111,12 +111,14 @@ class Plan:
         code, data = f"{settings.prefix}/artefacts", f"{settings.prefix}/data"
         deps = archive_name(python, architecture)
         artefacts = [
-            Artefact("project", f"{code}/{project}/project.zip", lambda to: project_zip(to / "project.zip")),
+            Artefact(
+                "project", f"{code}/{project}/project.zip", lambda folder: project_zip(folder / "project.zip")
+            ),
             Artefact("script", f"{code}/{_digest(script.read_bytes())}/{script.name}", lambda _: script),
             Artefact("packages", f"{code}/{deps}", lambda _: dependencies_archive(packages, python, architecture)),
             *(
-                Artefact(own.folder, f"{data}/{digest[:16]}/{own.folder}.tar.gz", _writer(own, digest))
-                for own, digest in ((own, own.digest()) for own in inputs.carried)
+                Artefact(files.folder, f"{data}/{digest[:16]}/{files.folder}.tar.gz", _packer(files, digest))
+                for files, digest in ((files, files.digest()) for files in inputs.carried)
             ),
         ]
         return cls(
@@ -130,27 +132,31 @@ class Plan:
         )
 
     def address(self, key: str) -> str:
-        """The s3:// address of a key."""
+        """Return the s3:// address of a key."""
         return f"s3://{self.bucket}/{key}"
 
     @property
     def cluster_key(self) -> str:
-        """Tells clusters apart: those of one owner and shape have the same, so that a retry finds its own."""
-        told_apart_by = [self.owner, self.region, self.bucket, self.settings.of_cluster()]
-        return _digest(json.dumps(told_apart_by).encode())[:12]
+        """Key of the cluster: the same for the same owner and settings, so that a retry finds its cluster."""
+        identity = [self.owner, self.region, self.bucket, self.settings.cluster_settings()]
+        return _digest(json.dumps(identity).encode())[:12]
 
     @property
     def cluster_name(self) -> str:
-        """By which a cluster is listed."""
+        """Name under which the cluster is listed."""
         return f"{PROJECT} {self.cluster_key}"
 
     @property
     def step_name(self) -> str:
-        """Tells jobs apart: the same code with the same flags and data has the same."""
+        """Name of the step: the same for the same code with the same flags and data."""
         return f"{self.settings.job} {_digest(json.dumps(self._submit('')).encode())[:12]}"
 
     def new_run(self, at: float) -> str:
-        """A name for a run folder that begins now."""
+        """Return a name for a run folder.
+
+        Args:
+            at: when the run begins, in seconds since the epoch.
+        """
         data = next((word for word in self.words if word.startswith("--data=")), "").removeprefix("--data=")
         kind = f"-{data.partition(':')[0]}" if data else ""
         key = self.step_name.split()[1]
@@ -158,35 +164,36 @@ class Plan:
 
     @property
     def table(self) -> str | None:
-        """Where ingest writes, which has no run folder."""
+        """Address of the table that ingest writes instead of a run folder; None for other jobs."""
         return self.words[1] if self.settings.job == "ingest" else None
 
     def conf(self) -> dict[str, str]:
-        """Spark's configuration: what this project's jobs need, and what the user says."""
+        """Return Spark's configuration: the settings that this project's jobs need, overridden by the user's."""
         python = f"python{self.settings.python}"
-        place = {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region, "PYTHONPATH": DEPS}
+        environment = {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region, "PYTHONPATH": DEPS}
         return {
             "spark.pyspark.python": python,
             "spark.pyspark.driver.python": python,
-            **{f"spark.yarn.appMasterEnv.{name}": value for name, value in place.items()},
-            "spark.yarn.appMasterEnv.MPLCONFIGDIR": "matplotlib",  # its user has no home there
-            **{f"spark.executorEnv.{name}": value for name, value in place.items()},
-            # a failed driver would find its own half of a run folder
+            **{f"spark.yarn.appMasterEnv.{name}": value for name, value in environment.items()},
+            "spark.yarn.appMasterEnv.MPLCONFIGDIR": "matplotlib",  # the driver's user has no home there
+            **{f"spark.executorEnv.{name}": value for name, value in environment.items()},
+            # a second driver would find the half of a run folder that the first one left
             "spark.yarn.maxAppAttempts": "1",
             # jobs open their data before they start Spark, and executors unpack before they register
             "spark.yarn.am.waitTime": "1h",
             "spark.scheduler.maxRegisteredResourcesWaitingTime": "10m",
-            # a job that hangs is no idle cluster, which would end itself
+            # a job that hangs would keep its cluster from being idle and so from ending itself
             "spark.yarn.appMasterEnv.JOB_MINUTES": str(self.settings.timeout_minutes + SPARE_MINUTES),
             **self.settings.spark_conf,
         }
 
     def _submit(self, run: str) -> list[str]:
-        project, script, deps, *carried = (self.address(artefact.key) for artefact in self.artefacts)
-        folders = [own.folder for own in self.carried]
-        archives = [f"{deps}#{DEPS}", *(f"{own}#{name}" for own, name in zip(carried, folders, strict=True))]
+        """Return the step's command."""
+        project, script, deps, *archives = (self.address(artefact.key) for artefact in self.artefacts)
+        folders = [DEPS, *(files.folder for files in self.shipped)]
+        unpacked = [f"{archive}#{name}" for archive, name in zip([deps, *archives], folders, strict=True)]
         words = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
-        words += ["--py-files", project, "--archives", ",".join(archives)]
+        words += ["--py-files", project, "--archives", ",".join(unpacked)]
         for name, value in self.conf().items():
             words += ["--conf", f"{name}={value}"]
         words += ["--conf", f"{RUN_TAG}{run}"]
@@ -194,10 +201,10 @@ class Plan:
         return words if self.table else [*words, f"--out={self.address(self.settings.runs + run)}"]
 
     def step(self, run: str) -> dict[str, Any]:
-        """The step that runs the job (API reference: StepConfig).
+        """Return the step that runs the job (API reference: StepConfig).
 
         Raises:
-            InputError: its arguments are longer than the API takes.
+            InputError: the arguments are longer than the API accepts.
         """
         words = self._submit(run)
         length = sum(map(len, words))
@@ -208,29 +215,29 @@ class Plan:
             )
         return {
             "Name": self.step_name,
-            # a failed step leaves the cluster to whoever follows it, who finds out why before it is terminated
+            # after a failure, the deployment that follows the step reads the logs before it terminates the cluster
             "ActionOnFailure": "CONTINUE",
             "HadoopJarStep": {"Jar": "command-runner.jar", "Args": words},
         }
 
     def cluster(self, run: str) -> dict[str, Any]:
-        """The cluster with the step (API reference: RunJobFlow)."""
-        own = self.settings
+        """Return the request for a cluster that runs the step (API reference: RunJobFlow)."""
+        settings = self.settings
         groups = [
-            _group("primary", "MASTER", own.primary_type, 1, spot=False),
-            _group("core", "CORE", own.core_type, own.core_count, spot=False),
+            _group("primary", "MASTER", settings.primary_type, 1, spot=False),
+            _group("core", "CORE", settings.core_type, settings.core_count, spot=False),
         ]
-        if own.task_count:
-            groups.append(_group("task", "TASK", own.task_type, own.task_count, own.task_spot))
+        if settings.task_count:
+            groups.append(_group("task", "TASK", settings.task_type, settings.task_count, settings.task_spot))
         instances: dict[str, Any] = {
             "InstanceGroups": groups,
             "KeepJobFlowAliveWhenNoSteps": True,
             "TerminationProtected": False,
         }
-        if own.subnet:
-            instances["Ec2SubnetId"] = own.subnet
+        if settings.subnet:
+            instances["Ec2SubnetId"] = settings.subnet
         tags = {
-            **own.tags,
+            **settings.tags,
             "project": PROJECT,
             "deployment": self.cluster_key,
             "deployed-by": self.owner,
@@ -239,16 +246,16 @@ class Plan:
         }
         return {
             "Name": self.cluster_name,
-            "LogUri": self.address(self.settings.logs),
-            "ReleaseLabel": own.release,
+            "LogUri": self.address(settings.logs),
+            "ReleaseLabel": settings.release,
             "Applications": [{"Name": "Spark"}],
             "Instances": instances,
             "Steps": [self.step(run)],
-            "Configurations": [AM_ON_CORE] if own.task_count and own.task_spot else [],
-            "ServiceRole": own.service_role,
-            "JobFlowRole": own.instance_profile,
+            "Configurations": [AM_ON_CORE] if settings.task_count and settings.task_spot else [],
+            "ServiceRole": settings.service_role,
+            "JobFlowRole": settings.instance_profile,
             "SecurityConfiguration": SECURITY_CONFIGURATION,
-            "AutoTerminationPolicy": {"IdleTimeout": own.idle_minutes * 60},
+            "AutoTerminationPolicy": {"IdleTimeout": settings.idle_minutes * 60},
             "ScaleDownBehavior": "TERMINATE_AT_TASK_COMPLETION",
             "StepConcurrencyLevel": 1,
             "VisibleToAllUsers": True,
@@ -257,44 +264,46 @@ class Plan:
 
     @property
     def shape(self) -> str:
-        """The machines that Spark is sized for."""
-        own = self.settings
-        return f"{own.core_count} {own.core_type} {own.task_count} {own.task_type}"
+        """Counts and types of the machines that Spark's settings are made for."""
+        settings = self.settings
+        return f"{settings.core_count} {settings.core_type} {settings.task_count} {settings.task_type}"
 
     @property
     def n_machines(self) -> int:
-        """Machines of the cluster, each of which is paid for by the time it runs."""
+        """Number of machines, each of which is billed while it runs."""
         return 1 + self.settings.core_count + self.settings.task_count
 
     def machines(self) -> str:
-        """The machines of the cluster, for people."""
-        own = self.settings
-        counted = [f"1 {own.primary_type} (primary)", f"{own.core_count} {own.core_type} (core)"]
-        if own.task_count:
-            counted.append(f"{own.task_count} {own.task_type} ({'spot ' if own.task_spot else ''}task)")
-        primary, core, *task = own.machines
-        cores = primary.cores + core.cores * own.core_count + sum(m.cores for m in task) * own.task_count
+        """Return the cluster's machines as text for people."""
+        settings = self.settings
+        counted = [f"1 {settings.primary_type} (primary)", f"{settings.core_count} {settings.core_type} (core)"]
+        if settings.task_count:
+            counted.append(
+                f"{settings.task_count} {settings.task_type} ({'spot ' if settings.task_spot else ''}task)"
+            )
+        primary, core, *task = settings.machines
+        cores = primary.cores + core.cores * settings.core_count + sum(m.cores for m in task) * settings.task_count
         return f"{self.n_machines} machines, {cores} vCPUs: {', '.join(counted)}"
 
 
 def _group(name: str, role: str, kind: str, count: int, spot: bool) -> dict[str, Any]:
+    """Return an instance group (API reference: InstanceGroupConfig)."""
     market = "SPOT" if spot else "ON_DEMAND"  # spot without a price bids the on-demand price
     return {"Name": name, "InstanceRole": role, "InstanceType": kind, "InstanceCount": count, "Market": market}
 
 
-def _writer(carried: Carried, digest: str) -> Callable[[Path], Path]:
-    def write(folder: Path) -> Path:
-        path = folder / f"{carried.folder}.tar.gz"
-        try:
-            with path.open("wb") as file:
-                carried.write(file)
-        except OSError as error:
-            raise InputError(f"{carried.folder}: cannot be packed ({error})") from error
-        if carried.digest() != digest:  # it would be found under that name ever after
-            raise InputError(f"{carried.folder}: its files changed while they were packed; try again")
+def _packer(files: Carried, digest: str) -> Callable[[Path], Path]:
+    """Return a function that packs shipped files in a folder, and checks that they still have this digest."""
+
+    def pack(folder: Path) -> Path:
+        path = folder / f"{files.folder}.tar.gz"
+        with path.open("wb") as file:
+            files.write(file)
+        if files.digest() != digest:  # every later deployment would take the archive for the old content
+            raise RunError(f"{files.folder}: its files changed while they were packed; try again")
         return path
 
-    return write
+    return pack
 
 
 def _digest(data: bytes) -> str:

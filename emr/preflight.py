@@ -1,4 +1,4 @@
-"""What can go wrong is looked for before anything is started."""
+"""Checks of everything that could fail, before anything is started."""
 
 from __future__ import annotations
 
@@ -16,40 +16,48 @@ DEFAULT_ROLES = "`aws emr create-default-roles` makes the default ones"
 
 
 def preflight(aws: Aws, plan: Plan, starts_cluster: bool) -> list[str]:
-    """Check credentials, bucket, release and roles, and make what is free of charge.
+    """Check credentials, bucket, release and roles; create missing things that cost nothing.
 
     Args:
         aws: the services.
-        plan: what is to be deployed.
-        starts_cluster: whether a cluster may be started, and not only a step.
+        plan: the deployment.
+        starts_cluster: whether a cluster may be started, and not only a step added to one.
 
     Returns:
-        what a person should know.
+        notes for the user.
 
     Raises:
-        InputError: the first thing that would fail, and how to mend it.
+        InputError: a check fails; the message says how to mend it.
+        RunError: AWS cannot be reached.
     """
-    plan.step("0" * 64)  # its arguments may be too long
+    plan.step("0" * 64)  # raises if its arguments are too long
     notes = []
     if Bucket(aws, plan.bucket).ensure(ours=not plan.settings.bucket):
         notes.append(f"bucket {plan.bucket} was made: private, encrypted")
     if not starts_cluster:
         return notes
-    notes.append(_release(aws, plan.settings.release))
+    notes.append(_check_release(aws, plan.settings.release))
     # the API takes ARNs too, whose last part is the name
     role, profile = (
         name.rpartition("/")[2] for name in (plan.settings.service_role, plan.settings.instance_profile)
     )
-    notes += _there("service_role", role, lambda: aws.iam.get_role(RoleName=role))
-    notes += _there("instance_profile", profile, lambda: aws.iam.get_instance_profile(InstanceProfileName=profile))
-    _security_configuration(aws)
+    notes += _check_exists("service_role", role, lambda: aws.iam.get_role(RoleName=role))
+    notes += _check_exists(
+        "instance_profile", profile, lambda: aws.iam.get_instance_profile(InstanceProfileName=profile)
+    )
+    _ensure_security_configuration(aws)
     return notes
 
 
-def _there(what: str, name: str, ask: Callable[[], object]) -> list[str]:
+def _check_exists(what: str, name: str, request: Callable[[], object]) -> list[str]:
+    """Check that a role or profile exists; return a note if the user may not look.
+
+    Raises:
+        InputError: it does not exist.
+    """
     with explained(f"{what} {name}"):
         try:
-            ask()
+            request()
         except ClientError as error:
             if code_of(error) in DENIED:
                 return [f"{what} {name}: you may not look whether it is there"]
@@ -59,25 +67,36 @@ def _there(what: str, name: str, ask: Callable[[], object]) -> list[str]:
     return []
 
 
-def _release(aws: Aws, release: str) -> str:
+def _check_release(aws: Aws, release: str) -> str:
+    """Check that a release exists and has Spark; return a note with Spark's version.
+
+    Raises:
+        InputError: it does not exist, or has no Spark.
+    """
     with explained(f"release {release} in {aws.region}"):
-        said = aws.emr.describe_release_label(ReleaseLabel=release)
-    spark = next((app.get("Version") for app in said.get("Applications", []) if app.get("Name") == "Spark"), None)
+        answer = aws.emr.describe_release_label(ReleaseLabel=release)
+    spark = next(
+        (app.get("Version") for app in answer.get("Applications", []) if app.get("Name") == "Spark"), None
+    )
     if spark is None:
         raise InputError(f"release {release}: has no Spark; use another")
     return f"{release} has Spark {spark}"
 
 
-def _security_configuration(aws: Aws) -> None:
-    """The account's one that has IMDSv2 required; made if it is not there."""
+def _ensure_security_configuration(aws: Aws) -> None:
+    """Create the account's security configuration that requires IMDSv2, unless it exists.
+
+    Raises:
+        InputError: a configuration of that name does not require IMDSv2.
+    """
     with explained(f"security configuration {SECURITY_CONFIGURATION}"):
         try:
-            said = aws.emr.describe_security_configuration(Name=SECURITY_CONFIGURATION)["SecurityConfiguration"]
+            answer = aws.emr.describe_security_configuration(Name=SECURITY_CONFIGURATION)
         except ClientError as error:
             if code_of(error) != "InvalidRequestException":
                 raise
         else:
-            if json.loads(said).get(IMDS) != IMDSV2[IMDS]:
+            if json.loads(answer["SecurityConfiguration"]).get(IMDS) != IMDSV2[IMDS]:
                 raise InputError(
                     f"security configuration {SECURITY_CONFIGURATION}: it is not what this project makes, which "
                     "requires IMDSv2; remove it"

@@ -1,4 +1,4 @@
-"""What to start and what to run: cluster.toml, overridden by a file, by the environment, and by flags."""
+"""Settings of a deployment: cluster.toml, overridden by a file, by the environment, and by flags."""
 
 from __future__ import annotations
 
@@ -18,17 +18,47 @@ from emr.releases import check_python
 DEFAULTS = Path(__file__).with_name("cluster.toml")
 JOBS = ("outer", "inner", "gram", "ridge", "ingest", "predict")
 TABLES = ("tags", "spark")
+"""Sections whose names are the user's."""
+
 SECTIONS = ("job", "place", "cluster", *TABLES)
 PROJECT = "parallel-image-classification"
 RESERVED = {"project", "deployment", "deployed-by", "machines", "for-use-with-amazon-emr-managed-policies"}
-"""Tags by which clusters are found again."""
+"""Tags by which clusters are found again, and which users cannot set."""
 
 KINDS = {str: "text in quotes", int: "a whole number", bool: "true or false", dict: "a table"}
+"""Types in TOML, for messages."""
+
+CLUSTER_SETTINGS = (
+    "region",
+    "bucket",
+    "prefix",
+    "subnet",
+    "release",
+    "primary_type",
+    "core_type",
+    "core_count",
+    "task_type",
+    "task_count",
+    "task_spot",
+    "keep",
+    "service_role",
+    "instance_profile",
+    "tags",
+)
+"""Settings that a cluster must share with a deployment that goes on with it."""
+
+RANGES = {
+    "timeout_minutes": (1, 7 * 24 * 60),
+    "core_count": (1, 1000),
+    "task_count": (0, 1000),
+    "idle_minutes": (1, 7 * 24 * 60),  # AutoTerminationPolicy takes 60 to 604,800 seconds
+}
+"""The smallest and the largest value of each number."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One deployment, as cluster.toml describes its parts."""
+    """Settings of one deployment; cluster.toml describes each."""
 
     job: str
     arguments: str
@@ -54,19 +84,14 @@ class Settings:
     spark: dict[str, str]
 
     def check(self) -> None:
-        """Check what can be checked without asking AWS.
+        """Check everything that can be checked without asking AWS.
 
         Raises:
-            InputError: says which value, and what it could be.
+            InputError: a value is not possible; the message names possible ones.
         """
         if self.job not in JOBS:
             raise InputError(f"job {self.job!r}: use one of {', '.join(JOBS)}")
-        for name, least, most in (
-            ("timeout_minutes", 1, 7 * 24 * 60),
-            ("core_count", 1, 1000),
-            ("task_count", 0, 1000),
-            ("idle_minutes", 1, 7 * 24 * 60),  # AutoTerminationPolicy takes 60 to 604,800 seconds
-        ):
+        for name, (least, most) in RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)}: use {least} to {most}")
         check_python(self.release, self.python)
@@ -80,38 +105,38 @@ class Settings:
         for name in ("service_role", "instance_profile"):
             if not getattr(self, name):
                 raise InputError(f"{name}: give one; `aws emr create-default-roles` makes the default ones")
-        own = sorted(RESERVED & set(self.tags))
-        if own:
-            raise InputError(f"tags {own[0]}: that one is this project's; name yours otherwise")
+        reserved = sorted(RESERVED & set(self.tags))
+        if reserved:
+            raise InputError(f"tags {reserved[0]}: that one is this project's; name yours otherwise")
         if self.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", self.bucket):
             raise InputError(f"bucket {self.bucket!r}: not a name that a bucket can have; leave out s3://")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.prefix, re.ASCII):
             raise InputError(f"prefix {self.prefix!r}: use names of letters, digits, _ . -, with / between them")
-        self.words  # noqa: B018  # raises where quotes are not closed
+        self.words  # noqa: B018  # raises if a quote is not closed
 
     @property
     def machines(self) -> tuple[Machine, ...]:
-        """The instance types in use."""
+        """The instance types in use: primary, core and, if there are any, task nodes."""
         types = [self.primary_type, self.core_type, *([self.task_type] if self.task_count else [])]
         return tuple(Machine.of(name) for name in types)
 
     @property
     def architecture(self) -> str:
-        """Of all nodes."""
+        """Architecture of all nodes: x86_64 or aarch64."""
         return self.machines[0].architecture
 
     def bucket_in(self, account: str, region: str) -> str:
-        """The bucket's name, which is the project's own if the user gives none."""
+        """Return the bucket's name; by default, the project's own in this account and region."""
         return self.bucket or f"{PROJECT}-{account}-{region}"
 
     @property
     def logs(self) -> str:
-        """The key below which clusters put their logs."""
+        """Prefix below which clusters write their logs."""
         return f"{self.prefix}/logs/"
 
     @property
     def runs(self) -> str:
-        """The key below which jobs put their run folders."""
+        """Prefix below which jobs write their run folders."""
         return f"{self.prefix}/runs/"
 
     @property
@@ -128,104 +153,113 @@ class Settings:
 
     @property
     def spark_conf(self) -> dict[str, str]:
-        """Sizes that fill the nodes, and over them what cluster.toml says."""
+        """Spark's configuration: sizes that fill the nodes, overridden by the section [spark]."""
         smallest = min(self.machines[1:], key=lambda machine: machine.memory)
         return spark_sizes(smallest, self.core_count + self.task_count) | self.spark
 
-    def of_cluster(self) -> dict[str, Any]:
-        """What makes one cluster another one; a deployment goes on with a cluster that has all of it in common."""
-        names = (
-            "region", "bucket", "prefix", "subnet", "release", "primary_type", "core_type", "core_count",
-            "task_type", "task_count", "task_spot", "keep", "service_role", "instance_profile", "tags",
-        )  # fmt: skip
-        return {name: value for name, value in asdict(self).items() if name in names}
+    def cluster_settings(self) -> dict[str, Any]:
+        """Return the settings that tell clusters apart, by name."""
+        return {name: value for name, value in asdict(self).items() if name in CLUSTER_SETTINGS}
 
 
 def settings_flags(parser: argparse.ArgumentParser, sections: Container[str] = SECTIONS) -> None:
     """Add a flag for each value of cluster.toml.
 
     Args:
-        parser: to add them to.
-        sections: of which sections.
+        parser: the parser to extend.
+        sections: the sections of cluster.toml to include.
     """
     parser.add_argument(
-        "--config", metavar="FILE", help="values that take the place of emr/cluster.toml's; else $EMR_CONFIG"
+        "--config", metavar="FILE", help="file whose values override those of emr/cluster.toml; else $EMR_CONFIG"
     )
-    group = parser.add_argument_group("settings", "each also in the environment: --core-count 8, EMR_CORE_COUNT=8")
-    told = dict(re.findall(r"(?m)^(\w+) = .*?# *(.*)", DEFAULTS.read_text(encoding="utf-8")))
+    group = parser.add_argument_group(
+        "settings", "each can also come from the environment: --core-count 8 or EMR_CORE_COUNT=8"
+    )
+    comments = dict(re.findall(r"(?m)^(\w+) = .*?# *(.*)", DEFAULTS.read_text(encoding="utf-8")))
     for section, values in _read(DEFAULTS).items():
         if section not in sections:
             continue
         if section in TABLES:
-            what = "one more, or another value; may be given again"
-            group.add_argument(f"--{section}", metavar="NAME=VALUE", action="append", help=what)
+            text = "add or override one value; may be given more than once"
+            group.add_argument(f"--{section}", metavar="NAME=VALUE", action="append", help=text)
             continue
         for name, value in values.items():
             flag, default = f"--{name.replace('_', '-')}", str(value).lower() if isinstance(value, bool) else value
-            what = told.get(name, "") + (f" (default: {default})" if value != "" else "")
+            text = comments.get(name, "") + (f" (default: {default})" if value != "" else "")
             if isinstance(value, bool):
-                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=what)
+                group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
             else:
-                group.add_argument(flag, metavar="N" if isinstance(value, int) else "TEXT", help=what)
+                group.add_argument(flag, metavar="N" if isinstance(value, int) else "TEXT", help=text)
 
 
 def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str]) -> Settings:
-    """Put the sources together; Settings.check tells whether they make sense.
+    """Combine cluster.toml, the user's file, the environment and the flags; a later one overrides an earlier one.
+
+    `Settings.check` tells whether the values make sense.
+
+    Args:
+        arguments: parsed flags of `settings_flags`.
+        environment: the environment's variables.
 
     Raises:
-        InputError: a value is of the wrong kind, or there is none of that name.
+        InputError: a value has the wrong type, or its name is not a setting.
     """
     values = _flat(_read(DEFAULTS))
     file = arguments.config or environment.get("EMR_CONFIG")
     if file:
-        for name, own in _flat(_checked(file, _read(Path(file)))).items():
-            values[name] = {**values[name], **own} if name in TABLES else own
+        for name, value in _flat(_checked(file, _read(Path(file)))).items():
+            values[name] = {**values[name], **value} if name in TABLES else value
     for name in values:
         given, variable = getattr(arguments, name, None), f"EMR_{name.upper()}"
         if name in TABLES:
             for pair in [*environment.get(variable, "").split(), *(given or [])]:
                 values[name] = {**values[name], **_pair(name, pair)}
         elif given is not None:
-            values[name] = _as(f"--{name.replace('_', '-')}", given, values[name])
+            values[name] = _converted(f"--{name.replace('_', '-')}", given, values[name])
         elif variable in environment:
-            values[name] = _as(variable, environment[variable], values[name])
+            values[name] = _converted(variable, environment[variable], values[name])
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
     values["region"] = values["region"] or region
     return Settings(**values)
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or is not TOML.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; --config names a file as emr/cluster.toml is") from error
+        raise InputError(f"{path}: {error.strerror}; --config names a file like emr/cluster.toml") from error
     except ValueError as error:
         raise InputError(f"{path}: not TOML ({error})") from error
 
 
 def _checked(file: str, sections: dict[str, Any]) -> dict[str, Any]:
-    """A file of the user's, if its sections, names and kinds are those of cluster.toml.
+    """Return the sections of a user's file if cluster.toml has the same names and types.
 
     Raises:
-        InputError: says which is not.
+        InputError: cluster.toml lacks a section or name, or has another type for it.
     """
-    known = _read(DEFAULTS)
-    for section, own in sections.items():
-        if section not in known or not isinstance(own, dict):
-            raise InputError(f"{file}: no section is called [{section}]; there are {', '.join(known)}")
-        for name, value in own.items():
+    defaults = _read(DEFAULTS)
+    for section, values in sections.items():
+        if section not in defaults or not isinstance(values, dict):
+            raise InputError(f"{file}: no section is called [{section}]; there are {', '.join(defaults)}")
+        for name, value in values.items():
             if section in TABLES:
                 continue
-            if name not in known[section]:
+            if name not in defaults[section]:
                 raise InputError(f"{file}: no setting of [{section}] is called {name!r}; see emr/cluster.toml")
-            wanted = type(known[section][name])
-            if type(value) is not wanted:
-                raise InputError(f"{file}: {name} is {value!r}; give {KINDS[wanted]}")
+            kind = type(defaults[section][name])
+            if type(value) is not kind:
+                raise InputError(f"{file}: {name} is {value!r}; give {KINDS[kind]}")
     return sections
 
 
 def _flat(sections: dict[str, Any]) -> dict[str, Any]:
-    """Settings without their sections, but for the two that are tables of the user's."""
+    """Return settings by name, without their sections. The sections in TABLES stay dictionaries."""
     flat: dict[str, Any] = {}
     for name, section in sections.items():
         if name in TABLES:
@@ -236,14 +270,28 @@ def _flat(sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair(name: str, text: str) -> dict[str, str]:
+    """Parse NAME=VALUE.
+
+    Raises:
+        InputError: there is no name, or no equals sign.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InputError(f"{name} {text!r}: give NAME=VALUE")
     return {key: value}
 
 
-def _as(name: str, given: Any, like: Any) -> Any:
-    """A value from the environment or a flag, of the kind that cluster.toml has there."""
+def _converted(name: str, given: Any, like: Any) -> Any:
+    """Return the value of a flag or an environment variable, converted to the type of its default.
+
+    Args:
+        name: the flag or variable, for messages.
+        given: the value; a bool if it comes from a flag without a value.
+        like: the default.
+
+    Raises:
+        InputError: it cannot be converted.
+    """
     if isinstance(like, bool) and not isinstance(given, bool):
         truth = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
         if given.lower() not in truth:

@@ -1,4 +1,4 @@
-"""Archives that are the same, to the byte, whenever and wherever they are made of the same files."""
+"""Archives whose bytes depend only on the files in them, not on when or where they are made."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import IO
 
 
 def pack(file: IO[bytes], contents: Mapping[str, Path], compression: int) -> None:
-    """Write a gzipped tar, in the order given, without owners, times and modes of this machine.
+    """Write a gzipped tar, in the order given, without the owners, times and modes of this machine.
 
     Args:
-        file: to write to.
-        contents: by the name in the archive; of a link, the file it leads to is packed.
-        compression: gzip's level.
+        file: the archive to write.
+        contents: files by their names in the archive. Links are followed.
+        compression: level of gzip.
     """
     with (
         gzip.GzipFile("", "wb", compression, file, mtime=0) as packed,

@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def _small_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Real ones take seconds to bring, and are tested elsewhere."""
+    """Replace the archive of packages by a small file. Making a real one takes seconds and is tested elsewhere."""
     monkeypatch.chdir(tmp_path)
 
     def small(folder: Path, python: str, architecture: str) -> Path:

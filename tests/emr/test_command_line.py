@@ -1,4 +1,4 @@
-"""The command line as a process, against moto's server; jobs end at once here (test_end_to_end.py runs them)."""
+"""The command line against moto's server. Jobs end at once here; test_end_to_end.py really runs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from tests.support.jobs import command, environment
 from tests.support.places import ROOT
 
 NOBODY = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none"}
+"""Variables of a user without credentials."""
 
 
 def emr(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """`python -m emr` in this process, which saves the time to start one."""
+    """Run `python -m emr` in this process, which saves the time to start another."""
     out, err = io.StringIO(), io.StringIO()
     before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -42,7 +43,7 @@ def emr(*words: str, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
-def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -> None:
+def test_a_dry_run_without_credentials_shows_what_would_happen(tmp_path: Path) -> None:
     words = ["DRY_RUN=1", "JOB=outer", "ARGS=--data digits --lambdas '-2:4:7'", "EMR_CORE_COUNT=5"]
     done = command(
         "make",
@@ -57,13 +58,15 @@ def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -
         **NOBODY,
     )
     assert done.returncode == 0, done.stderr
-    said = done.stdout
-    assert "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in said
-    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours for" in said
-    assert "terminated as soon as the results are here" in said
-    asked = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", said, re.MULTILINE | re.DOTALL)
-    assert asked
-    request = json.loads(asked[1])
+    output = done.stdout
+    assert (
+        "would run `outer --data=digits --lambdas=-2:4:7` on Amazon EMR (emr-spark-8.0.0, Python 3.11)" in output
+    )
+    assert "6 machines, 24 vCPUs: 1 m7i.xlarge (primary), 5 m7i.xlarge (core); 6 machine-hours for" in output
+    assert "terminated as soon as the results are here" in output
+    shown = re.search(r"^emr\.run_job_flow\n(  \{\n.*?\n  \})\n", output, re.MULTILINE | re.DOTALL)
+    assert shown
+    request = json.loads(shown[1])
     assert request["AutoTerminationPolicy"] == {"IdleTimeout": 900}
     assert request["Steps"][0]["HadoopJarStep"]["Args"][0] == "spark-submit"
     assert "ACCOUNT, YOU and REGION below stand for yours" in done.stderr
@@ -71,7 +74,7 @@ def test_a_dry_run_without_credentials_tells_what_would_happen(tmp_path: Path) -
 
 @pytest.fixture
 def _right_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves the time in which a job looks at its flags, where they are not what it is about."""
+    """Save the time in which a job checks its flags, for tests that are not about flags."""
     monkeypatch.setattr("emr.verbs.check_flags", lambda job, words: None)
 
 
@@ -90,14 +93,14 @@ def test_the_environment_can_ask_for_a_dry_run_too(tmp_path: Path) -> None:
     assert "terminate_job_flows" in done.stdout
 
 
-def test_who_has_read_enough_gets_no_traceback(tmp_path: Path) -> None:
+def test_a_pipe_that_is_closed_early_gives_no_traceback(tmp_path: Path) -> None:
     line = f"{sys.executable} -m emr deploy --dry-run | head -1"
     done = command("bash", "-c", line, cwd=tmp_path, **NOBODY)
     assert done.stdout.startswith("would run")
     assert "Traceback" not in done.stderr
 
 
-def test_what_stops_things_works_whatever_else_is_set(tmp_path: Path) -> None:
+def test_terminate_works_whatever_else_is_set(tmp_path: Path) -> None:
     done = emr("terminate", "--dry-run", cwd=tmp_path, **NOBODY, EMR_JOB="none", EMR_CORE_TYPE="none")
     assert done.returncode == 0, done.stderr
 
@@ -112,7 +115,7 @@ def test_without_credentials_one_line_says_how_to_have_some(verb: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["deploy", "--job", "serial"], "emr deploy: job 'serial': use one of outer, inner"),
         (["deploy", "--lambdas", "1"], "unrecognized arguments: --lambdas 1; --help lists the flags"),
@@ -127,138 +130,142 @@ def test_without_credentials_one_line_says_how_to_have_some(verb: str, tmp_path:
         (["submit", "--arguments", "--lambdas none"], "'none' is neither A:B:N nor a comma list"),
     ],
 )
-def test_wrong_usage_is_one_line_and_2(words: list[str], said: str, tmp_path: Path) -> None:
+def test_wrong_usage_is_one_line_and_2(words: list[str], message: str, tmp_path: Path) -> None:
     done = emr(*words, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_profile_that_there_is_not(tmp_path: Path) -> None:
+def test_a_profile_that_does_not_exist(tmp_path: Path) -> None:
     done = emr("list", cwd=tmp_path, **NOBODY, AWS_PROFILE="nobody")
     assert done.returncode == 2
     assert "The config profile (nobody) could not be found; AWS_PROFILE names one of" in done.stderr
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Cloud]:
-    """A cloud whose packages are there already, and which runs what it is given in no time."""
+def aws() -> Iterator[Cloud]:
+    """A cloud with the default roles."""
     with cloud() as made:
         made.default_roles()
         yield made
 
 
-def works(own: Cloud, code: int = 0, said: str = "") -> object:
-    """A runner that writes a run folder where the step says, and prints."""
+def runner(aws: Cloud, code: int = 0, output: str = "") -> Callable[[list[str], Path], tuple[int, str]]:
+    """Return a runner that ends at once with this code and output; if the code is 0, it writes a run folder."""
 
     def run(words: list[str], _: Path) -> tuple[int, str]:
         out = next(word for word in words if word.startswith("--out=")).removeprefix("--out=s3://")
         bucket, _, prefix = out.partition("/")
         for name in ("report.html", "metrics.json", "figures/a.svg"):
             if code == 0:
-                own.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"{}")
-        return code, said
+                aws.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=b"{}")
+        return code, output
 
     return run
 
 
-def uploaded_packages(own: Cloud, cwd: Path) -> None:
-    """Put something where packages would go, so that none are made."""
-    shown = emr("deploy", "--dry-run", cwd=cwd, **own.environment).stdout
+def upload_packages(aws: Cloud, cwd: Path) -> None:
+    """Upload an object in place of the packages, so that none are made."""
+    shown = emr("deploy", "--dry-run", cwd=cwd, **aws.environment).stdout
     key = re.search(r'"Key": "(\S+/deps-\w+\.tar\.gz)"', shown)
     bucket = re.search(r'"Bucket": "(\S+)"', shown)
     assert key
     assert bucket
-    s3 = own.client("s3")
+    s3 = aws.client("s3")
     s3.create_bucket(Bucket=bucket[1], CreateBucketConfiguration={"LocationConstraint": REGION})
     s3.put_object(Bucket=bucket[1], Key=key[1], Body=b"packages")
 
 
 @pytest.mark.usefixtures("_right_flags")
-def test_every_verb_on_what_was_deployed(own: Cloud, tmp_path: Path) -> None:
-    uploaded_packages(own, tmp_path)
-    run = works(own, said="it went well")
-    with own.running(run, tmp_path):  # type: ignore[arg-type]
-        done = emr("deploy", "--keep", cwd=tmp_path, **own.environment)
+def test_every_verb_after_a_deployment(aws: Cloud, tmp_path: Path) -> None:
+    upload_packages(aws, tmp_path)
+    run = runner(aws, output="it went well")
+    with aws.running(run, tmp_path):
+        done = emr("deploy", "--keep", cwd=tmp_path, **aws.environment)
         assert done.returncode == 0, done.stderr
         assert "is kept" in done.stderr
-        (cluster,) = own.clusters
-        done = emr("submit", "--job", "outer", cwd=tmp_path, **own.environment)
+        (cluster,) = aws.clusters
+        done = emr("submit", "--job", "outer", cwd=tmp_path, **aws.environment)
         assert done.returncode == 0, done.stderr
-    (first, second) = sorted(own.name for own in (tmp_path / "runs").glob("[a-z]*"))
-    status = emr("status", cwd=tmp_path, **own.environment).stdout
+    (first, second) = sorted(run.name for run in (tmp_path / "runs").glob("[a-z]*"))
+    status = emr("status", cwd=tmp_path, **aws.environment).stdout
     assert re.search(rf"{cluster.id}  \w+", status)
     assert status.count("COMPLETED") == 2
-    assert "it went well" in emr("logs", cwd=tmp_path, **own.environment).stdout
-    listed = emr("list", cwd=tmp_path, **own.environment).stdout
+    assert "it went well" in emr("logs", cwd=tmp_path, **aws.environment).stdout
+    listed = emr("list", cwd=tmp_path, **aws.environment).stdout
     assert f"1 clusters in {REGION}" in listed
     assert re.search(r"/runs/: 6 objects", listed)
-    fetched = emr("fetch", "--run", second, "--fetch-to", "elsewhere", cwd=tmp_path, **own.environment)
+    fetched = emr("fetch", "--run", second, "--fetch-to", "elsewhere", cwd=tmp_path, **aws.environment)
     assert fetched.stdout == f"report: {tmp_path}/elsewhere/{second}/report.html\n"
     assert (tmp_path / "elsewhere" / second / "figures" / "a.svg").is_file()
-    assert emr("fetch", "--run", "none", cwd=tmp_path, **own.environment).returncode == 2
-    assert emr("cancel", cwd=tmp_path, **own.environment).stderr.endswith("is COMPLETED already\n")
-    done = emr("terminate", cwd=tmp_path, **own.environment)
+    assert emr("fetch", "--run", "none", cwd=tmp_path, **aws.environment).returncode == 2
+    assert emr("cancel", cwd=tmp_path, **aws.environment).stderr.endswith("is COMPLETED already\n")
+    done = emr("terminate", cwd=tmp_path, **aws.environment)
     assert done.stdout == f"{cluster.id}: terminating\n"
     assert cluster.state == "TERMINATED"
-    assert emr("terminate", cwd=tmp_path, **own.environment).stdout == "no cluster of yours runs\n"
+    assert emr("terminate", cwd=tmp_path, **aws.environment).stdout == "no cluster of yours runs\n"
     assert first.startswith("gram-digits-")
 
 
-def test_a_cluster_of_somebody_else_is_not_terminated(own: Cloud, tmp_path: Path) -> None:
+def test_a_cluster_of_somebody_else_is_not_terminated(aws: Cloud, tmp_path: Path) -> None:
     instances = {"KeepJobFlowAliveWhenNoSteps": True}
-    theirs = own.client("emr").run_job_flow(Name="theirs", Instances=instances)["JobFlowId"]
-    done = emr("terminate", "--cluster", theirs, cwd=tmp_path, **own.environment)
+    theirs = aws.client("emr").run_job_flow(Name="theirs", Instances=instances)["JobFlowId"]
+    done = emr("terminate", "--cluster", theirs, cwd=tmp_path, **aws.environment)
     assert done.returncode == 2
     assert "has not the tag project=parallel-image-classification, so it is not ours to terminate" in done.stderr
-    assert own.clusters[0].state == "WAITING"
-    assert emr("submit", cwd=tmp_path, **own.environment).returncode == 2
-    done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **own.environment)
+    assert aws.clusters[0].state == "WAITING"
+    assert emr("submit", cwd=tmp_path, **aws.environment).returncode == 2
+    done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **aws.environment)
     assert done.returncode == 2
     assert "cluster j-NONE: InvalidRequestException" in done.stderr
 
 
-def test_a_step_of_somebody_else_is_not_cancelled(own: Cloud, tmp_path: Path) -> None:
+def test_a_step_of_somebody_else_is_not_cancelled(aws: Cloud, tmp_path: Path) -> None:
     steps = [{"Name": "theirs", "HadoopJarStep": {"Jar": "theirs.jar", "Args": ["spark-submit", "x.py"]}}]
     instances = {"KeepJobFlowAliveWhenNoSteps": True}
-    theirs = own.client("emr").run_job_flow(Name="theirs", Instances=instances, Steps=steps)["JobFlowId"]
-    done = emr("cancel", "--cluster", theirs, cwd=tmp_path, **own.environment)
+    theirs = aws.client("emr").run_job_flow(Name="theirs", Instances=instances, Steps=steps)["JobFlowId"]
+    done = emr("cancel", "--cluster", theirs, cwd=tmp_path, **aws.environment)
     assert done.returncode == 2
     assert "(theirs): none of this project's, so not ours to cancel" in done.stderr
-    assert [step.state for step in own.clusters[0].steps] == ["RUNNING"]
+    assert [step.state for step in aws.clusters[0].steps] == ["RUNNING"]
 
 
-def test_a_job_that_fails_ends_with_1_and_its_traceback(own: Cloud, tmp_path: Path) -> None:
-    uploaded_packages(own, tmp_path)
-    run = works(own, 1, 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nKeyError: 7\n')
-    with own.running(run, tmp_path):  # type: ignore[arg-type]
-        done = emr("deploy", cwd=tmp_path, **own.environment)
+def test_a_job_that_fails_ends_with_1_and_its_traceback(aws: Cloud, tmp_path: Path) -> None:
+    upload_packages(aws, tmp_path)
+    run = runner(aws, 1, 'Traceback (most recent call last):\n  File "x.py", line 1, in f\nKeyError: 7\n')
+    with aws.running(run, tmp_path):
+        done = emr("deploy", cwd=tmp_path, **aws.environment)
     assert done.returncode == 1
     assert "KeyError: 7" in done.stderr
-    assert own.clusters[0].state == "TERMINATED"
+    assert aws.clusters[0].state == "TERMINATED"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 4), (signal.SIGTERM, 4), (signal.SIGKILL, -9)])
-def test_a_process_that_is_stopped_and_run_again(own: Cloud, tmp_path: Path, number: int, code: int) -> None:
-    """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same line finds it, and follows its step."""
-    uploaded_packages(own, tmp_path)
+def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, number: int, code: int) -> None:
+    """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same command finds it, and follows its step."""
+    upload_packages(aws, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "emr", "deploy"], cwd=tmp_path, env=environment(**own.environment),
-        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
-    )  # fmt: skip
-    settle(lambda: any(own.clusters))
+        [sys.executable, "-m", "emr", "deploy"],
+        cwd=tmp_path,
+        env=environment(**aws.environment),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells make background jobs ignore it
+    )
+    settle(lambda: any(aws.clusters))
     settle(lambda: list(tmp_path.glob("runs/.emr/*.json")) != [])
     process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
-    (cluster,) = own.clusters
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    (cluster,) = aws.clusters
     if code == 4:
         assert cluster.state == "TERMINATED"
         assert [step.state for step in cluster.steps] == ["CANCELLED"]
         return
     assert cluster.state != "TERMINATED"
-    with own.running(works(own), tmp_path):  # type: ignore[arg-type]
-        done = emr("deploy", cwd=tmp_path, **own.environment)
+    with aws.running(runner(aws), tmp_path):
+        done = emr("deploy", cwd=tmp_path, **aws.environment)
     assert done.returncode == 0, done.stderr
     assert f"going on with step {cluster.steps[0].id} on cluster {cluster.id}" in done.stderr
-    assert [len(own.clusters), len(cluster.steps), cluster.state] == [1, 1, "TERMINATED"]
+    assert [len(aws.clusters), len(cluster.steps), cluster.state] == [1, 1, "TERMINATED"]

@@ -1,4 +1,4 @@
-"""The archive of packages: what is in it, and what is refused."""
+"""The archive of packages: its contents, and the archives that are refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_wheels_that_fit(tmp_path: Path, tag: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
         (
             wheel("cp312-cp312-manylinux_2_28_x86_64"),
@@ -62,9 +62,11 @@ def test_wheels_that_fit(tmp_path: Path, tag: str) -> None:
         (("numpy/../../x", "x"), "would be unpacked outside its folder"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, entry: tuple[str, str] | tarfile.TarInfo, said: str) -> None:
+def test_an_archive_that_does_not_fit_is_refused(
+    tmp_path: Path, entry: tuple[str, str] | tarfile.TarInfo, message: str
+) -> None:
     path = archive(tmp_path / "a.tar.gz", ("numpy/__init__.py", ""), entry)
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         check_archive(path, "3.11", "x86_64")
 
 
@@ -75,7 +77,7 @@ def test_an_archive_that_is_cut_off_is_refused(tmp_path: Path) -> None:
         check_archive(path, "3.11", "x86_64")
 
 
-def test_the_name_tells_what_it_is_made_from() -> None:
+def test_the_name_depends_on_the_ingredients() -> None:
     names = {archive_name(python, kind) for python in ("3.11", "3.12") for kind in ("x86_64", "aarch64")}
     assert len(names) == 4
     assert "manylinux_2_34_x86_64" in platforms("x86_64")
@@ -83,14 +85,14 @@ def test_the_name_tells_what_it_is_made_from() -> None:
 
 
 def test_real_wheels_for_this_python(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What `make emr-package` makes has all that a job imports; test_end_to_end.py runs jobs with nothing else."""
+    """The archive has everything that jobs import; test_end_to_end.py runs them with nothing else."""
     python = "{}.{}".format(*sys.version_info[:2])
     made = dependencies_archive(ROOT / "dist" / "emr", python, "x86_64")
     with tarfile.open(made) as tar:
         names = tar.getnames()
         assert all(entry.isfile() for entry in tar)
     tops = {name.partition("/")[0].partition("-")[0].lower() for name in names}
-    assert {re.split("[><=]", own)[0].replace("-", "_") for own in requirements()} <= tops | {"scikit_learn"}
+    assert {re.split("[><=]", name)[0].replace("-", "_") for name in requirements()} <= tops | {"scikit_learn"}
     assert "pyspark" not in tops
     assert not any("/tests/" in name or name.endswith(".pyc") for name in names)
 
@@ -105,9 +107,9 @@ def test_the_same_files_make_the_same_archive(tmp_path: Path) -> None:
     assert made[0] == made[1]
 
 
-def test_a_package_that_no_index_has_for_the_cluster_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_a_package_without_a_wheel_for_the_cluster_is_an_error_of_one_line(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib; from emr.dependencies import _install; _install(pathlib.Path('t'), '2.7', 'x86_64')"
     )
     done = command(sys.executable, "-c", script, cwd=tmp_path, PIP_NO_INDEX="1")
-    assert "InputError: pip cannot bring the packages for Python 2.7 on x86_64: ERROR" in done.stderr
+    assert "RunError: pip cannot install the packages for Python 2.7 on x86_64: ERROR" in done.stderr

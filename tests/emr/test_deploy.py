@@ -1,4 +1,4 @@
-"""Deployments under every fate, by a clock of their own (see scripted.py)."""
+"""Deployments under every fate of their steps and clusters, with a clock of their own (see scripted.py)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emr.follow import CANCELLED, DONE, FAILED, TIMED_OUT
-from tests.support.emr.deploying import TRACEBACK, deploy, fetched
-from tests.support.emr.scripted import RUNNING_S, WORK_S, Fate, Person, Scripted
+from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched
+from tests.support.emr.scripted import RUNNING_S, WORK_S, Fate, Scripted
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 
@@ -20,25 +20,29 @@ def owned(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "ours")
 
 
-def run_under(fate: Fate, owned: bool, folder: Path, **more: Any) -> tuple[int, Person, Scripted]:
-    """Deploy on a cluster of our own, or submit to one that is not; afterwards ours is gone and theirs is not."""
-    script, person = Scripted(), Person()
+def run_under(fate: Fate, owned: bool, folder: Path, **more: Any) -> tuple[int, RecordingReporter, Scripted]:
+    """Deploy on a cluster of ours, or submit to another's; check that ours is gone afterwards and theirs is not.
+
+    Returns:
+        the exit code, the messages and the services.
+    """
+    script, reporter = Scripted(), RecordingReporter()
     interrupt_at = more.pop("interrupt_at", None)
     cluster = "" if owned else script.foreign_cluster()
     script.fate, script.clock.interrupt_at = fate, interrupt_at
-    code = deploy(script, folder, person, cluster, **more)
+    code = deploy(script, folder, reporter, cluster, **more)
     assert len(script.clusters) == 1
     assert ("TerminateJobFlows" in script.calls) <= owned
     if owned:
         assert not script.running()
     elif fate.cluster is None:
         assert script.running() == [cluster]
-    assert not list((folder / "runs").glob(".emr/*"))  # it has come to its end
-    return code, person, script
+    assert not list((folder / "runs").glob(".emr/*"))  # the deployment has finished
+    return code, reporter, script
 
 
 def test_a_job_that_is_done(tmp_path: Path, owned: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    code, person, _ = run_under(Fate(), owned, tmp_path)
+    code, reporter, _ = run_under(Fate(), owned, tmp_path)
     assert code == DONE
     (run,) = fetched(tmp_path)
     assert capsys.readouterr().out == f"report: {tmp_path}/runs/{run}/report.html\n"
@@ -49,11 +53,11 @@ def test_a_job_that_is_done(tmp_path: Path, owned: bool, capsys: pytest.CaptureF
         "RUNNING, step RUNNING",
         "WAITING, step COMPL",
     ]
-    places = [person.text.index(f"cluster {state}") for state in states]
-    assert places == sorted(places)
+    positions = [reporter.text.index(f"cluster {state}") for state in states]
+    assert positions == sorted(positions)
 
 
-def test_being_told_that_one_asks_too_often_only_slows_down(tmp_path: Path, owned: bool) -> None:
+def test_throttling_only_slows_down(tmp_path: Path, owned: bool) -> None:
     script = Scripted()
     cluster = "" if owned else script.foreign_cluster()
     script.throttled = 9
@@ -65,18 +69,18 @@ def test_being_told_that_one_asks_too_often_only_slows_down(tmp_path: Path, owne
 def test_a_job_that_failed_says_why(tmp_path: Path, owned: bool, name: str) -> None:
     details = {"Reason": "Unknown Error.", "Message": "Exit code 1", "LogFile": "s3://b/stderr.gz"}
     fate = Fate("FAILED", details, log=TRACEBACK, log_name=name)
-    code, person, _ = run_under(fate, owned, tmp_path)
+    code, reporter, _ = run_under(fate, owned, tmp_path)
     assert code == FAILED
-    assert "the step failed: Unknown Error.: Exit code 1 (log: s3://b/stderr.gz)" in person.told
-    assert person.told[-2 if owned else -1].endswith("ZeroDivisionError: division by zero")
+    assert "the step failed: Unknown Error.: Exit code 1 (log: s3://b/stderr.gz)" in reporter.messages
+    assert reporter.messages[-2 if owned else -1].endswith("ZeroDivisionError: division by zero")
     assert fetched(tmp_path) == []
 
 
-def test_a_job_that_failed_without_a_word(tmp_path: Path, owned: bool) -> None:
-    code, person, script = run_under(Fate("FAILED"), owned, tmp_path)
+def test_a_job_that_failed_without_a_reason(tmp_path: Path, owned: bool) -> None:
+    code, reporter, script = run_under(Fate("FAILED"), owned, tmp_path)
     assert code == FAILED
-    assert "the step failed: Amazon EMR gives no reason" in person.told
-    assert "no traceback is in the logs so far: `make emr-logs`, or s3://" in person.text
+    assert "the step failed: Amazon EMR gives no reason" in reporter.messages
+    assert "no traceback is in the logs so far: `make emr-logs`, or s3://" in reporter.text
     assert script.clock.now() - script.clock.began < RUNNING_S + WORK_S + 600
 
 
@@ -85,101 +89,103 @@ def test_a_cluster_that_does_not_start(tmp_path: Path) -> None:
         "BOOTSTRAP_FAILURE",
         "On the master instance (i-1), bootstrap action 1 returned a non-zero return code",
     )
-    code, person, _ = run_under(Fate(cluster=died, dies_after=100), True, tmp_path)
+    code, reporter, _ = run_under(Fate(cluster=died, dies_after=100), True, tmp_path)
     assert code == FAILED
     assert (
-        "the cluster failed before the job could run: TERMINATING: BOOTSTRAP_FAILURE: On the master" in person.text
+        "the cluster failed before the job could run: TERMINATING: BOOTSTRAP_FAILURE: On the master"
+        in reporter.text
     )
 
 
 def test_a_cluster_that_is_lost(tmp_path: Path, owned: bool) -> None:
-    code, person, _ = run_under(Fate(cluster=("INSTANCE_FAILURE", "All slaves were lost")), owned, tmp_path)
+    code, reporter, _ = run_under(Fate(cluster=("INSTANCE_FAILURE", "All slaves were lost")), owned, tmp_path)
     assert code == FAILED
     assert (
-        "the cluster was lost while the step was INTERRUPTED: TERMINATING: INSTANCE_FAILURE: All sl" in person.text
+        "the cluster was lost while the step was INTERRUPTED: TERMINATING: INSTANCE_FAILURE: All sl"
+        in reporter.text
     )
 
 
 def test_a_job_that_takes_too_long(tmp_path: Path, owned: bool) -> None:
-    code, person, script = run_under(Fate(""), owned, tmp_path, timeout_minutes=30)
+    code, reporter, script = run_under(Fate(""), owned, tmp_path, timeout_minutes=30)
     assert code == TIMED_OUT
-    assert "no end after 30:00: cluster RUNNING, step RUNNING" in person.told
+    assert "no end after 30:00: cluster RUNNING, step RUNNING" in reporter.messages
     assert "CancelSteps" in script.calls
     assert 1800 <= script.clock.now() - script.clock.began < 1900
 
 
 @pytest.mark.parametrize("at", [5, RUNNING_S + 30])
 def test_interrupted(tmp_path: Path, owned: bool, at: float) -> None:
-    code, person, script = run_under(Fate(), owned, tmp_path, interrupt_at=at)
+    code, reporter, script = run_under(Fate(), owned, tmp_path, interrupt_at=at)
     assert code == CANCELLED
-    assert "interrupted" in person.told
+    assert "interrupted" in reporter.messages
     assert script.calls.count("CancelSteps") == 1
     assert fetched(tmp_path) == []
-    if not owned:  # cancelling has ended the step's own process, and YARN's application goes on
+    if not owned:  # cancelling ends only the step's own process, and the YARN application goes on
         kill = script.clusters["j-1"].steps[-1].config
         assert kill["Name"].startswith("kill gram-digits-")
         assert kill["Name"].removeprefix("kill ") in kill["HadoopJarStep"]["Args"][-1]
 
 
-def test_a_person_may_think_again(tmp_path: Path) -> None:
-    script, person = Scripted(), Person(stops=False)
+def test_the_user_may_decide_against_stopping(tmp_path: Path) -> None:
+    script, reporter = Scripted(), RecordingReporter(stops=False)
     script.clock.interrupt_at = RUNNING_S
-    assert deploy(script, tmp_path, person) == DONE
+    assert deploy(script, tmp_path, reporter) == DONE
     assert "CancelSteps" not in script.calls
 
 
 def test_somebody_else_cancels(tmp_path: Path, owned: bool) -> None:
-    script, person = Scripted(), Person()
+    script, reporter = Scripted(), RecordingReporter()
     cluster = "" if owned else script.foreign_cluster()
-    ask = script.describe_step
+    describe_step = script.describe_step
 
     def cancelled(params: dict[str, Any]) -> dict[str, Any]:
         if script.clock.now() - script.clock.began > RUNNING_S + 10:
             script.cancel_steps({"ClusterId": params["ClusterId"], "StepIds": [params["StepId"]]})
-        return ask(params)
+        return describe_step(params)
 
     script.describe_step = cancelled  # type: ignore[method-assign]
-    assert deploy(script, tmp_path, person, cluster) == CANCELLED
-    assert "the step was cancelled" in person.told
+    assert deploy(script, tmp_path, reporter, cluster) == CANCELLED
+    assert "the step was cancelled" in reporter.messages
     assert script.running() == ([] if owned else [cluster])
 
 
 def test_somebody_else_terminates_the_cluster(tmp_path: Path) -> None:
-    script, person = Scripted(), Person()
-    ask = script.describe_step
+    script, reporter = Scripted(), RecordingReporter()
+    describe_step = script.describe_step
 
     def gone(params: dict[str, Any]) -> dict[str, Any]:
         if script.clock.now() - script.clock.began > RUNNING_S + 10:
             cluster = script.clusters[params["ClusterId"]]
             cluster.terminated = cluster.terminated or script.clock.now()
-        return ask(params)
+        return describe_step(params)
 
     script.describe_step = gone  # type: ignore[method-assign]
-    assert deploy(script, tmp_path, person) == CANCELLED
-    assert "USER_REQUEST: Terminated by user request" in person.text
+    assert deploy(script, tmp_path, reporter) == CANCELLED
+    assert "USER_REQUEST: Terminated by user request" in reporter.text
 
 
-def test_permission_that_is_lacking_leaves_no_cluster(tmp_path: Path) -> None:
-    script, person = Scripted(), Person()
+def test_a_missing_permission_leaves_no_cluster(tmp_path: Path) -> None:
+    script, reporter = Scripted(), RecordingReporter()
     script.refused["DescribeStep"] = ("AccessDeniedException", "not authorized")
-    assert deploy(script, tmp_path, person) == 2
-    assert "emr/policy.json has the permissions that are needed" in person.text
+    assert deploy(script, tmp_path, reporter) == 2
+    assert "emr/policy.json has the permissions that are needed" in reporter.text
     assert not script.running()
 
 
 def test_a_cluster_with_other_work_is_left_to_it(tmp_path: Path) -> None:
-    script, person = Scripted(), Person()
-    ask = script.describe_step
+    script, reporter = Scripted(), RecordingReporter()
+    describe_step = script.describe_step
 
     def busy(params: dict[str, Any]) -> dict[str, Any]:
         cluster = script.clusters["j-1"]
         if len(cluster.steps) == 1:
-            script._add(cluster, [{"Name": "outer 1", "HadoopJarStep": {"Args": []}}])
-        return ask(params)
+            script.add_steps(cluster, [{"Name": "outer 1", "HadoopJarStep": {"Args": []}}])
+        return describe_step(params)
 
     script.describe_step = busy  # type: ignore[method-assign]
-    assert deploy(script, tmp_path, person) == DONE
-    assert "cluster j-1 has other work (outer 1)" in person.told[-1]
+    assert deploy(script, tmp_path, reporter) == DONE
+    assert "cluster j-1 has other work (outer 1)" in reporter.messages[-1]
     assert script.running() == ["j-1"]
 
 
@@ -194,7 +200,7 @@ def test_a_kept_cluster_serves_again(tmp_path: Path) -> None:
     assert len(script.clusters["j-1"].steps) == len(fetched(tmp_path)) == 3
 
 
-def test_what_is_there_already_is_not_uploaded_again(tmp_path: Path) -> None:
+def test_artefacts_are_uploaded_only_once(tmp_path: Path) -> None:
     script = Scripted()
     assert deploy(script, tmp_path) == DONE
     assert script.calls.count("PutObject") == 3
@@ -212,10 +218,12 @@ def test_a_cluster_is_safe_by_its_request(tmp_path: Path) -> None:
     assert request["SecurityConfiguration"] in script.security_configurations
     assert "Ec2KeyName" not in request["Instances"]
     assert not any("SecurityGroup" in name for name in request["Instances"])
-    markets = {own["InstanceRole"]: own["Market"] for own in request["Instances"]["InstanceGroups"]}
+    markets = {group["InstanceRole"]: group["Market"] for group in request["Instances"]["InstanceGroups"]}
     assert markets == {"MASTER": "ON_DEMAND", "CORE": "ON_DEMAND", "TASK": "SPOT"}
-    tags = {own["Key"]: own["Value"] for own in request["Tags"]}
+    tags = {tag["Key"]: tag["Value"] for tag in request["Tags"]}
     assert tags["project"] == "parallel-image-classification"
     assert request["LogUri"].startswith("s3://")
     assert "PutPublicAccessBlock" in script.calls
-    assert json.dumps(request).count("arn:aws:iam") == 1  # who deployed it, and nothing of what they hold
+    assert (
+        json.dumps(request).count("arn:aws:iam") == 1
+    )  # the tag with the caller's ARN, and no role or credentials besides

@@ -1,4 +1,4 @@
-"""From a checkout to results without AWS: everything but the cloud itself is real (see cloud.py)."""
+"""From a checkout to results without AWS. Everything but the cloud itself is real (see cloud.py)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SMALL = " ".join(
     f"spark.{name}"
     for name in ("driver.memory=900m", "executor.memory=640m", "executor.memoryOverhead=384m", "executor.cores=1")
 )
-"""Less than 1 GiB each, which README says is enough; everything else is as emr/cluster.toml has it."""
+"""Settings for a driver and executors of less than 1 GiB each, which the README says is enough."""
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("emr")
     programs = bare_python(folder / "bare")
-    with cloud() as own:
-        own.default_roles()
-        nodes = environment(**own.environment, PATH=f"{programs}:{environment()['PATH']}")
+    with cloud() as aws:
+        aws.default_roles()
+        nodes = environment(**aws.environment, PATH=f"{programs}:{environment()['PATH']}")
         with standalone_cluster(folder / "cluster", memory="1g", environment=nodes) as master:
             (folder / "containers").mkdir()
-            with own.running(on_standalone(own, master, programs), folder / "containers"):
-                yield own
-        assert not own.failures
+            with aws.running(on_standalone(aws, master, programs), folder / "containers"):
+                yield aws
+        assert not aws.failures
 
 
 @pytest.mark.mnist
@@ -40,8 +40,8 @@ def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_r
     assert local.returncode == 0, local.stderr
     for job in ("gram", "outer"):
         words = ["--job", job, "--arguments", "--data mnist", "--fetch-to", "fetched"]
-        own = {**running.environment, "EMR_SPARK": SMALL}
-        done = command("python", "-m", "emr", "deploy", *words, cwd=tmp_path, **own)
+        variables = {**running.environment, "EMR_SPARK": SMALL}
+        done = command("python", "-m", "emr", "deploy", *words, cwd=tmp_path, **variables)
         assert done.returncode == 0, done.stderr
         metrics = metrics_of(Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent)
         for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):

@@ -1,8 +1,10 @@
+"""Progress and reasons of failures, read from logs."""
+
 from __future__ import annotations
 
 import gzip
 
-from emr.logs import progress, reason, unpacked
+from emr.logs import failure_reason, progress, unpacked
 
 DRIVER = "logs/j-1/containers/application_1_0001/container_1_0001_01_000001/stdout.gz"
 STEP = "logs/j-1/steps/s-1/stderr.gz"
@@ -19,26 +21,30 @@ OSError: [Errno 5] Input/output error
 """
 
 
-def test_progress_is_that_of_the_latest_stage() -> None:
+def test_progress_tells_the_latest_stage() -> None:
     assert progress({DRIVER: SPARK}) == "stage 2: 2 of 4 tasks"
     assert progress({DRIVER: "nothing yet"}) is None
 
 
-def test_the_jobs_own_error_goes_before_a_traceback_of_a_task_that_was_tried_again() -> None:
-    own = "gram.py: --data mnist: not there; make data\n"
-    said = {STEP: RETRIED, DRIVER.replace("stdout", "stderr"): RETRIED, DRIVER: f"gram.py: warning: slow\n{own}"}
-    assert reason(said, "gram") == own.strip()
+def test_the_jobs_own_error_goes_before_the_traceback_of_a_task_that_was_retried() -> None:
+    error = "gram.py: --data mnist: not there; make data\n"
+    texts = {
+        STEP: RETRIED,
+        DRIVER.replace("stdout", "stderr"): RETRIED,
+        DRIVER: f"gram.py: warning: slow\n{error}",
+    }
+    assert failure_reason(texts, "gram") == error.strip()
 
 
 def test_a_traceback_ends_where_the_error_is_named() -> None:
-    found = reason({STEP: RETRIED}, "gram")
-    assert found
-    assert found.splitlines()[0] == "Traceback (most recent call last):"
-    assert found.splitlines()[-1] == "OSError: [Errno 5] Input/output error"
-    assert reason({STEP: "INFO all is well\n"}, "gram") is None
+    reason = failure_reason({STEP: RETRIED}, "gram")
+    assert reason
+    assert reason.splitlines()[0] == "Traceback (most recent call last):"
+    assert reason.splitlines()[-1] == "OSError: [Errno 5] Input/output error"
+    assert failure_reason({STEP: "INFO all is well\n"}, "gram") is None
 
 
-def test_a_log_that_is_cut_off_is_read_as_far_as_it_goes() -> None:
+def test_a_truncated_log_is_read_as_far_as_possible() -> None:
     packed = gzip.compress(SPARK.encode() * 50)
     assert unpacked(packed) == SPARK * 50
     assert unpacked(packed[:-10]).startswith(SPARK[:20])

@@ -1,4 +1,4 @@
-"""The permissions that README asks for are all that are needed, and no more."""
+"""The permissions that the README asks for are sufficient, and none is superfluous."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ ACTIONS = {
     "GetRole": "iam:GetRole",
     "GetInstanceProfile": "iam:GetInstanceProfile",
 }
-"""What a call needs (service authorization reference); those of EMR are called as the action is."""
+"""The permission for each call (service authorization reference). EMR's permissions are named like its calls."""
 
 IMPLIED = {
     "elasticmapreduce:AddTags",  # RunJobFlow's tags
     "elasticmapreduce:PutAutoTerminationPolicy",  # its idle time
     "iam:PassRole",  # its roles
-    "iam:CreateServiceLinkedRole",  # made with an account's first cluster
-    "s3:AbortMultipartUpload",  # ends an upload of many parts that fails
+    "iam:CreateServiceLinkedRole",  # created together with an account's first cluster
+    "s3:AbortMultipartUpload",  # ends a multipart upload that fails
 }
-"""What Amazon EMR's and S3's guides ask for beyond the calls themselves."""
+"""Permissions that the guides of Amazon EMR and S3 ask for besides those of the calls themselves."""
 
 
 def policy() -> dict[str, list[dict[str, object]]]:
+    """Return the policy, if it is valid."""
     text = (ROOT / "emr" / "policy.json").read_text()
     IAMPolicyDocumentValidator(text).validate()
     read: dict[str, list[dict[str, object]]] = json.loads(text)
@@ -47,10 +48,11 @@ def policy() -> dict[str, list[dict[str, object]]]:
 
 
 def allowed() -> set[str]:
+    """Return all permissions that the policy grants."""
     actions: set[str] = set()
     for statement in policy()["Statement"]:
-        own = statement["Action"] if statement["Effect"] == "Allow" else []
-        actions |= set(own) if isinstance(own, list) else {str(own)}
+        permitted = statement["Action"] if statement["Effect"] == "Allow" else []
+        actions |= set(permitted) if isinstance(permitted, list) else {str(permitted)}
     return actions
 
 
@@ -70,14 +72,14 @@ def test_every_call_is_allowed_and_nothing_else_is(tmp_path: Path) -> None:
     assert not any("*" in action for action in allowed())
 
 
-def test_only_what_carries_the_projects_tag_can_be_touched() -> None:
+def test_only_clusters_with_the_projects_tag_can_be_touched() -> None:
     denied = 0
     for statement in policy()["Statement"]:
         actions = str(statement["Action"])
         if any(verb in actions for verb in ("RunJobFlow", "AddJobFlowSteps", "CancelSteps", "TerminateJobFlows")):
             assert PROJECT in str(statement["Condition"])
         if statement["Effect"] == "Deny":
-            # or whoever tags a cluster of somebody else's could terminate it
+            # otherwise one could tag somebody else's cluster, and then terminate it
             assert statement["Action"] == "elasticmapreduce:AddTags"
             assert str(statement["Resource"]).endswith(":cluster/j-*")
             denied += 1

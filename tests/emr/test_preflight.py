@@ -1,4 +1,4 @@
-"""What is found out before a cent is spent."""
+"""Errors that are found before anything is started that costs money."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import pytest
 from common.errors import InputError
 from emr.aws import Aws
 from emr.plan import SECURITY_CONFIGURATION
+from tests.support.emr.clients import Refused
 from tests.support.emr.cloud import ACCOUNT, REGION
-from tests.support.emr.deploying import deploy
-from tests.support.emr.scripted import Person, Refused, Scripted
+from tests.support.emr.deploying import RecordingReporter, deploy
+from tests.support.emr.scripted import Scripted
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 
 
 @pytest.mark.parametrize(
-    ("operation", "error", "said"),
+    ("operation", "error", "message"),
     [
         ("HeadBucket", ("403", "Forbidden"), "it is another account's, or closed to you; name one of yours"),
         (
@@ -45,12 +46,12 @@ pytestmark = pytest.mark.usefixtures("_small_packages")
         ("ListClusters", ("AccessDeniedException", "no"), "emr/policy.json has the permissions"),
     ],
 )
-def test_it_ends_before_there_is_a_cluster(
-    tmp_path: Path, operation: str, error: tuple[str, str], said: str
+def test_a_refused_check_ends_before_there_is_a_cluster(
+    tmp_path: Path, operation: str, error: tuple[str, str], message: str
 ) -> None:
     script = Scripted()
     script.refused[operation] = error
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         deploy(script, tmp_path)
     assert not script.clusters
 
@@ -76,11 +77,11 @@ def test_a_bucket_that_answers_from_elsewhere_is_refused(tmp_path: Path) -> None
         deploy(script, tmp_path)
 
 
-def test_roles_that_one_may_not_look_at_are_no_reason_to_stop(tmp_path: Path) -> None:
-    script, person = Scripted(), Person()
+def test_roles_that_the_user_may_not_see_do_not_stop_a_deployment(tmp_path: Path) -> None:
+    script, reporter = Scripted(), RecordingReporter()
     script.refused["GetRole"] = ("AccessDenied", "no")
-    assert deploy(script, tmp_path, person) == 0
-    assert "service_role EMR_DefaultRole: you may not look whether it is there" in person.told
+    assert deploy(script, tmp_path, reporter) == 0
+    assert "service_role EMR_DefaultRole: you may not look whether it is there" in reporter.messages
 
 
 def test_arguments_longer_than_the_api_takes_are_refused(tmp_path: Path) -> None:
@@ -91,20 +92,20 @@ def test_arguments_longer_than_the_api_takes_are_refused(tmp_path: Path) -> None
     assert script.calls == ["GetCallerIdentity"]
 
 
-def test_a_bucket_that_is_made_is_closed_before_anything_is_in_it(tmp_path: Path) -> None:
+def test_a_new_bucket_is_closed_before_anything_is_in_it(tmp_path: Path) -> None:
     script = Scripted()
     deploy(script, tmp_path)
     order = [script.calls.index(name) for name in ("CreateBucket", "PutPublicAccessBlock", "PutObject")]
     assert order == sorted(order)
 
 
-def test_a_region_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InputError, match="region 'eu-west-9': Amazon EMR has none of that name"):
+def test_a_region_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(InputError, match="region 'eu-west-9': Amazon EMR has no region of that name"):
         Aws("eu-west-9")
 
 
-def test_a_role_that_is_assumed_anew_in_each_process_is_one_owner() -> None:
-    """A profile with role_arn and no role_session_name gets a session name with the time in it."""
+def test_a_role_that_each_process_assumes_anew_is_one_owner() -> None:
+    """A profile with role_arn and without role_session_name gets a session name that contains the time."""
     script, names = Scripted(), set()
     for moment in (1700000000, 1700000123):
         script.arn = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/botocore-session-{moment}"
@@ -124,7 +125,7 @@ def test_a_bucket_that_a_kill_left_open_is_closed_by_the_next_attempt(tmp_path: 
     script.bucket_region = REGION
     assert deploy(script, tmp_path) == 0
     assert script.calls.index("PutPublicAccessBlock") < script.calls.index("PutObject")
-    assert "PutBucketTagging" not in script.calls  # tags of an existing one are its owner's
+    assert "PutBucketTagging" not in script.calls  # the tags of an existing bucket are its owner's
 
 
 def test_a_user_s_own_bucket_is_left_as_it_is(tmp_path: Path) -> None:

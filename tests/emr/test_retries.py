@@ -1,4 +1,4 @@
-"""Deployments that are killed, cut off or refused, and what the same line makes of them afterwards."""
+"""Deployments that are killed, cut off or refused, and then continued by the same command."""
 
 from __future__ import annotations
 
@@ -10,23 +10,31 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ReadTimeoutError, SSLError, UnauthorizedSSOTokenError
 from botocore.parsers import ResponseParserError
 
-from common.errors import InputError
+from common.errors import InputError, RunError
 from emr.aws import Aws
 from emr.follow import CANCELLED, DONE, TIMED_OUT, WRONG
 from tests.support.emr.cloud import REGION
-from tests.support.emr.deploying import TRACEBACK, deploy, fetched, plan
-from tests.support.emr.scripted import Fate, KilledError, Person, Scripted
+from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched, plan
+from tests.support.emr.scripted import Fate, KilledError, Scripted
 
 QUICK = 0.02
-"""A pace at which there is little to wait for, and still every kind of call."""
+"""A pace with little to wait for, at which every kind of call is still made."""
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
+
+
+def deploy_until_credentials_expire(script: Scripted, folder: Path) -> None:
+    """Deploy with credentials that expire while the step is followed; they are valid again afterwards."""
+    script.refused["DescribeStep"] = ("ExpiredTokenException", "expired")
+    with pytest.raises(RunError):
+        deploy(script, folder)
+    script.refused.clear()
 
 
 @pytest.mark.parametrize("fate", [Fate(), Fate("FAILED", log=TRACEBACK)], ids=["done", "failed"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_killed_at_every_call_and_run_again(tmp_path: Path, fate: Fate, before: bool) -> None:
-    """Never a second cluster, never a lost one, and the results once."""
+    """There is never a second cluster and never a lost one, and the results are fetched once."""
     undisturbed = Scripted(QUICK)
     undisturbed.fate = fate
     expected = deploy(undisturbed, tmp_path / "undisturbed")
@@ -38,10 +46,10 @@ def test_killed_at_every_call_and_run_again(tmp_path: Path, fate: Fate, before: 
         with pytest.raises(KilledError):
             deploy(script, folder)
         operation, script.dies_at = script.calls[-1], None
-        # while nobody looks, time passes, or does not
+        # between the two attempts, more or less time passes
         script.clock.time += (0, 2, 400)[at % 3]
-        again = Person()
-        assert deploy(script, folder, again) == expected, (at, operation, again.text)
+        reporter = RecordingReporter()
+        assert deploy(script, folder, reporter) == expected, (at, operation, reporter.text)
         assert len(script.clusters) == 1, (at, operation)
         assert script.running() == [], (at, operation)
         assert len(next(iter(script.clusters.values())).steps) == 1, (at, operation)
@@ -51,7 +59,7 @@ def test_killed_at_every_call_and_run_again(tmp_path: Path, fate: Fate, before: 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_killed_at_every_call_and_interrupted_when_run_again(tmp_path: Path, before: bool) -> None:
-    """Whoever gives up after a kill has nothing left running either."""
+    """A user who gives up after a kill has nothing left running either."""
     undisturbed = Scripted(QUICK)
     deploy(undisturbed, tmp_path / "undisturbed")
     for at in range(1, len(undisturbed.calls) + 1):
@@ -72,8 +80,8 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize("lost", LOST, ids=lambda own: type(own).__name__)
-def test_an_answer_that_is_lost_does_not_start_a_second_cluster(tmp_path: Path, lost: Exception) -> None:
+@pytest.mark.parametrize("lost", LOST, ids=lambda error: type(error).__name__)
+def test_a_lost_answer_does_not_start_a_second_cluster(tmp_path: Path, lost: Exception) -> None:
     script = Scripted()
     script.unanswered, script.listed_after = {"RunJobFlow": lost}, 20
     assert deploy(script, tmp_path) == DONE
@@ -81,24 +89,24 @@ def test_an_answer_that_is_lost_does_not_start_a_second_cluster(tmp_path: Path, 
     assert not script.running()
 
 
-@pytest.mark.parametrize("lost", LOST, ids=lambda own: type(own).__name__)
-def test_an_answer_that_is_lost_does_not_add_a_second_step(tmp_path: Path, lost: Exception) -> None:
+@pytest.mark.parametrize("lost", LOST, ids=lambda error: type(error).__name__)
+def test_a_lost_answer_does_not_add_a_second_step(tmp_path: Path, lost: Exception) -> None:
     script = Scripted()
     cluster = script.foreign_cluster()
-    for n in (1, 2):  # the second time there is a step with the same work, which is another's
+    for n in (1, 2):  # the second time, there is an equal step, which belongs to the first run
         script.unanswered = {"AddJobFlowSteps": lost}
         assert deploy(script, tmp_path, cluster=cluster) == DONE
         assert len(script.clusters[cluster].steps) == n
 
 
-@pytest.mark.parametrize("lost", LOST, ids=lambda own: type(own).__name__)
-def test_an_answer_that_is_lost_does_not_end_the_following(tmp_path: Path, lost: Exception) -> None:
+@pytest.mark.parametrize("lost", LOST, ids=lambda error: type(error).__name__)
+def test_a_lost_answer_does_not_stop_following(tmp_path: Path, lost: Exception) -> None:
     script = Scripted()
     script.unanswered = {"DescribeStep": lost}
     assert deploy(script, tmp_path) == DONE
 
 
-def test_what_must_not_be_asked_twice_is_asked_once_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_must_not_be_repeated_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     sent = []
@@ -114,7 +122,7 @@ def test_what_must_not_be_asked_twice_is_asked_once_of_the_network(monkeypatch: 
     assert len(sent) == 1
 
 
-def test_what_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_refused_cluster_leaves_nothing_behind(tmp_path: Path) -> None:
     script = Scripted()
     script.refused["RunJobFlow"] = ("ValidationException", "Subnet is required")
     with pytest.raises(InputError, match="start a cluster: ValidationException: Subnet is required"):
@@ -132,7 +140,7 @@ def test_credentials_that_expire_leave_the_job_to_its_work(tmp_path: Path, expir
         script.refused["DescribeStep"] = expired
     else:
         script.unanswered["DescribeStep"] = expired
-    with pytest.raises(InputError, match="cluster j-1 goes on, and the same line will follow it"):
+    with pytest.raises(RunError, match="cluster j-1 goes on, and the same command will follow it"):
         deploy(script, tmp_path)
     script.refused.clear()
     assert deploy(script, tmp_path) == DONE
@@ -142,38 +150,35 @@ def test_credentials_that_expire_leave_the_job_to_its_work(tmp_path: Path, expir
 
 def test_a_network_that_fails_for_a_moment_ends_no_job(tmp_path: Path) -> None:
     script = Scripted()
-    script.refused["DescribeStep"] = ("ExpiredTokenException", "expired")
-    with pytest.raises(InputError):
-        deploy(script, tmp_path)
-    script.refused.clear()
+    deploy_until_credentials_expire(script, tmp_path)
     script.unanswered["DescribeCluster"] = LOST[1]
-    with pytest.raises(InputError, match="cluster j-1 goes on, and the same line will follow it"):
+    with pytest.raises(RunError, match="cluster j-1 goes on, and the same command will follow it"):
         deploy(script, tmp_path)
     assert script.running() == ["j-1"]
     assert deploy(script, tmp_path) == DONE
 
 
 def test_a_step_of_somebody_else_is_not_cancelled(tmp_path: Path) -> None:
-    """The same work on a cluster that is shared, and a bucket that is not ours."""
+    """An equal step of another user runs on a shared cluster, and uploads to the bucket are refused."""
     script = Scripted()
     cluster = script.foreign_cluster()
     script.fate = Fate("")
-    script._add(script.clusters[cluster], [plan().step("theirs")])
+    script.add_steps(script.clusters[cluster], [plan().step("theirs")])
     script.refused["PutObject"] = ("AccessDenied", "no")
-    person = Person()
-    assert deploy(script, tmp_path, person, cluster) == WRONG
-    assert "emr/policy.json" in person.text
+    reporter = RecordingReporter()
+    assert deploy(script, tmp_path, reporter, cluster) == WRONG
+    assert "emr/policy.json" in reporter.text
     assert "CancelSteps" not in script.calls
     theirs = script.describe_step({"ClusterId": cluster, "StepId": f"s-{cluster}-1"})["Step"]
     assert theirs["Status"]["State"] == "PENDING"
 
 
 def test_a_job_that_was_done_while_nobody_looked_is_not_done_again(tmp_path: Path) -> None:
-    """Killed once the cluster was asked for; the job is done, and its cluster has ended itself."""
+    """The process is killed after it requested the cluster; the job finishes, and the cluster ends itself."""
     script = Scripted()
-    calls = Scripted()
-    deploy(calls, tmp_path / "undisturbed")
-    script.dies_at = calls.calls.index("RunJobFlow") + 1
+    undisturbed = Scripted()
+    deploy(undisturbed, tmp_path / "undisturbed")
+    script.dies_at = undisturbed.calls.index("RunJobFlow") + 1
     with pytest.raises(KilledError):
         deploy(script, tmp_path / "killed")
     script.dies_at = None
@@ -183,14 +188,11 @@ def test_a_job_that_was_done_while_nobody_looked_is_not_done_again(tmp_path: Pat
     assert len(script.clusters) == len(fetched(tmp_path / "killed")) == 1
 
 
-def test_a_cluster_that_is_forgotten_does_not_stop_anybody(tmp_path: Path) -> None:
+def test_a_cluster_that_emr_has_forgotten_does_not_stop_a_deployment(tmp_path: Path) -> None:
     script = Scripted()
-    script.refused["DescribeStep"] = ("ExpiredTokenException", "expired")
-    with pytest.raises(InputError):
-        deploy(script, tmp_path)
-    script.refused.clear()
+    deploy_until_credentials_expire(script, tmp_path)
     script.clusters.clear()
-    script.objects = {key: own for key, own in script.objects.items() if "/runs/" not in key}
+    script.objects = {key: entry for key, entry in script.objects.items() if "/runs/" not in key}
     script.clock.time += 90 * 24 * 3600
     assert deploy(script, tmp_path) == DONE
 
@@ -198,22 +200,19 @@ def test_a_cluster_that_is_forgotten_does_not_stop_anybody(tmp_path: Path) -> No
 def test_the_deadline_outlives_the_process_that_set_it(tmp_path: Path) -> None:
     script = Scripted()
     script.fate = Fate("")
-    script.refused["DescribeStep"] = ("ExpiredTokenException", "expired")
-    with pytest.raises(InputError):
-        deploy(script, tmp_path)
-    script.refused.clear()
+    deploy_until_credentials_expire(script, tmp_path)
     script.clock.time += 24 * 3600
     assert deploy(script, tmp_path) == TIMED_OUT
     assert not script.running()
 
 
-def test_a_reason_is_told_even_if_the_rest_fails(tmp_path: Path) -> None:
-    script, person = Scripted(), Person()
+def test_a_reason_is_shown_even_if_cleaning_up_fails(tmp_path: Path) -> None:
+    script, reporter = Scripted(), RecordingReporter()
     script.fate = Fate("")
     script.refused["CancelSteps"] = script.refused["TerminateJobFlows"] = ("AccessDeniedException", "no")
-    assert deploy(script, tmp_path, person, timeout_minutes=30) == TIMED_OUT
-    assert "no end after 30:00: cluster RUNNING, step RUNNING" in person.told
-    assert "`make emr-list` shows what runs, and the same line goes on from here" in person.text
+    assert deploy(script, tmp_path, reporter, timeout_minutes=30) == TIMED_OUT
+    assert "no end after 30:00: cluster RUNNING, step RUNNING" in reporter.messages
+    assert "`make emr-list` shows what runs, and the same command goes on from here" in reporter.text
     script.refused.clear()
     assert deploy(script, tmp_path, timeout_minutes=30) == TIMED_OUT
     assert not script.running()

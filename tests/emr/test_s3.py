@@ -22,84 +22,84 @@ BUCKET = "some-bucket"
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Cloud]:
-    with cloud() as made, pytest.MonkeyPatch.context() as patch:
-        for name, value in made.environment.items():
+def aws() -> Iterator[Cloud]:
+    with cloud() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
             patch.setenv(name, value)
-        made.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
-        yield made
+        server.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        yield server
 
 
-def keys(own: Cloud, prefix: str) -> list[str]:
-    """Objects, but not what stands for folders, in the order in which they came."""
-    found = own.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+def keys(aws: Cloud, prefix: str) -> list[str]:
+    """Return the keys of files, without markers of folders, in the order in which they were written."""
+    found = aws.client("s3").list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
     files = [entry for entry in found if not entry["Key"].endswith("/")]
     return [entry["Key"].removeprefix(prefix) for entry in sorted(files, key=lambda entry: entry["LastModified"])]
 
 
-def test_a_run_folder_is_uploaded_whole(own: Cloud) -> None:
+def test_a_run_folder_is_uploaded_whole(aws: Cloud) -> None:
     folder = RunFolder(place(f"s3://{BUCKET}/runs/a/"), "job")
     with folder.written() as staging:
         (staging / "figures").mkdir()
         (staging / "figures" / "z.svg").write_text("z")
         write_json(staging / "metrics.json", {})
         (staging / "report.html").write_text("report")
-        assert keys(own, "runs/a/") == []
-    assert sorted(keys(own, "runs/a/")) == ["figures/z.svg", "metrics.json", "report.html"]
+        assert keys(aws, "runs/a/") == []
+    assert sorted(keys(aws, "runs/a/")) == ["figures/z.svg", "metrics.json", "report.html"]
     assert folder.file("report.html") == f"s3://{BUCKET}/runs/a/report.html"
     with pytest.raises(InputError, match=f"--out s3://{BUCKET}/runs/a: holds something already; name another"):
         RunFolder(place(f"s3://{BUCKET}/runs/a"), "job")
 
 
-def test_a_run_that_fails_leaves_nothing(own: Cloud) -> None:
+def test_a_run_that_fails_leaves_nothing(aws: Cloud) -> None:
     folder = RunFolder(f"s3://{BUCKET}/runs/b", "job")
     there = []
 
     def run() -> None:
         with folder.written() as staging:
             folder.shared(staging).write("predictions/0.parquet", b"what a worker wrote")
-            there.extend(keys(own, "runs/b/"))
+            there.extend(keys(aws, "runs/b/"))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         run()
     assert there == ["predictions/0.parquet"]
-    assert keys(own, "runs/b/") == []
+    assert keys(aws, "runs/b/") == []
 
 
-@pytest.mark.usefixtures("own")
-def test_a_job_that_fills_its_folder_piece_by_piece_wants_one_here() -> None:
+@pytest.mark.usefixtures("aws")
+def test_a_job_that_fills_its_folder_piece_by_piece_needs_a_local_one() -> None:
     with pytest.raises(InputError, match="this job writes to a folder of this machine; name one"):
         _ = RunFolder(f"s3://{BUCKET}/runs/c", "job").path
 
 
-@pytest.mark.usefixtures("own")
+@pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/runs/x", "gopher://somewhere/x"])
 def test_a_place_that_cannot_be_reached_is_one_line(address: str) -> None:
     with pytest.raises(InputError, match=r"\S+: cannot be reached \(.+\)"):
         RunFolder(address, "job")
 
 
-def test_a_job_writes_to_an_address(own: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_writes_to_an_address(aws: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     assert serial.main(["--quiet", "--out", f"s3://{BUCKET}/runs/serial"]) == 0
     assert capsys.readouterr().out == f"report: s3://{BUCKET}/runs/serial/report.html\n"
-    assert {"metrics.json", "model.npz", "model.json", "report.html"} <= set(keys(own, "runs/serial/"))
+    assert {"metrics.json", "model.npz", "model.json", "report.html"} <= set(keys(aws, "runs/serial/"))
 
 
-@pytest.mark.usefixtures("own")
-def test_moments_at_an_address_are_those_in_a_file(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("aws")
+def test_moments_at_an_address_equal_those_in_a_file(tmp_path: Path) -> None:
     before = SavedMoments(BASIS, moments(60), frozenset({"a"}))
     before.save(f"s3://{BUCKET}/moments/a.npz")
     before.save(tmp_path / "a.npz")
     there, here = SavedMoments.load(f"s3://{BUCKET}/moments/a.npz"), SavedMoments.load(tmp_path / "a.npz")
     assert there.basis == here.basis == before.basis
-    for fold, own in here.moments.items():
-        assert np.array_equal(there.moments[fold].gram, own.gram)
+    for fold, expected in here.moments.items():
+        assert np.array_equal(there.moments[fold].gram, expected.gram)
     with pytest.raises(InputError, match=r"no such file; gram\.py --save-moments"):
         SavedMoments.load(f"s3://{BUCKET}/moments/none.npz")
 
 
-def test_what_travels_with_a_job_is_found_from_where_each_process_is() -> None:
+def test_shipped_files_are_found_below_the_working_directory_of_each_process() -> None:
     assert seen_by_workers(Path("carried-photos/ash")) == Path("carried-photos/ash")
     assert seen_by_workers(Path("photos/carried-ash")) == Path("photos/carried-ash").absolute()
     assert seen_by_workers(Path("~/photos")).is_absolute()

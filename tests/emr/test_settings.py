@@ -1,3 +1,5 @@
+"""Settings from cluster.toml, files, the environment and flags."""
+
 from __future__ import annotations
 
 import argparse
@@ -24,16 +26,17 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
     assert load().core_count == 2
     file = tmp_path / "mine.toml"
     file.write_text('[cluster]\ncore_count = 3\ntask_count = 4\nkeep = true\n[tags]\nteam = "plants"\n')
-    own = load("--config", str(file), "--core-count", "5", EMR_CORE_COUNT="6", EMR_TASK_COUNT="7")
-    assert (own.core_count, own.task_count, own.keep, own.tags) == (5, 7, True, {"team": "plants"})
+    settings = load("--config", str(file), "--core-count", "5", EMR_CORE_COUNT="6", EMR_TASK_COUNT="7")
+    assert (settings.core_count, settings.task_count, settings.keep) == (5, 7, True)
+    assert settings.tags == {"team": "plants"}
     assert load(EMR_CONFIG=str(file), EMR_KEEP="false").keep is False
     assert load("--no-keep", EMR_CONFIG=str(file)).keep is False
-    own = load("--spark", "spark.a=1", EMR_SPARK="spark.b=2 spark.task.maxFailures=3")
-    assert own.spark_conf.items() >= {"spark.a": "1", "spark.b": "2", "spark.task.maxFailures": "3"}.items()
+    settings = load("--spark", "spark.a=1", EMR_SPARK="spark.b=2 spark.task.maxFailures=3")
+    assert settings.spark_conf.items() >= {"spark.a": "1", "spark.b": "2", "spark.task.maxFailures": "3"}.items()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--job", "serial"], "job 'serial': use one of outer"),
         (["--core-count", "0"], "core_count 0: use 1 to 1000"),
@@ -57,13 +60,13 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         (["--config", "none.toml"], "none.toml: No such file or directory"),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_remedy(words: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+def test_an_impossible_setting_is_refused_with_a_remedy(words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         load(*words)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[cluster]\ncores = 3", r"no setting of \[cluster\] is called 'cores'"),
         ("[job]\ncore_count = 3", r"no setting of \[job\] is called 'core_count'"),
@@ -74,13 +77,13 @@ def test_what_cannot_be_is_refused_with_a_remedy(words: list[str], said: str) ->
         ("cluster", "not TOML"),
     ],
 )
-def test_a_file_of_the_users_own_is_checked(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_of_the_users_own_is_checked(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         load("--config", str(tmp_path / "mine.toml"))
 
 
-def test_a_value_that_is_no_value_of_its_kind_is_refused() -> None:
+def test_a_value_of_the_wrong_type_is_refused() -> None:
     with pytest.raises(InputError, match="EMR_KEEP 'perhaps': use true or false"):
         load(EMR_KEEP="perhaps")
 
@@ -95,7 +98,7 @@ def test_a_value_that_is_no_value_of_its_kind_is_refused() -> None:
         ("m7i-flex.xlarge", 4, 16, "x86_64"),
     ],
 )
-def test_a_name_tells_what_a_machine_has(name: str, cores: int, memory: int, architecture: str) -> None:
+def test_cores_and_memory_are_read_from_the_name(name: str, cores: int, memory: int, architecture: str) -> None:
     assert Machine.of(name) == Machine(name, cores, memory, architecture)
 
 
@@ -104,7 +107,7 @@ def megabytes(text: str) -> int:
 
 
 @pytest.mark.parametrize("name", ["c7i.large", "m7i.xlarge", "m7g.4xlarge", "r7i.16xlarge"])
-def test_a_driver_and_an_executor_fit_into_what_yarn_has_of_a_node(name: str) -> None:
+def test_a_driver_and_an_executor_fit_into_yarns_share_of_a_node(name: str) -> None:
     machine = Machine.of(name)
     sizes = spark_sizes(machine, 3)
     driver, executor = (

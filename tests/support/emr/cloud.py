@@ -1,9 +1,9 @@
-"""A stand-in for Amazon EMR: moto's server over HTTP, and a runner that really runs what steps ask for.
+"""A stand-in for Amazon EMR: moto's server over HTTP, and a runner that really runs the steps.
 
-moto keeps S3's objects, roles, clusters and steps; its steps stay RUNNING for ever. The runner does with each what
-YARN's cluster mode does: it takes the step's own arguments, downloads the artefacts that they name from that S3,
-unpacks archives into the driver's empty working directory, and starts spark-submit there with the environment that
-the arguments give the driver. Executors are those of a standalone cluster, whose Python has no packages.
+moto keeps S3's objects, roles, clusters and steps, but its steps stay RUNNING for ever. The runner takes the place
+of YARN's cluster mode: it reads a step's arguments, downloads the artefacts that they name from moto's S3, unpacks
+the archives into the driver's empty working directory, and starts spark-submit there with the environment that the
+arguments give the driver. The executors belong to a standalone cluster whose Python has no packages.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ SPARK = Path(pyspark.__file__).parent
 
 
 def describe_release_label(self: Any) -> ActionResult:
-    """moto has none."""
+    """Answer an operation that moto lacks."""
     label = self._get_param("ReleaseLabel")
     return ActionResult({"ReleaseLabel": label, "Applications": [{"Name": "Spark", "Version": "4.0.2"}]})
 
 
 def cancel_steps(self: Any) -> ActionResult:
-    """moto has none."""
-    wanted = self._get_param("StepIds")
+    """Answer an operation that moto lacks."""
+    step_ids = self._get_param("StepIds")
     for step in self.backend.clusters[self._get_param("ClusterId")].steps:
-        if step.id in wanted:
+        if step.id in step_ids:
             step.state = "CANCELLED"
-    return ActionResult({"CancelStepsInfoList": [{"StepId": own, "Status": "SUBMITTED"} for own in wanted]})
+    return ActionResult({"CancelStepsInfoList": [{"StepId": step, "Status": "SUBMITTED"} for step in step_ids]})
 
 
 @dataclass
 class Cloud:
-    """What tests ask of it.
+    """A server with S3, IAM and EMR.
 
     Attributes:
         endpoint: moto's address.
-        failures: of the runner itself, which no test expects.
+        failures: errors of the runner itself, which no test expects.
     """
 
     endpoint: str
@@ -67,7 +67,7 @@ class Cloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For processes that use it as if it were AWS."""
+        """Variables for processes that use the server as if it were AWS."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
@@ -78,31 +78,35 @@ class Cloud:
         }
 
     def client(self, service: str) -> Any:
-        own = self.environment
+        """Return a client of the server."""
         return boto3.client(
-            service, endpoint_url=self.endpoint, region_name=REGION,
-            aws_access_key_id=own["AWS_ACCESS_KEY_ID"], aws_secret_access_key=own["AWS_SECRET_ACCESS_KEY"],
-        )  # fmt: skip
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+        )
 
     @property
     def clusters(self) -> list[Any]:
-        """moto's own records of them."""
-        # asked at an address without a region in it, moto takes its default one
-        return [own for backend in emr_backends[ACCOUNT].values() for own in list(backend.clusters.values())]
+        """Clusters as moto keeps them."""
+        # in all regions, because moto uses its default region for addresses that name none
+        backends = emr_backends[ACCOUNT].values()
+        return [cluster for backend in backends for cluster in list(backend.clusters.values())]
 
     def default_roles(self) -> None:
-        """What `aws emr create-default-roles` makes."""
+        """Create the roles that `aws emr create-default-roles` creates."""
         iam = self.client("iam")
         iam.create_role(RoleName="EMR_DefaultRole", AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
 
     @contextmanager
     def running(self, run: Callable[[list[str], Path], tuple[int, str]], folder: Path) -> Iterator[None]:
-        """Run steps as they come, one after the other.
+        """Run steps as they are added, one after the other.
 
         Args:
-            run: runs a step's arguments in an empty folder; gives the exit code and what it printed.
-            folder: for those folders.
+            run: runs a step's arguments in an empty folder; returns the exit code and the output.
+            folder: the folder in which to make those folders.
         """
         ended = threading.Event()
 
@@ -111,19 +115,9 @@ class Cloud:
             while not ended.wait(0.1):
                 for cluster in self.clusters:
                     for step in cluster.steps:
-                        if step.id in done or step.state not in ("PENDING", "RUNNING"):
-                            continue
-                        done.add(step.id)
-                        step.state = "RUNNING"
-                        (folder / step.id).mkdir()
-                        try:
-                            code, said = run(list(step.args), folder / step.id)
-                        except BaseException as error:
-                            self.failures.append(error)
-                            code, said = 1, "".join(traceback.format_exception(error))
-                        self.log(cluster, step.id, said)
-                        if step.state == "RUNNING":
-                            step.state = "COMPLETED" if code == 0 else "FAILED"
+                        if step.id not in done and step.state in ("PENDING", "RUNNING"):
+                            done.add(step.id)
+                            self._run_step(cluster, step, run, folder / step.id)
 
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
@@ -133,19 +127,33 @@ class Cloud:
             ended.set()
             worker.join()
 
-    def log(self, cluster: Any, step: str, said: str) -> None:
-        """The logs of the submission and of the driver, as a cluster puts them."""
+    def _run_step(
+        self, cluster: Any, step: Any, run: Callable[[list[str], Path], tuple[int, str]], folder: Path
+    ) -> None:
+        step.state = "RUNNING"
+        folder.mkdir()
+        try:
+            code, output = run(list(step.args), folder)
+        except BaseException as error:
+            self.failures.append(error)
+            code, output = 1, "".join(traceback.format_exception(error))
+        self._write_logs(cluster, step.id, output)
+        if step.state == "RUNNING":
+            step.state = "COMPLETED" if code == 0 else "FAILED"
+
+    def _write_logs(self, cluster: Any, step: str, output: str) -> None:
+        """Write the logs of the submission and of the driver to the keys that a cluster gives them."""
         bucket, _, prefix = cluster.log_uri.removeprefix("s3://").partition("/")
         below = f"{prefix}{cluster.id}"
         submitted = f"INFO Client: Submitted application {APPLICATION}\n"
         driver = f"containers/{APPLICATION}/container_1700000000000_0001_01_000001/stdout.gz"
-        for key, text in ((f"steps/{step}/stderr.txt.gz", submitted), (driver, said)):
+        for key, text in ((f"steps/{step}/stderr.txt.gz", submitted), (driver, output)):
             self.client("s3").put_object(Bucket=bucket, Key=f"{below}/{key}", Body=gzip.compress(text.encode()))
 
 
 @contextmanager
 def cloud() -> Iterator[Cloud]:
-    """A server of its own, with nothing in it."""
+    """Start a server with nothing in it; stop it at the end of the block."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ElasticMapReduceResponse.describe_release_label = describe_release_label
     ElasticMapReduceResponse.cancel_steps = cancel_steps
@@ -153,10 +161,10 @@ def cloud() -> Iterator[Cloud]:
     server.start()
     try:
         _, port = server.get_host_and_port()
-        made = Cloud(f"http://127.0.0.1:{port}")
-        request = urllib.request.Request(f"{made.endpoint}/moto-api/reset", method="POST")  # noqa: S310
+        server_cloud = Cloud(f"http://127.0.0.1:{port}")
+        request = urllib.request.Request(f"{server_cloud.endpoint}/moto-api/reset", method="POST")  # noqa: S310
         urllib.request.urlopen(request).close()  # noqa: S310
-        yield made
+        yield server_cloud
     finally:
         server.stop()
         for name in ("describe_release_label", "cancel_steps"):
@@ -164,19 +172,21 @@ def cloud() -> Iterator[Cloud]:
 
 
 def bare_python(folder: Path) -> Path:
-    """The programs of a virtual environment that has no package at all."""
+    """Make a virtual environment without any package; return the folder of its programs."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     return folder / "bin"
 
 
-def on_standalone(own: Cloud, master: str, programs: Path) -> Callable[[list[str], Path], tuple[int, str]]:
-    """Runs a step's arguments on a standalone cluster in YARN's place."""
+def on_standalone(
+    running_cloud: Cloud, master: str, programs: Path
+) -> Callable[[list[str], Path], tuple[int, str]]:
+    """Return a function that runs a step's arguments on a standalone cluster in YARN's place."""
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
         artefacts = container.with_name(f"{container.name}.artefacts")
         artefacts.mkdir()
         script = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        local = [_downloaded(own, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
+        local = [_downloaded(running_cloud, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
         assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
         for archive in local[local.index("--archives") + 1].split(","):
             file, _, name = archive.partition("#")
@@ -184,35 +194,48 @@ def on_standalone(own: Cloud, master: str, programs: Path) -> Callable[[list[str
             subprocess.run(["tar", "-xzf", file, "-C", container / name], check=True)
         conf = [word.removeprefix(DRIVER_ENV) for word in local if word.startswith(DRIVER_ENV)]
         driver = {name: value for name, _, value in (word.partition("=") for word in conf)}
-        clean = environment(**own.environment, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1") | driver
+        clean = (
+            environment(**running_cloud.environment, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1") | driver
+        )
         clean["PATH"] = f"{programs}{os.pathsep}{clean['PATH']}"
         submit = [SPARK / "bin" / "spark-submit", "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
         done = subprocess.run(
-            [*submit, *local[5:]], cwd=container, env=clean, timeout=240, check=False, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            [*submit, *local[5:]],
+            cwd=container,
+            env=clean,
+            timeout=240,
+            check=False,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         return done.returncode, done.stdout
 
     return run
 
 
-def _downloaded(own: Cloud, word: str, folder: Path) -> str:
-    """A word in which addresses of artefacts are paths to what was downloaded from there."""
+def _downloaded(running_cloud: Cloud, word: str, folder: Path) -> str:
+    """Download the artefacts that a word names; return the word with their paths instead of their addresses."""
     parts = []
     for part in word.split(","):
         address, hash_, name = part.partition("#")
         if address.startswith("s3://"):
             bucket, _, key = address.removeprefix("s3://").partition("/")
             path = folder / Path(key).name
-            own.client("s3").download_file(bucket, key, str(path))
+            running_cloud.client("s3").download_file(bucket, key, str(path))
             address = str(path)
         parts.append(f"{address}{hash_}{name}")
     return ",".join(parts)
 
 
-def settle(until: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until something is so."""
+def settle(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not within so many seconds.
+    """
     deadline = time.monotonic() + seconds
-    while not until():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,9 +1,10 @@
-"""Deployments as processes of their own would make them, on scripted services."""
+"""Deployments on scripted services, each as if in a process of its own."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from emr.deploy import Deployment
 from emr.plan import Plan
 from emr.settings import load_settings, settings_flags
 from tests.support.emr.cloud import ACCOUNT, REGION
-from tests.support.emr.scripted import OWNER, Person, Scripted
+from tests.support.emr.scripted import OWNER, Scripted
 
 TRACEBACK = """\
 gram.py: a task failed on a worker
@@ -23,9 +24,43 @@ ZeroDivisionError: division by zero
 """
 
 
+class RecordingReporter:
+    """Records the messages of a deployment.
+
+    Args:
+        stops: the answer to the question whether to stop.
+
+    Attributes:
+        messages: all messages, in order.
+    """
+
+    def __init__(self, stops: bool = True) -> None:
+        self.messages: list[str] = []
+        self.stops = stops
+
+    def info(self, text: str) -> None:
+        self.messages.append(text)
+
+    def error(self, text: str) -> None:
+        self.messages.append(text)
+
+    def status(self, text: str) -> None:
+        self.messages.append(text)
+
+    def upload_bar(self, what: str, size: int) -> Callable[[int], None]:
+        return lambda n_bytes: None
+
+    def confirm_stop(self) -> bool:
+        return self.stops
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.messages)
+
+
 @cache
 def plan(**more: Any) -> Plan:
-    """A plan whose results come below where one is."""
+    """Return a plan with these settings; results are fetched to a folder below the working directory."""
     parser = argparse.ArgumentParser()
     settings_flags(parser)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in more.items() if value is not True]
@@ -34,12 +69,15 @@ def plan(**more: Any) -> Plan:
     return Plan.of(settings, REGION, ACCOUNT, OWNER, Path("data"), Path("packages"))
 
 
-def deploy(script: Scripted, folder: Path, person: Person | None = None, cluster: str = "", **more: Any) -> int:
-    """As a process of its own would, in a folder."""
+def deploy(
+    script: Scripted, folder: Path, reporter: RecordingReporter | None = None, cluster: str = "", **more: Any
+) -> int:
+    """Deploy in a folder as a new process would; return the exit code."""
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
-    return Deployment(script.aws(), script.clock, plan(**more), person or Person(), cluster).run()
+    return Deployment(script.aws(), script.clock, plan(**more), reporter or RecordingReporter(), cluster).run()
 
 
 def fetched(folder: Path) -> list[str]:
-    return sorted(own.name for own in (folder / "runs").glob("*") if own.name[0] != ".")
+    """Return the names of the run folders that were fetched, sorted."""
+    return sorted(run.name for run in (folder / "runs").glob("*") if run.name[0] != ".")

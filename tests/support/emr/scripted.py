@@ -1,7 +1,7 @@
-"""AWS as a script has it: real clients of boto3, whose calls a model of the services answers, and a clock.
+"""A scripted model of AWS's services, with a clock of its own.
 
-botocore checks every request against the API's description before it comes here, and every answer is checked
-against it too. The model decides when clusters and steps change their states, and which calls fail.
+The model answers the calls of real clients of boto3 (clients.py). A test's script decides what becomes of
+clusters and steps, and which calls fail.
 """
 
 from __future__ import annotations
@@ -12,15 +12,12 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import boto3
-from botocore.awsrequest import AWSResponse
 from botocore.response import StreamingBody
-from botocore.validate import validate_parameters
 
 from emr.aws import Aws, Clock
+from tests.support.emr.clients import AnsweredAws, Refused
 from tests.support.emr.cloud import ACCOUNT, APPLICATION, REGION
 
 OWNER = f"arn:aws:iam::{ACCOUNT}:user/ada"
@@ -29,14 +26,16 @@ ACTIVE = {"STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"}
 
 
 class KilledError(Exception):
-    """The process is no more; nothing that it still tries has any effect."""
+    """The process was killed; its further calls have no effect."""
 
 
 class FakeClock(Clock):
-    """Time that passes when somebody sleeps.
+    """A clock on which time passes only when somebody sleeps.
 
     Attributes:
-        interrupt_at: seconds after which Ctrl-C is pressed, once.
+        time: the present, in seconds since the epoch.
+        began: when the clock was made.
+        interrupt_at: seconds from then until Ctrl-C is pressed, once; None for never.
     """
 
     def __init__(self) -> None:
@@ -59,11 +58,12 @@ class Fate:
     """What becomes of steps and clusters.
 
     Attributes:
-        step: the state in which steps end; "" for never.
+        step: the state in which steps end; "" if they never end.
         details: FailureDetails of steps that fail.
-        cluster: code and message of why the cluster fails, if it does.
-        dies_after: seconds after which.
-        log: what a driver prints, under the name `log_name`.
+        cluster: code and message of the cluster's failure; None if it does not fail.
+        dies_after: seconds until the cluster fails.
+        log: output of a driver.
+        log_name: name of the file with that output.
     """
 
     step: str = "COMPLETED"
@@ -76,6 +76,8 @@ class Fate:
 
 @dataclass
 class Step:
+    """A step of a cluster; times are in seconds since the epoch, or None."""
+
     id: str
     config: dict[str, Any]
     added: float
@@ -84,6 +86,8 @@ class Step:
 
 @dataclass
 class Cluster:
+    """A cluster; times are in seconds since the epoch, or None."""
+
     id: str
     request: dict[str, Any]
     created: float
@@ -95,18 +99,22 @@ class Scripted:
     """The services.
 
     Attributes:
-        pace: how much of its usual time everything takes.
-        clock: time.
-        arn: of who asks.
-        fate: what becomes of things.
-        calls: operations that were asked for, in order.
-        listed_after: seconds after which a cluster is listed.
-        throttled: how often EMR will still answer that it is asked too often.
-        unanswered: by operation, how its answer is lost, once, though it has its effect.
-        refused: an error to answer with, by operation.
-        dies_at: the number of the call at which the process is killed.
-        dies_before: whether that is before the call has its effect.
-        objects: on S3, by key, with the moment from which they are there.
+        pace: factor on the usual duration of everything.
+        clock: the time.
+        fate: what becomes of steps and clusters.
+        arn: ARN of the caller.
+        clusters: clusters by id.
+        objects: objects on S3 by key, each with the time at which it appears, and its content.
+        bucket_region: region of the bucket; None if it does not exist.
+        security_configurations: security configurations by name, as JSON.
+        calls: operations that the present process called, in order.
+        throttled: how many more DescribeStep calls are refused because they come too often.
+        listed_after: seconds until a new cluster is listed.
+        unanswered: by operation, the error with which its next answer is lost, although it has its effect.
+        refused: by operation, code and message with which it is refused.
+        dies_at: number of the call at which the process is killed, counted from 1; None for never.
+        dies_before: whether the process is killed before that call has its effect.
+        dead: whether the process was killed.
     """
 
     def __init__(self, pace: float = 1.0) -> None:
@@ -128,26 +136,30 @@ class Scripted:
         self.dead = False
 
     def aws(self) -> Aws:
-        """A connection of a new process."""
+        """Return the services as a new process sees them."""
         self.dead = False
         self.calls = []
-        return _ScriptedAws(self)
+        return AnsweredAws(self.answer)
 
     def state(self, cluster: str) -> str:
+        """Return a cluster's present state."""
         return str(self.describe(self.clusters[cluster])["Status"]["State"])
 
     def running(self) -> list[str]:
-        """Clusters that somebody pays for."""
-        return [own for own in self.clusters if self.state(own) in ACTIVE]
+        """Return the ids of clusters that cost money."""
+        return [cluster for cluster in self.clusters if self.state(cluster) in ACTIVE]
 
     def foreign_cluster(self, **request: Any) -> str:
-        """A cluster that somebody started by other means."""
+        """Start a cluster that is not this project's; return its id."""
         return str(self.run_job_flow({"Name": "theirs", "Steps": [], "Tags": [], **request})["JobFlowId"])
 
-    # what the services do
-
     def answer(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Have a call's effect, or fail as the script has it."""
+        """Carry out a call and return its answer, or fail as the script says.
+
+        Raises:
+            KilledError: the process is killed at this call, or was before.
+            Refused: the call is refused.
+        """
         if self.dead:
             raise KilledError
         self.calls.append(operation)
@@ -155,21 +167,21 @@ class Scripted:
         if last and self.dies_before:
             self.dead = True
             raise KilledError
-        if self.throttled and operation == "DescribeStep":  # whatever else is retried by botocore
+        if self.throttled and operation == "DescribeStep":  # botocore itself retries all other calls
             self.throttled -= 1
             raise Refused("ThrottlingException", "Rate exceeded", 400)
         if operation in self.refused:
             raise Refused(*self.refused[operation], 400)
         method: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, _snake(operation))
         try:
-            said = method(params)
+            answer = method(params)
         finally:
             if last:
                 self.dead = True
                 raise KilledError
         if operation in self.unanswered:
             raise self.unanswered.pop(operation)
-        return said
+        return answer
 
     def get_caller_identity(self, _: dict[str, Any]) -> dict[str, Any]:
         return {"Account": ACCOUNT, "Arn": self.arn, "UserId": "AIDA"}
@@ -194,6 +206,7 @@ class Scripted:
         return {}
 
     def _object(self, key: str) -> bytes:
+        """Return an object's content, or refuse if it is not there yet."""
         since, data = self.objects.get(key, (float("inf"), b""))
         if since > self.clock.now():
             raise Refused("404", "Not Found", 404)
@@ -246,21 +259,22 @@ class Scripted:
     def run_job_flow(self, params: dict[str, Any]) -> dict[str, Any]:
         cluster = Cluster(f"j-{len(self.clusters) + 1}", params, self.clock.now())
         self.clusters[cluster.id] = cluster
-        self._add(cluster, params["Steps"])
+        self.add_steps(cluster, params["Steps"])
         return {"JobFlowId": cluster.id}
 
     def add_job_flow_steps(self, params: dict[str, Any]) -> dict[str, Any]:
         cluster = self.clusters[params["JobFlowId"]]
         if self.state(cluster.id) not in ACTIVE:
             raise Refused("ValidationException", "A job flow that is shutting down may not be modified.", 400)
-        return {"StepIds": self._add(cluster, params["Steps"])}
+        return {"StepIds": self.add_steps(cluster, params["Steps"])}
 
-    def _add(self, cluster: Cluster, steps: list[dict[str, Any]]) -> list[str]:
-        made = []
+    def add_steps(self, cluster: Cluster, steps: list[dict[str, Any]]) -> list[str]:
+        """Add steps, and schedule the objects that they will write to S3; return the steps' ids."""
+        ids = []
         for config in steps:
             step = Step(f"s-{cluster.id}-{len(cluster.steps) + 1}", config, self.clock.now())
             cluster.steps.append(step)
-            made.append(step.id)
+            ids.append(step.id)
             ends = self._starts(cluster, step) + self.pace * WORK_S
             out = next((w for w in config["HadoopJarStep"]["Args"] if w.startswith("--out=")), "")
             prefix = out.removeprefix("--out=s3://").partition("/")[2]
@@ -269,25 +283,25 @@ class Scripted:
                     self.objects[f"{prefix}/{name}"] = (ends, b"{}")
             if self.fate.log:
                 below = f"{prefix.partition('/runs/')[0]}/logs/{cluster.id}"
-                said = gzip.compress(f"Submitted application {APPLICATION}\n".encode())
-                self.objects[f"{below}/steps/{step.id}/stderr.gz"] = (ends + self.pace * LOGS_LATE_S, said)
+                submitted = gzip.compress(f"Submitted application {APPLICATION}\n".encode())
+                self.objects[f"{below}/steps/{step.id}/stderr.gz"] = (ends + self.pace * LOGS_LATE_S, submitted)
                 container = f"containers/{APPLICATION}/container_1_0001_01_000001"
                 driver = (ends + self.pace * LOGS_LATE_S, gzip.compress(self.fate.log.encode()))
                 self.objects[f"{below}/{container}/{self.fate.log_name}"] = driver
-        return made
+        return ids
 
     def _starts(self, cluster: Cluster, step: Step) -> float:
-        """When a step can begin: one after the other, once the cluster is there."""
+        """Return when a step begins: after those before it, once the cluster runs."""
         before = cluster.steps[: cluster.steps.index(step)]
-        free = [self._starts(cluster, own) + self.pace * WORK_S for own in before]
-        return max([cluster.created + self.pace * RUNNING_S, step.added, *free])
+        ends = [self._starts(cluster, earlier) + self.pace * WORK_S for earlier in before]
+        return max([cluster.created + self.pace * RUNNING_S, step.added, *ends])
 
     def _step_state(self, cluster: Cluster, step: Step) -> str:
+        """Return a step's present state."""
         now = self.clock.now()
         starts = self._starts(cluster, step)
-        stops = min(
-            moment for moment in (cluster.terminated, self._dies(cluster), float("inf")) if moment is not None
-        )
+        cluster_ends = [time for time in (cluster.terminated, self._dies(cluster)) if time is not None]
+        stops = min(cluster_ends, default=float("inf"))
         ends = starts + self.pace * WORK_S if self.fate.step else float("inf")
         if step.cancelled is not None and step.cancelled < min(ends, stops):
             return "CANCELLED"
@@ -296,9 +310,11 @@ class Scripted:
         return "PENDING" if now < starts else "RUNNING" if now < ends else self.fate.step
 
     def _dies(self, cluster: Cluster) -> float | None:
+        """Return when a cluster fails, or None if it does not."""
         return cluster.created + self.fate.dies_after if self.fate.cluster else None
 
     def describe(self, cluster: Cluster) -> dict[str, Any]:
+        """Return a cluster's description, without its tags."""
         now, dies, reason = self.clock.now(), self._dies(cluster), {}
         if dies is not None and dies <= now and (cluster.terminated is None or dies < cluster.terminated):
             code, message = self.fate.cluster or ("", "")
@@ -322,16 +338,19 @@ class Scripted:
 
     def list_clusters(self, params: dict[str, Any]) -> dict[str, Any]:
         states = params.get("ClusterStates")
-        old = [own for own in self.clusters.values() if own.created + self.listed_after <= self.clock.now()]
-        found = [self.describe(own) for own in old]
-        return {"Clusters": [own for own in found if not states or own["Status"]["State"] in states]}
+        now = self.clock.now()
+        listed = [cluster for cluster in self.clusters.values() if cluster.created + self.listed_after <= now]
+        found = [self.describe(cluster) for cluster in listed]
+        return {"Clusters": [cluster for cluster in found if not states or cluster["Status"]["State"] in states]}
 
     def _cluster(self, name: str) -> Cluster:
+        """Return a cluster, or refuse an unknown id."""
         if name not in self.clusters:
             raise Refused("InvalidRequestException", f"Cluster id '{name}' is not valid.", 400)
         return self.clusters[name]
 
     def _described(self, cluster: Cluster, step: Step) -> dict[str, Any]:
+        """Return a step's description."""
         status: dict[str, Any] = {"State": self._step_state(cluster, step)}
         if status["State"] == "FAILED" and self.fate.details:
             status["FailureDetails"] = self.fate.details
@@ -340,7 +359,7 @@ class Scripted:
 
     def describe_step(self, params: dict[str, Any]) -> dict[str, Any]:
         cluster = self._cluster(params["ClusterId"])
-        step = next(own for own in cluster.steps if own.id == params["StepId"])
+        step = next(step for step in cluster.steps if step.id == params["StepId"])
         return {"Step": self._described(cluster, step)}
 
     def list_steps(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -351,90 +370,12 @@ class Scripted:
         for step in self._cluster(params["ClusterId"]).steps:
             if step.id in params["StepIds"] and step.cancelled is None:
                 step.cancelled = self.clock.now()
-        return {"CancelStepsInfoList": [{"StepId": own, "Status": "SUBMITTED"} for own in params["StepIds"]]}
+        return {"CancelStepsInfoList": [{"StepId": step, "Status": "SUBMITTED"} for step in params["StepIds"]]}
 
     def terminate_job_flows(self, params: dict[str, Any]) -> dict[str, Any]:
         for name in params["JobFlowIds"]:
             self._cluster(name).terminated = self.clock.now()
         return {}
-
-
-class Refused(Exception):  # noqa: N818
-    """An answer of AWS that is an error."""
-
-    def __init__(self, code: str, message: str, status: int) -> None:
-        super().__init__(code)
-        self.parsed = {
-            "Error": {"Code": code, "Message": message},
-            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
-        }
-        self.status = status
-
-
-CURRENT: list[Scripted] = []
-"""The script that clients are for."""
-
-
-class _ScriptedAws(Aws):
-    """Clients whose calls go to a script."""
-
-    def __init__(self, script: Scripted) -> None:
-        CURRENT[:] = [script]
-        self.region = REGION  # which names there are takes longer to find out than to deploy
-
-    def _client(self, service: str, attempts: int = 1) -> Any:
-        return _client(service)
-
-
-@cache  # they take longer to make than a whole deployment
-def _client(service: str) -> Any:
-    secret = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client(service, region_name=REGION, **secret)
-
-    def take(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
-        context["asked"] = params
-
-    def reply(model: Any, context: dict[str, Any], **_: Any) -> tuple[AWSResponse, dict[str, Any]]:
-        try:
-            said = CURRENT[0].answer(model.name, context["asked"])
-        except Refused as refused:
-            return AWSResponse("https://aws", refused.status, {}, None), refused.parsed
-        if model.output_shape is not None:
-            plain = {name: value for name, value in said.items() if name != "Body"}
-            validate_parameters(plain, model.output_shape)
-        told = {"HTTPStatusCode": 200, "HTTPHeaders": {}}
-        return AWSResponse("https://aws", 200, {}, None), {**said, "ResponseMetadata": told}
-
-    client.meta.events.register("before-parameter-build", take)
-    client.meta.events.register("before-call", reply)
-    return client
-
-
-class Person:
-    """Remembers what it was told."""
-
-    def __init__(self, stops: bool = True) -> None:
-        self.told: list[str] = []
-        self.stops = stops
-
-    def line(self, text: str) -> None:
-        self.told.append(text)
-
-    def error(self, text: str) -> None:
-        self.told.append(text)
-
-    def live(self, text: str) -> None:
-        self.told.append(text)
-
-    def moving(self, what: str, size: int) -> Callable[[int], None]:
-        return lambda n: None
-
-    def stop(self) -> bool:
-        return self.stops
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.told)
 
 
 def _moment(seconds: float) -> datetime.datetime:
