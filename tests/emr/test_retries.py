@@ -173,6 +173,20 @@ def test_a_step_of_somebody_else_is_not_cancelled(tmp_path: Path) -> None:
     assert theirs["Status"]["State"] == "PENDING"
 
 
+def test_an_archive_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(*_: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emr.plan.dependencies_archive", full_disk)
+    with pytest.raises(RunError, match=r"packages: cannot be packed \(.*No space left on device\)"):
+        deploy(Scripted(), tmp_path)
+    script, reporter = Scripted(), RecordingReporter()
+    cluster = script.foreign_cluster()
+    assert deploy(script, tmp_path, reporter, cluster) == WRONG
+    assert "packages: cannot be packed" in reporter.text
+    assert script.running() == [cluster]
+
+
 def test_a_job_that_was_done_while_nobody_looked_is_not_done_again(tmp_path: Path) -> None:
     """The process is killed after it requested the cluster; the job finishes, and the cluster ends itself."""
     script = Scripted()
