@@ -199,7 +199,9 @@ def explained(what: str) -> Iterator[None]:
     except UNCONFIGURED as error:
         raise NotConfiguredError(NO_CREDENTIALS) from error
     except UNOBTAINABLE as error:
-        raise InputError(f"AWS credentials cannot be had ({_in_one_line(error)}); `aws sso login`?") from error
+        raise InputError(
+            f"AWS credentials cannot be obtained ({_in_one_line(error)}); `aws sso login`?"
+        ) from error
     except ClientError as error:
         raise _refusal(what, error) from error
     except ParamValidationError as error:

@@ -50,7 +50,7 @@ class Bucket:
                     return None
                 if code_of(error) in DENIED:
                     raise InputError(
-                        f"bucket {self.name}: it is another account's, or closed to you; name one of yours"
+                        f"bucket {self.name}: it is another account's, or you have no access; name one of yours"
                     ) from error
                 headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
                 if "x-amz-bucket-region" in headers:  # 301 or 400: the request went to the wrong region
@@ -156,7 +156,7 @@ class Bucket:
         """
         keys = [entry["Key"] for entry in self.objects(prefix) if not entry["Key"].endswith("/")]
         if f"{prefix}{LAST}" not in keys:
-            raise InputError(f"s3://{self.name}/{prefix}: no whole run folder is there")
+            raise InputError(f"s3://{self.name}/{prefix}: there is no complete run folder")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".run-", suffix=".partial", dir=folder.parent))

@@ -239,9 +239,7 @@ def terminate(aws: Aws, cluster_id: str) -> bool:
     """
     cluster = describe(aws, cluster_id)
     if not is_ours(cluster):
-        raise InputError(
-            f"cluster {cluster_id}: has not the tag project={PROJECT}, so it is not ours to terminate"
-        )
+        raise InputError(f"cluster {cluster_id}: lacks the tag project={PROJECT}, so it is not ours to terminate")
     if cluster["Status"]["State"] not in ACTIVE:
         return False
     with explained(f"terminate cluster {cluster_id}"):

@@ -87,7 +87,9 @@ class Context:
         """
         bucket = self.project_bucket()
         if bucket.region() is None:
-            raise InputError(f"bucket {bucket.name}: there is none; nothing was deployed from here")
+            raise InputError(
+                f"bucket {bucket.name}: does not exist; nothing was deployed in this account and region"
+            )
         return bucket
 
     def own_clusters(self, states: list[str]) -> Iterator[Record]:
@@ -111,7 +113,7 @@ class Context:
             return clusters.describe(self.aws, self.cluster)
         newest = next(self.own_clusters(states), None)
         if newest is None:
-            raise InputError("no cluster of yours is there; --cluster names one, `make emr-list` shows all")
+            raise InputError("you have no cluster; --cluster names one, `make emr-list` shows all")
         return newest
 
     def chosen_step(self, cluster: Record) -> Record:

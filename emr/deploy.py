@@ -99,7 +99,7 @@ class Deployment:
         journal, reporter = self._journal, self._reporter
         state = clusters.state_of(self._aws, journal.cluster) if journal.cluster else None
         if journal.step and state is not None:
-            reporter.info(f"going on with step {journal.step} on cluster {journal.cluster}")
+            reporter.info(f"continuing with step {journal.step} on cluster {journal.cluster}")
             return None
         if journal.owned and state not in clusters.ACTIVE:
             journal.cluster, journal.step, journal.deadline = "", "", 0.0
@@ -112,7 +112,7 @@ class Deployment:
             return Outcome(DONE)
         step = self._find_step(cluster) if cluster else None
         if cluster and step:
-            reporter.info(f"going on with step {step['Id']} on cluster {cluster}")
+            reporter.info(f"continuing with step {step['Id']} on cluster {cluster}")
             journal.run = clusters.run_name(step)
         elif cluster:
             reporter.info(f"adding a step to cluster {cluster}")
@@ -296,7 +296,7 @@ class Deployment:
         journal = self._journal
         if not journal.owned or not journal.cluster:
             return ""
-        later = "it ends once it has been idle for long; `make emr-terminate` ends it now"
+        later = "it ends after `idle_minutes` without work; `make emr-terminate` ends it now"
         if self._cluster_stays:
             return f"cluster {journal.cluster} is kept: {later}"
         others = [
@@ -324,7 +324,7 @@ class Deployment:
         except (JobError, KeyboardInterrupt) as error:
             reason = str(error) or None
         address = self._plan.address(logs.prefix)
-        self._reporter.error(reason or f"no traceback is in the logs so far: `make emr-logs`, or {address}")
+        self._reporter.error(reason or f"no traceback is in the logs yet: `make emr-logs`, or {address}")
 
 
 def _made(artefact: Artefact, folder: Path) -> Path:

@@ -60,9 +60,9 @@ def _check_exists(what: str, name: str, request: Callable[[], object]) -> list[s
             request()
         except ClientError as error:
             if code_of(error) in DENIED:
-                return [f"{what} {name}: you may not look whether it is there"]
+                return [f"{what} {name}: you may not see whether it exists"]
             if code_of(error) == "NoSuchEntity":
-                raise InputError(f"{what} {name}: there is none of that name; {DEFAULT_ROLES}") from error
+                raise InputError(f"{what} {name}: does not exist; {DEFAULT_ROLES}") from error
             raise
     return []
 
@@ -98,8 +98,8 @@ def _ensure_security_configuration(aws: Aws) -> None:
         else:
             if json.loads(answer["SecurityConfiguration"]).get(IMDS) != IMDSV2[IMDS]:
                 raise InputError(
-                    f"security configuration {SECURITY_CONFIGURATION}: it is not what this project makes, which "
-                    "requires IMDSv2; remove it"
+                    f"security configuration {SECURITY_CONFIGURATION}: it does not require IMDSv2, as "
+                    "this project's does; remove it"
                 )
             return
         try:

@@ -32,4 +32,4 @@ def check_python(release: str, python: str) -> None:
     if not fitting:
         raise InputError(f"release {release}: its Python is {', '.join(has)}, and 3.11 is needed; use a later one")
     if python not in fitting:
-        raise InputError(f"release {release} has Python {', '.join(has)}: python {python} will not do")
+        raise InputError(f"release {release} has Python {', '.join(has)}: python {python} cannot be used")

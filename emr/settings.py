@@ -107,9 +107,9 @@ class Settings:
                 raise InputError(f"{name}: give one; `aws emr create-default-roles` makes the default ones")
         reserved = sorted(RESERVED & set(self.tags))
         if reserved:
-            raise InputError(f"tags {reserved[0]}: that one is this project's; name yours otherwise")
+            raise InputError(f"tags {reserved[0]}: reserved for this project; choose another name")
         if self.bucket and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", self.bucket):
-            raise InputError(f"bucket {self.bucket!r}: not a name that a bucket can have; leave out s3://")
+            raise InputError(f"bucket {self.bucket!r}: not a valid name of a bucket; leave out s3://")
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", self.prefix, re.ASCII):
             raise InputError(f"prefix {self.prefix!r}: use names of letters, digits, _ . -, with / between them")
         self.words  # noqa: B018  # raises if a quote is not closed

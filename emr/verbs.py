@@ -67,7 +67,7 @@ def logs(context: Context) -> int:
     step = context.chosen_step(cluster)
     texts = Logs(context.bucket(), f"{context.settings.logs}{cluster['Id']}/", step["Id"]).texts()
     if not texts:
-        raise InputError(f"no logs of step {step['Id']} have come yet; they take 3 to 4 minutes")
+        raise InputError(f"no logs of step {step['Id']} have arrived yet; they take 3 to 4 minutes")
     for key, text in texts.items():
         print(f"==> {key} <==\n{text}")
     return DONE
@@ -79,14 +79,14 @@ def fetch(context: Context) -> int:
     bucket = context.bucket()
     names = bucket.folders(runs)
     if context.run and context.run not in names:
-        raise InputError(f"--run {context.run}: not among the run folders there, {', '.join(names) or 'none'}")
+        raise InputError(f"--run {context.run}: not among the run folders, {', '.join(names) or 'none'}")
     if not names:
-        raise InputError(f"s3://{bucket.name}/{runs}: no run folders are there")
+        raise InputError(f"s3://{bucket.name}/{runs}: there are no run folders")
     newest = max(names, key=lambda name: name.split("-")[-3:])  # names end in date, time, and a key
     run = context.run or newest
     folder = Path(context.settings.fetch_to) / run
     if folder.exists():
-        context.reporter.info(f"{folder} is here already")
+        context.reporter.info(f"{folder} already exists")
     else:
         bucket.fetch(f"{runs}{run}/", folder)
     print(f"report: {folder.absolute() / 'report.html'}")
@@ -98,7 +98,7 @@ def cancel(context: Context) -> int:
     cluster = context.chosen_cluster(ACTIVE)
     step = context.chosen_step(cluster)
     if step["Status"]["State"] not in UNDER_WAY:
-        raise InputError(f"step {step['Id']} is {step['Status']['State']} already")
+        raise InputError(f"step {step['Id']} is already {step['Status']['State']}")
     run = clusters.run_name(step)
     if not run:
         raise InputError(f"step {step['Id']} ({step['Name']}): none of this project's, so not ours to cancel")
@@ -115,9 +115,9 @@ def terminate(context: Context) -> int:
         ids = [str(cluster["Id"]) for cluster in context.own_clusters(ACTIVE)]
     for cluster_id in ids:
         active = clusters.terminate(context.aws, cluster_id)
-        print(f"{cluster_id}: {'terminating' if active else 'has ended already'}")
+        print(f"{cluster_id}: {'terminating' if active else 'has already ended'}")
     if not ids:
-        print("no cluster of yours runs")
+        print("you have no running cluster")
     return DONE
 
 

@@ -199,11 +199,11 @@ def test_every_verb_after_a_deployment(aws: Cloud, tmp_path: Path) -> None:
     assert fetched.stdout == f"report: {tmp_path}/elsewhere/{second}/report.html\n"
     assert (tmp_path / "elsewhere" / second / "figures" / "a.svg").is_file()
     assert emr("fetch", "--run", "none", cwd=tmp_path, **aws.environment).returncode == 2
-    assert emr("cancel", cwd=tmp_path, **aws.environment).stderr.endswith("is COMPLETED already\n")
+    assert emr("cancel", cwd=tmp_path, **aws.environment).stderr.endswith("is already COMPLETED\n")
     done = emr("terminate", cwd=tmp_path, **aws.environment)
     assert done.stdout == f"{cluster.id}: terminating\n"
     assert cluster.state == "TERMINATED"
-    assert emr("terminate", cwd=tmp_path, **aws.environment).stdout == "no cluster of yours runs\n"
+    assert emr("terminate", cwd=tmp_path, **aws.environment).stdout == "you have no running cluster\n"
     assert first.startswith("gram-digits-")
 
 
@@ -212,7 +212,7 @@ def test_a_cluster_of_somebody_else_is_not_terminated(aws: Cloud, tmp_path: Path
     theirs = aws.client("emr").run_job_flow(Name="theirs", Instances=instances)["JobFlowId"]
     done = emr("terminate", "--cluster", theirs, cwd=tmp_path, **aws.environment)
     assert done.returncode == 2
-    assert "has not the tag project=parallel-image-classification, so it is not ours to terminate" in done.stderr
+    assert "lacks the tag project=parallel-image-classification, so it is not ours to terminate" in done.stderr
     assert aws.clusters[0].state == "WAITING"
     assert emr("submit", cwd=tmp_path, **aws.environment).returncode == 2
     done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **aws.environment)
@@ -267,5 +267,5 @@ def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, num
     with aws.running(runner(aws), tmp_path):
         done = emr("deploy", cwd=tmp_path, **aws.environment)
     assert done.returncode == 0, done.stderr
-    assert f"going on with step {cluster.steps[0].id} on cluster {cluster.id}" in done.stderr
+    assert f"continuing with step {cluster.steps[0].id} on cluster {cluster.id}" in done.stderr
     assert [len(aws.clusters), len(cluster.steps), cluster.state] == [1, 1, "TERMINATED"]

@@ -80,7 +80,7 @@ def test_a_job_that_failed_without_a_reason(tmp_path: Path, owned: bool) -> None
     code, reporter, script = run_under(Fate("FAILED"), owned, tmp_path)
     assert code == FAILED
     assert "the step failed: Amazon EMR gives no reason" in reporter.messages
-    assert "no traceback is in the logs so far: `make emr-logs`, or s3://" in reporter.text
+    assert "no traceback is in the logs yet: `make emr-logs`, or s3://" in reporter.text
     assert script.clock.now() - script.clock.began < RUNNING_S + WORK_S + 600
 
 

@@ -21,7 +21,11 @@ pytestmark = pytest.mark.usefixtures("_small_packages")
 @pytest.mark.parametrize(
     ("operation", "error", "message"),
     [
-        ("HeadBucket", ("403", "Forbidden"), "it is another account's, or closed to you; name one of yours"),
+        (
+            "HeadBucket",
+            ("403", "Forbidden"),
+            "it is another account's, or you have no access; name one of yours",
+        ),
         (
             "DescribeReleaseLabel",
             ("ValidationException", "No such release"),
@@ -30,12 +34,12 @@ pytestmark = pytest.mark.usefixtures("_small_packages")
         (
             "GetRole",
             ("NoSuchEntity", "Role not found"),
-            "service_role EMR_DefaultRole: there is none of that name; `aws",
+            "service_role EMR_DefaultRole: does not exist; `aws",
         ),
         (
             "GetInstanceProfile",
             ("NoSuchEntity", "not found"),
-            "instance_profile EMR_EC2_DefaultRole: there is none",
+            "instance_profile EMR_EC2_DefaultRole: does not exist",
         ),
         ("CreateSecurityConfiguration", ("AccessDeniedException", "no"), "emr/policy.json has the permissions"),
         (
@@ -81,7 +85,7 @@ def test_roles_that_the_user_may_not_see_do_not_stop_a_deployment(tmp_path: Path
     script, reporter = Scripted(), RecordingReporter()
     script.refused["GetRole"] = ("AccessDenied", "no")
     assert deploy(script, tmp_path, reporter) == 0
-    assert "service_role EMR_DefaultRole: you may not look whether it is there" in reporter.messages
+    assert "service_role EMR_DefaultRole: you may not see whether it exists" in reporter.messages
 
 
 def test_arguments_longer_than_the_api_takes_are_refused(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_a_role_that_each_process_assumes_anew_is_one_owner() -> None:
 def test_a_security_configuration_of_that_name_must_require_imdsv2(tmp_path: Path) -> None:
     script = Scripted()
     script.security_configurations[SECURITY_CONFIGURATION] = "{}"
-    with pytest.raises(InputError, match="it is not what this project makes, which requires IMDSv2; remove it"):
+    with pytest.raises(InputError, match="it does not require IMDSv2, as this project's does; remove it"):
         deploy(script, tmp_path)
 
 
