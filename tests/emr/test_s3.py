@@ -1,4 +1,4 @@
-"""Run folders, moments and tables at addresses, on moto's S3."""
+"""Run folders, moments and tables at addresses, on S3 as moto has it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.atomic import write_json
 from common.data.shipped import seen_by_workers
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
-from common.run.flags import place
+from common.run.flags import location
 from common.run.folder import RunFolder
 from spark_jobs import serial
 from tests.support.emr.cloud import REGION, Cloud, cloud
@@ -38,7 +38,7 @@ def keys(aws: Cloud, prefix: str) -> list[str]:
 
 
 def test_a_run_folder_is_uploaded_whole(aws: Cloud) -> None:
-    folder = RunFolder(place(f"s3://{BUCKET}/runs/a/"), "job")
+    folder = RunFolder(location(f"s3://{BUCKET}/runs/a/"), "job")
     with folder.written() as staging:
         (staging / "figures").mkdir()
         (staging / "figures" / "z.svg").write_text("z")
@@ -48,7 +48,7 @@ def test_a_run_folder_is_uploaded_whole(aws: Cloud) -> None:
     assert sorted(keys(aws, "runs/a/")) == ["figures/z.svg", "metrics.json", "report.html"]
     assert folder.file("report.html") == f"s3://{BUCKET}/runs/a/report.html"
     with pytest.raises(InputError, match=f"--out s3://{BUCKET}/runs/a: holds something already; name another"):
-        RunFolder(place(f"s3://{BUCKET}/runs/a"), "job")
+        RunFolder(location(f"s3://{BUCKET}/runs/a"), "job")
 
 
 def test_a_run_that_fails_leaves_nothing(aws: Cloud) -> None:
@@ -75,7 +75,7 @@ def test_a_job_that_fills_its_folder_piece_by_piece_needs_a_local_one() -> None:
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("address", ["s3://no-such-bucket/runs/x", "gopher://somewhere/x"])
-def test_a_place_that_cannot_be_reached_is_one_line(address: str) -> None:
+def test_a_location_that_cannot_be_reached_is_one_line(address: str) -> None:
     with pytest.raises(InputError, match=r"\S+: cannot be reached \(.+\)"):
         RunFolder(address, "job")
 
