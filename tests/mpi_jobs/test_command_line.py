@@ -68,9 +68,14 @@ def test_more_threads_of_blas_than_cores_are_warned_of(tmp_path: Path) -> None:
 
 def test_a_plain_python_is_one_rank(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["python", JOB, "--quiet", "--out", "run"], cwd=tmp_path, env=environment(), capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+        ["python", JOB, "--quiet", "--out", "run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert metrics_of(tmp_path / "run")["workers"] == 1
 
@@ -79,9 +84,14 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     words = ["mpiexec", "-n", "2", "python", str(JOB), "--out", "run"]
     with subprocess.Popen(
-        words, cwd=tmp_path, env=environment(**mpi_environment()), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=theirs, text=True,
-    ) as process:  # fmt: skip
+        words,
+        cwd=tmp_path,
+        env=environment(**mpi_environment()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as process:
         os.close(theirs)
         shown = b""
         while True:
@@ -143,7 +153,7 @@ import sys
 from pathlib import Path
 from mpi4py import MPI
 from mpi_jobs import ridge_data_parallel
-from mpi_jobs.engine.world import run_mpi_job
+from mpi_jobs.engine.exits import run_mpi_job
 
 if MPI.COMM_WORLD.rank == 1:  # as on a machine where the folder is not mounted
     Path.read_bytes = lambda path: Path(f"/nowhere{path}").open("rb").read()

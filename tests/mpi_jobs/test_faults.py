@@ -50,7 +50,8 @@ RAISES = """
 import time
 from mpi4py import MPI
 from common.errors import InputError
-from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import World
 
 def main():
     world = World(MPI.COMM_WORLD)
