@@ -10,14 +10,14 @@ import pytest
 
 from common.errors import InputError, RunError
 from common.predict.files import FORMATS, SKIPPED, ParquetFile, PredictionFile, Rows
-from common.predict.predictions import Form
+from common.predict.predictions import RowFormat
 
 NAMES = ("ash", 'be"ech', "żółw,1")
-FORM = Form(2, scores=True)
+FORM = RowFormat(2, scores=True)
 ODD = ["plain.png", 'a,"b"\n.png', "bytes\udcff.png", "żółw.png", "bad\r.png"]
 
 
-def some_rows(ids: list[str], form: Form = FORM) -> Rows:
+def some_rows(ids: list[str], form: RowFormat = FORM) -> Rows:
     """Rows of which those whose ids begin with "bad" are unusable."""
     n = len(ids)
     top = (np.arange(n)[:, None] + np.arange(form.top)) % len(NAMES)
@@ -27,7 +27,7 @@ def some_rows(ids: list[str], form: Form = FORM) -> Rows:
     return Rows(ids, top, scores if form.scores else None, ["no image" if b else None for b in bad])
 
 
-def a_file(kind: str, folder: Path, form: Form = FORM) -> PredictionFile:
+def a_file(kind: str, folder: Path, form: RowFormat = FORM) -> PredictionFile:
     return PredictionFile.of(kind, folder, form, NAMES)
 
 
@@ -39,15 +39,19 @@ def test_what_is_written_is_found_again(tmp_path: Path, kind: str) -> None:
     file.close()
     found = a_file(kind, tmp_path).resume()
     assert found == {
-        "plain.png": [0, 0], 'a,"b"\n.png': [1], "bytes\\udcff.png": [2], "żółw.png": [0], "bad\r.png": [-1],
+        "plain.png": [0, 0],
+        'a,"b"\n.png': [1],
+        "bytes\\udcff.png": [2],
+        "żółw.png": [0],
+        "bad\r.png": [-1],
         "more.png": [1],
-    }  # fmt: skip
+    }
     assert b"bad\r.png" in (tmp_path / SKIPPED).read_bytes()
 
 
 def test_a_contests_csv(tmp_path: Path) -> None:
-    file = a_file("csv", tmp_path, Form())
-    file.write(some_rows(["1", "2", "bad3"], Form()))
+    file = a_file("csv", tmp_path, RowFormat())
+    file.write(some_rows(["1", "2", "bad3"], RowFormat()))
     file.close()
     assert (tmp_path / "predictions.csv").read_bytes() == b'Id,Predicted\n1,ash\n2,"be""ech"\nbad3,\n'
 
@@ -73,15 +77,15 @@ def test_wherever_csv_is_cut_whole_rows_stay_and_the_rest_can_follow(tmp_path: P
 
 
 def test_reasons_that_are_cut_or_doubled(tmp_path: Path) -> None:
-    file = a_file("csv", tmp_path, Form())
-    file.write(some_rows(["bad ż", "bad", "bad"], Form()))
+    file = a_file("csv", tmp_path, RowFormat())
+    file.write(some_rows(["bad ż", "bad", "bad"], RowFormat()))
     file.close()
     whole = (tmp_path / SKIPPED).read_bytes()
     for cut in range(len(whole) + 1):
         (tmp_path / SKIPPED).write_bytes(whole[:cut])
-        assert len(a_file("csv", tmp_path, Form()).resume()) == 2
+        assert len(a_file("csv", tmp_path, RowFormat()).resume()) == 2
     (tmp_path / SKIPPED).write_bytes(whole + whole[whole.index(b"bad") :])
-    a_file("csv", tmp_path, Form()).resume()
+    a_file("csv", tmp_path, RowFormat()).resume()
     assert (tmp_path / SKIPPED).read_bytes() == whole
 
 
@@ -91,8 +95,9 @@ def test_parts_of_parquet_become_one_file_and_more_can_follow(tmp_path: Path) ->
         file.write(some_rows([name]))
         file.flush()
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == [
-        "part-00000000.parquet", "part-00000001.parquet",
-    ]  # fmt: skip
+        "part-00000000.parquet",
+        "part-00000001.parquet",
+    ]
     (tmp_path / "predictions" / ".part-00000002.parquet.77.partial").write_bytes(b"PAR1")
     killed = a_file("parquet", tmp_path)
     assert set(killed.resume()) == {"a", "b"}
@@ -131,7 +136,7 @@ def test_predictions_of_another_form_or_model_are_refused(tmp_path: Path, kind: 
     file.write(some_rows(["a", "b"]))
     file.close()
     with pytest.raises(InputError, match="columns"):
-        a_file(kind, tmp_path, Form(1)).resume()
+        a_file(kind, tmp_path, RowFormat(1)).resume()
     with pytest.raises(InputError, match="no class of this model"):
         PredictionFile.of(kind, tmp_path, FORM, ("oak", "elm", "yew")).resume()
 

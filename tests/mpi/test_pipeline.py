@@ -25,17 +25,18 @@ from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, Progress
 from common.nets.fast import FastClassifier
+from common.nets.measuring import DECODING, PREDICTING
 from common.nets.networks import NetworkSpec, build
 from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
+from common.nets.trained import TrainedNetwork
 from common.predict.inputs import Arrived, KnownInputs
-from mpi_jobs.engine.world import World
-from mpi_jobs.pipeline.layout import Kind, Layout
+from mpi_jobs.engine.world import AgreedError, World
+from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
-from mpi_jobs.pipeline.model import Model
-from mpi_jobs.pipeline.profile import DECODING, PREDICTING, Profile
+from mpi_jobs.pipeline.prediction_run import PredictionRun
+from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.profile_run import ProfileRun
-from mpi_jobs.pipeline.run import PredictionRun
-from mpi_jobs.pipeline.source import Flow, Source
+from mpi_jobs.pipeline.source import FlowLimits, Source
 
 SIDE = 24
 SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)
@@ -45,10 +46,14 @@ WORLD = World(MPI.COMM_WORLD)
 SIZES = (5, 6, 9) if WORLD.size == 9 else (WORLD.size,)
 """Ranks that predict, the first of all."""
 
-PUBLISHED = transforms.Compose([
-    transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor(),
-    transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
-])  # fmt: skip
+PUBLISHED = transforms.Compose(
+    [
+        transforms.Resize(SIDE),
+        transforms.CenterCrop(SIDE),
+        transforms.ToTensor(),
+        transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
+    ]
+)
 
 
 class Made(NamedTuple):
@@ -68,10 +73,17 @@ class Made(NamedTuple):
 def save_model(folder: Path, network: torch.nn.Module, classes: Classes = CLASSES) -> None:
     folder.mkdir()
     Checkpoint(
-        SPEC, {name: value.detach() for name, value in network.named_parameters()},
-        {name: value[None] for name, value in network.named_buffers()}, {}, Progress(images=[1]), classes,
-        PREPROCESSING, {}, {}, 1,
-    ).save(folder / BEST)  # fmt: skip
+        SPEC,
+        {name: value.detach() for name, value in network.named_parameters()},
+        {name: value[None] for name, value in network.named_buffers()},
+        {},
+        Progress(images=[1]),
+        classes,
+        PREPROCESSING,
+        {},
+        {},
+        1,
+    ).save(folder / BEST)
 
 
 def make(folder: Path) -> Made:
@@ -167,7 +179,7 @@ def test_predictions_are_those_of_pytorch_each_image_once(made: Made, size: int,
     assert record["images"] == {"predicted": 75, "unusable": 2, "labelled": 75}
     with (folder / "skipped.csv").open(newline="") as file:
         assert {row[0]: row[1] for row in csv.reader(file)}.keys() == {"name", "ash/03b.jpg", "beech/empty.png"}
-    predicted = sum(rank["images"] for rank in record["ranks"] if Kind.PREDICTOR in rank["roles"])
+    predicted = sum(rank["images"] for rank in record["ranks"] if RoleName.PREDICTOR in rank["roles"])
     assert predicted == 75
     assert 'id="layout"' in (folder / "report.html").read_text()
 
@@ -249,8 +261,13 @@ def test_a_list_with_what_is_not_there_and_no_end_of_its_last_line(made: Made) -
     rows = rows_of(predict(ranks, made, "list", data=f"list:{path}"))[1:]
     cut = str(first)[:-3]
     assert [name for name, _ in rows] == [
-        str(first), f"{made.folder}/no such.jpg", str(first), "/etc/passwd", str(second), cut,
-    ]  # fmt: skip
+        str(first),
+        f"{made.folder}/no such.jpg",
+        str(first),
+        "/etc/passwd",
+        str(second),
+        cut,
+    ]
     assert [bool(predicted) for _, predicted in rows] == [True, False, True, False, True, False]
 
 
@@ -288,10 +305,11 @@ def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
         (["--resume", str(done), "--top", "2"], "--top was not as it is now"),
         (["--resume", str(folder)], "no run of predict_cnn.py"),
         (["--model", model, "--data", images, "--profile", str(done / "metrics.json")], "writes one"),
-    ]  # fmt: skip
-    for flags, said in wrong:
-        with pytest.raises(InputError, match=said):
+    ]
+    for flags, message in wrong:
+        with pytest.raises(AgreedError, match=message) as error:
             PredictionRun(ranks, flags)
+        assert error.value.exit_code == InputError.exit_code
     assert set(Path("runs").glob("*")) == runs
 
 
@@ -334,7 +352,7 @@ def test_every_rank_has_a_role_and_every_layout_can_work() -> None:
 
 def check_layout(count: int, ratio: int) -> None:
     layout = Layout.of(count, ratio)
-    assert all(layout.kinds(rank) for rank in range(count))
+    assert all(layout.roles(rank) for rank in range(count))
     assert layout.predictors
     workers = [*layout.preprocessors, *layout.predictors]
     assert len(workers) == len(set(workers)) == layout.workers
@@ -386,14 +404,14 @@ def test_classes_are_the_same_by_id_or_else_by_name() -> None:
 # the flow
 
 
-class FakePost:
+class FakeMailbox:
     """Keeps what is sent, for the test to deliver."""
 
     def __init__(self) -> None:
-        self.sent: list[tuple[int, Kind, object]] = []
+        self.sent: list[tuple[int, RoleName, object]] = []
 
-    def send(self, rank: int, kind: Kind, message: object) -> None:
-        self.sent.append((rank, kind, message))
+    def send(self, rank: int, role: RoleName, message: object) -> None:
+        self.sent.append((rank, role, message))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5, 9])
@@ -403,15 +421,17 @@ def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(r
     n, batch = 200, 4
     reader = ArrayReader("some", np.zeros((n, 2, 2, 1), np.uint8))
     images = Arrived([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
-    layout, post = Layout.of(ranks, 3), FakePost()
-    source = Source(post, layout, KnownInputs(reader, images), Flow(batch, 0.0, chunks), True, lambda _: None)
+    layout, mailbox = Layout.of(ranks, 3), FakeMailbox()
+    source = Source(
+        mailbox, layout, KnownInputs(reader, images), FlowLimits(batch, 0.0, chunks), True, lambda _: None
+    )
     given: dict[int, list[int]] = {}
     at: dict[int, set[int]] = {rank: set() for rank in (*layout.preprocessors, *layout.predictors)}
     decoded: set[int] = set()
-    ended: set[tuple[int, Kind]] = set()
+    ended: set[tuple[int, RoleName]] = set()
     for _ in range(10_000):
         source.step()
-        for rank, kind, message in post.sent:
+        for rank, kind, message in mailbox.sent:
             if isinstance(message, Chunk):
                 given[message.number] = message.items.tolist()
                 at[rank].add(message.number)
@@ -420,7 +440,7 @@ def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(r
                 at[message.predictor].add(message.chunk)
             elif isinstance(message, End):
                 ended.add((rank, kind))
-        post.sent.clear()
+        mailbox.sent.clear()
         assert max(map(len, at.values())) <= 2
         assert sum(map(len, at.values())) + len(decoded) <= chunks
         busy = [rank for rank in at if at[rank]]
@@ -438,17 +458,17 @@ def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(r
                 source.receive(Accepted(len(given[chunk]), 0))
     assert sorted(item for items in given.values() for item in items) == list(range(n))
     assert [item for number in sorted(given) for item in given[number]] == list(range(n))
-    assert ended == {(rank, kind) for rank in range(ranks) for kind in layout.kinds(rank)}
+    assert ended == {(rank, kind) for rank in range(ranks) for kind in layout.roles(rank)}
 
 
 def test_memory_for_less_than_a_batch_makes_smaller_batches() -> None:
-    assert Flow.within(1000, 100, 4, 0.0) == Flow(4, 0.0, 2)
-    assert Flow.within(300, 100, 4, 0.0) == Flow(3, 0.0, 1)
-    assert Flow.within(1, 100, 4, 0.0) == Flow(1, 0.0, 1)
+    assert FlowLimits.within(1000, 100, 4, 0.0) == FlowLimits(4, 0.0, 2)
+    assert FlowLimits.within(300, 100, 4, 0.0) == FlowLimits(3, 0.0, 1)
+    assert FlowLimits.within(1, 100, 4, 0.0) == FlowLimits(1, 0.0, 1)
 
 
 def test_what_is_close_in_bfloat16_is_scored_in_float32(made: Made) -> None:
-    model = Model.load(made.folder / "model")
+    model = TrainedNetwork.load(made.folder / "model")
     exact = model.classifier(torch.device("cpu"), "plain")
     fast = FastClassifier.of(exact)
     pixels = np.random.default_rng(4).integers(0, 256, (300, SIDE, SIDE, 3), np.uint8)

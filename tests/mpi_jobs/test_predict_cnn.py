@@ -37,10 +37,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocessing = Preprocessing.for_channels(PixelFormat((8, 8), grey=True), 1)
     folder = tmp_path_factory.mktemp("model")
     Checkpoint(
-        spec, {name: value.detach() for name, value in network.named_parameters()},
-        {name: value[None] for name, value in network.named_buffers()}, {}, Progress(images=[1]), Classes(DIGITS),
-        preprocessing, {}, {}, 1,
-    ).save(folder / BEST)  # fmt: skip
+        spec,
+        {name: value.detach() for name, value in network.named_parameters()},
+        {name: value[None] for name, value in network.named_buffers()},
+        {},
+        Progress(images=[1]),
+        Classes(DIGITS),
+        preprocessing,
+        {},
+        {},
+        1,
+    ).save(folder / BEST)
     return folder
 
 
@@ -72,8 +79,12 @@ def test_digits_as_typed(tmp_path: Path, model: Path) -> None:
     report = Path(lines[-1].removeprefix("report: "))
     assert report.is_relative_to(tmp_path / "runs")
     assert {path.name for path in report.parent.iterdir()} == {
-        "report.html", "metrics.json", "prediction.json", "predictions.csv", "figures",
-    }  # fmt: skip
+        "report.html",
+        "metrics.json",
+        "prediction.json",
+        "predictions.csv",
+        "figures",
+    }
     assert [name for name, _ in rows_of(report.parent)] == [f"digits/{number:05d}" for number in range(1797)]
     assert len(metrics_of(report.parent)["ranks"]) == 6
 
