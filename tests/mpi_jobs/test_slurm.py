@@ -1,4 +1,4 @@
-"""The sbatch scripts as far as a machine without Slurm can run them: srun is a line that calls mpiexec."""
+"""The sbatch scripts, as far as a machine without Slurm can run them: srun is a script that calls mpiexec."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRID = "--ranks 2 --threads 1 --repeats 1 --images 900 --each 200 --folder out"
 
 @pytest.fixture
 def allocation(tmp_path: Path) -> dict[str, str]:
-    """The environment of a batch job of two ranks, in a folder that looks like a checkout."""
+    """The environment of a batch job with two ranks, in a folder that looks like a checkout."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "srun").write_text(SRUN)
     (tmp_path / "bin" / "srun").chmod(0o755)
