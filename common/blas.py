@@ -1,4 +1,4 @@
-"""BLAS threads: how many, set once a process and never from a Python thread."""
+"""The number of BLAS threads, which is set once per process and never from a thread of Python."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 
 def limit_blas(threads: int) -> None:
-    """Let every BLAS of this process use at most so many threads from now on."""
+    """Let every BLAS of this process use at most `threads` threads from now on."""
     threadpool_limits(threads, user_api="blas")
 
 
 def blas_threads() -> int:
-    """How many threads this process's BLAS uses; 1 if it has none that can be asked."""
+    """Return the number of threads that this process's BLAS uses; 1 if there is no BLAS that can be asked."""
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)

@@ -1,4 +1,4 @@
-"""Whether this process keeps the memory of large buffers, or gives it back after each use."""
+"""Reuse of the memory of large buffers, instead of giving it back to the system after each use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""What glibc's malloc.h calls them."""
+"""Parameters of glibc's mallopt, as malloc.h defines them."""
 
 LARGEST_BYTES = 32 << 20
 """The largest buffer that glibc may be told to keep."""
@@ -15,11 +15,11 @@ KEPT_BYTES = 256 << 20
 
 
 def keep_buffers() -> None:
-    """Let images and activations of some megabytes be followed by others in the same memory.
+    """Let glibc keep freed buffers of some megabytes, such as images and activations, for the next ones.
 
-    Left to itself, glibc maps such buffers anew each time, above all in threads, and the system clears their
-    pages: small networks then spend a third of their time in it. To be called before there are any threads. With
-    another library than glibc nothing happens.
+    By default glibc maps each such buffer anew, above all in threads, and the system clears its pages: small
+    networks then spend a third of their time in that. Call this before there are threads, each of which may have
+    been given a memory arena of its own. With another library than glibc nothing happens.
     """
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -1,1 +1,1 @@
-"""Jobs and their parallel algorithms on MPI."""
+"""Jobs on MPI, and their parallel algorithms."""

@@ -1,8 +1,8 @@
 """Predictions by a trained network, in a pipeline over ranks: source, preprocessors, predictors, sink.
 
-Images are given out in chunks to whoever is free. Preprocessors decode them, predictors score them, the sink
-writes a row for each as they come, in the order of the images. pipeline/source.py says who gets what, and how
-memory is kept within bounds; pipeline/profile.py how many preprocessors and predictors there should be.
+The source gives out images in chunks to whichever rank is free. Preprocessors decode them, predictors score them,
+and the sink writes one row per image, in the order of the images. `pipeline/source.py` decides who gets what, and
+bounds the memory; `pipeline/profile.py` decides how many preprocessors and predictors there should be.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
-from mpi_jobs.engine.world import World, run_mpi_job
-from mpi_jobs.pipeline.run import PredictionRun
+from common.buffers import keep_buffers
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import World
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Open, let all roles work, write the report."""
+    keep_buffers()
+    # imported after that, because libraries that it imports start threads
+    from mpi_jobs.pipeline.prediction_run import PredictionRun
+
     run = PredictionRun(World(MPI.COMM_WORLD), argv)
     try:
         run.predict()

@@ -1,7 +1,8 @@
-"""What an image costs at each stage of prediction, and the layout of ranks that follows.
+"""The cost of each step of prediction per image, and the layout of ranks that follows from it.
 
-Decoding is forced where it belongs and not billed to the first who looks at a pixel. Run on as many ranks as there
-are cores, all measure at the same time: cores that share caches and memory are slower together than each alone.
+Every step of decoding is carried out and timed where it belongs, although Pillow would put decoding off until
+somebody looks at a pixel. Started on as many ranks as there are cores, all ranks measure at the same time: cores
+that share caches and memory are slower together than each alone.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
-from mpi_jobs.engine.world import World, run_mpi_job
-from mpi_jobs.pipeline.profile_run import ProfileRun
+from common.buffers import keep_buffers
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import World
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Open, measure, write the profile."""
+    keep_buffers()
+    # imported after that, because libraries that it imports start threads
+    from mpi_jobs.pipeline.profile_run import ProfileRun
+
     run = ProfileRun(World(MPI.COMM_WORLD), argv)
     run.finish(run.measure())
     return 0

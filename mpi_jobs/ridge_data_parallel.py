@@ -19,8 +19,9 @@ from mpi4py import MPI
 from common.ridge.fit import Fit, Problem
 from common.ridge.scoring import validate
 from common.run.flags import Parser
-from mpi_jobs.engine.clock import Clock
-from mpi_jobs.engine.world import AtRoot, World, run_mpi_job
+from mpi_jobs.engine.clock import RankClock
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import AtRoot, World
 from mpi_jobs.ridge.averaging import Shards
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.grid import solve_grid
@@ -32,7 +33,7 @@ def fit(
     problem: AtRoot[Problem],
     combine: str = "exact",
     settings: RankSettings = RankSettings(),  # noqa: B008
-    clock: Clock | None = None,
+    clock: RankClock | None = None,
 ) -> Fit:
     """Fit a problem on all ranks, each of which sums its own images. Every rank calls this.
 

@@ -16,8 +16,9 @@ from mpi4py import MPI
 from common.ridge.fit import Fit, Problem
 from common.ridge.scoring import validate
 from common.run.flags import Parser
-from mpi_jobs.engine.clock import Clock
-from mpi_jobs.engine.world import AtRoot, World, run_mpi_job
+from mpi_jobs.engine.clock import RankClock
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import AtRoot, World
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.grid import solve_grid
 from mpi_jobs.ridge.ranked_run import RankedRun, ranked_parser
@@ -28,7 +29,7 @@ def fit(
     world: World,
     problem: AtRoot[Problem],
     settings: RankSettings = RankSettings(),  # noqa: B008
-    clock: Clock | None = None,
+    clock: RankClock | None = None,
 ) -> Fit:
     """Fit a problem on all ranks, each of which fits and scores its own λ. Every rank calls this.
 

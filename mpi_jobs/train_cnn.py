@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from mpi4py import MPI
 
-from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import World
 from mpi_jobs.training.run import TrainingRun
 
 

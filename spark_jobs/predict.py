@@ -25,7 +25,14 @@ from common.data.storage import PARTIAL, Storage
 from common.data.table.reading import TableImages
 from common.data.table.table import SPLITS, Table
 from common.errors import InputError
-from common.predict.predictions import MOST_UNSURE, PREDICTIONS, Form, Summary, predictions_csv, write_predictions
+from common.predict.predictions import (
+    MOST_UNSURE,
+    PREDICTIONS,
+    RowFormat,
+    Summary,
+    predictions_csv,
+    write_predictions,
+)
 from common.provenance import Engine
 from common.report.prediction import write_report
 from common.ridge.model import RidgeModel
@@ -144,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     console = Console(arguments.quiet)
     model = RidgeModel.load(arguments.model)
-    form = Form(min(arguments.top, len(model.class_names)), arguments.scores)
+    form = RowFormat(min(arguments.top, len(model.class_names)), arguments.scores)
     folder = RunFolder(arguments.out, "predict")
     with spark_context("predict", console) as context, folder.written() as staging:
         with console.phase("list"):

@@ -1,8 +1,8 @@
-"""Predictions that are written as they come, so that a run that was killed can go on where it stopped.
+"""Files of predictions that grow while a run goes on, so that a killed run can be resumed where it stopped.
 
-A row is one image's. Of CSV there is one file from the beginning; what a kill cut off is less than a row, and goes
-when the run goes on. Of Parquet there are parts, each whole or not there, that become one file at the end. Why an
-image could not be used is in skipped.csv; its row is there in any case, with no class.
+There is one row per image. CSV is a single file from the beginning; a kill leaves at most one incomplete row,
+which is removed when the run is resumed. Parquet is written as parts, each of which is whole or absent, and which
+become one file at the end. A skipped image has a row without a class; skipped.csv gives the reason.
 """
 
 from __future__ import annotations
@@ -26,31 +26,32 @@ from common.atomic import readable, write_atomically, written_into
 from common.data.catalogue import Skipped, write_skipped
 from common.data.storage import PARTIAL
 from common.errors import InputError
-from common.predict.predictions import GROUP_ROWS, PREDICTIONS, Form, column_title, rows_table, text_array
+from common.predict.predictions import GROUP_ROWS, PREDICTIONS, RowFormat, column_title, rows_table, text_array
 
 SKIPPED = "skipped.csv"
+"""The file that lists skipped images."""
 FORMATS = ("csv", "parquet")
 
 FLUSH_S = 1.0
-"""Seconds after which rows of CSV are on the disk at the latest."""
+"""Seconds after which rows of CSV are written at the latest."""
 PART_S = 30.0
-"""The same of Parquet, where each time makes a file."""
+"""Seconds after which rows of Parquet are written at the latest; it is longer, because each time makes a file."""
 
 LONGEST_FIELD = 1 << 24
-"""Letters of an id, far beyond what any path has."""
+"""Characters of the longest id that is read; no path is nearly as long."""
 
 MERGED = b"merged"
-"""Metadata of the one file: the number of the first part that is not in it."""
+"""Key in the metadata of the merged file: the number of the first part that is not in it."""
 
 
 class Rows(NamedTuple):
     """Predictions of some images, in the order in which they are to be written.
 
     Attributes:
-        ids: what they are called.
-        top: int64 (n, top), their best classes, best first; -1 of those that could not be used.
-        scores: floats (n, top), or None where nobody wants them.
-        errors: n reasons, None of those that could be used.
+        ids: the names of the n images.
+        top: int64 (n, top), their best classes, best first; -1 for skipped images.
+        scores: float (n, top), the scores of these classes, or None if the rows have no scores.
+        errors: n reasons; None for images that were not skipped.
     """
 
     ids: Sequence[str]
@@ -60,41 +61,42 @@ class Rows(NamedTuple):
 
 
 Written = dict[str, list[int]]
-"""By id, the best class of each row that is written already, the last one first; -1 of an unusable image."""
+"""By id, the best classes of the rows that are written already, the last row first; -1 for a skipped image."""
 
 
 class PredictionFile(ABC):
-    """Where the predictions of a run go.
+    """The file of a run's predictions.
 
     Args:
         folder: the run folder.
-        form: what a row says.
-        class_ids: what classes are called.
-        flush_s: how often rows are to be on the disk.
+        row_format: the columns of a row.
+        class_ids: the names of the classes.
+        flush_s: seconds after which rows are written at the latest.
     """
 
-    def __init__(self, folder: Path, form: Form, class_ids: Sequence[str], flush_s: float) -> None:
-        self._folder, self._form = folder, form
+    def __init__(self, folder: Path, row_format: RowFormat, class_ids: Sequence[str], flush_s: float) -> None:
+        self._folder, self._row_format = folder, row_format
         self._class_ids = [readable(name) for name in class_ids]
         self._flush_s = flush_s
         self._flushed = time.monotonic()
         self._skipped: IO[str] | None = None
 
     @staticmethod
-    def of(kind: str, folder: Path, form: Form, class_ids: Sequence[str]) -> PredictionFile:
-        """The file of this kind, one of FORMATS, in a run folder."""
-        return (CsvFile if kind == "csv" else ParquetFile)(folder, form, class_ids)
+    def of(kind: str, folder: Path, row_format: RowFormat, class_ids: Sequence[str]) -> PredictionFile:
+        """Return the file of predictions in a run folder; `kind` is one of FORMATS."""
+        return (CsvFile if kind == "csv" else ParquetFile)(folder, row_format, class_ids)
 
     @property
     @abstractmethod
     def path(self) -> Path:
-        """Of the predictions, once all are written."""
+        """The path of the predictions, once all are written."""
 
     def resume(self) -> Written:
-        """Find what is written, and remove what a kill has cut off.
+        """Read what is written already, and remove what a kill left incomplete.
 
         Raises:
-            InputError: what is there are no predictions of this form by this model.
+            InputError: the files are not predictions in this row format by this model.
+            RunError: the folder cannot be written.
         """
         position = {name: number for number, name in enumerate(self._class_ids)} | {"": -1}
         written: Written = defaultdict(list)
@@ -110,18 +112,18 @@ class PredictionFile(ABC):
 
     @abstractmethod
     def _rows(self) -> Iterator[tuple[str, str]]:
-        """Ids and best classes of all rows that are written whole; "" for no class."""
+        """Yield id and best class of every complete row; "" for no class."""
 
     def _keep_reasons(self, written: Written) -> None:
-        """Keep in skipped.csv what belongs to rows that are written."""
+        """Remove from skipped.csv the images that have no row."""
         path = self._folder / SKIPPED
         if not path.exists():
             return
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            told = [Skipped(*row) for row in csv.reader(file) if len(row) == len(Skipped._fields)][1:]
+            listed = [Skipped(*row) for row in csv.reader(file) if len(row) == len(Skipped._fields)][1:]
         left = Counter({name: classes.count(-1) for name, classes in written.items() if -1 in classes})
         kept = []
-        for image in told:
+        for image in listed:
             if left[image.name]:
                 left[image.name] -= 1
                 kept.append(image)
@@ -131,7 +133,7 @@ class PredictionFile(ABC):
         """Add rows.
 
         Raises:
-            InputError: they cannot be written.
+            RunError: they cannot be written.
         """
         with written_into(self._folder):
             skipped = [
@@ -140,7 +142,7 @@ class PredictionFile(ABC):
                 if error is not None
             ]
             if skipped:
-                # before the rows are: a reason without a row goes when the run goes on, a row has its reason
+                # before the rows, so that no row lacks its reason: a reason without a row is removed on resuming
                 self._write_skipped(skipped)
             self._write(rows)
             self.flush_if_due()
@@ -156,32 +158,32 @@ class PredictionFile(ABC):
 
     @abstractmethod
     def _write(self, rows: Rows) -> None:
-        """Add rows, to be written soon."""
+        """Add rows to those that wait to be written."""
 
     def flush_if_due(self) -> None:
-        """Write what is waiting, if it has been for long.
+        """Write the rows that wait, if the last time was long enough ago.
 
         Raises:
-            InputError: it cannot be written.
+            RunError: they cannot be written.
         """
         if time.monotonic() - self._flushed >= self._flush_s:
             with written_into(self._folder):
                 self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write the rows that wait."""
         self._flush()
         self._flushed = time.monotonic()
 
     @abstractmethod
     def _flush(self) -> None:
-        """Write what is waiting."""
+        """Write the rows that wait."""
 
     def close(self) -> None:
-        """Write what is waiting: there will be no more.
+        """Write the rows that wait, and finish the file.
 
         Raises:
-            InputError: it cannot be written.
+            RunError: it cannot be written.
         """
         with written_into(self._folder):
             self.flush()
@@ -195,18 +197,18 @@ class PredictionFile(ABC):
 
 
 class CsvFile(PredictionFile):
-    """predictions.csv: Id, Predicted, and what else was asked for."""
+    """predictions.csv, with the columns Id, Predicted, and further ones by row format."""
 
-    def __init__(self, folder: Path, form: Form, class_ids: Sequence[str]) -> None:
-        super().__init__(folder, form, class_ids, FLUSH_S)
-        self._title = [column_title(name) for name in form.schema().names if name != "error"]
+    def __init__(self, folder: Path, row_format: RowFormat, class_ids: Sequence[str]) -> None:
+        super().__init__(folder, row_format, class_ids, FLUSH_S)
+        self._title = [column_title(name) for name in row_format.schema().names if name != "error"]
         self._file: IO[bytes] | None = None
         self._names = [*self._class_ids, ""]
         self._waiting = io.StringIO(newline="")
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """The path of the file."""
         return self._folder / f"{PREDICTIONS}.csv"
 
     def _rows(self) -> Iterator[tuple[str, str]]:
@@ -236,11 +238,11 @@ class CsvFile(PredictionFile):
 
     def _write(self, rows: Rows) -> None:
         columns: list[Sequence[str]] = [[readable(name) for name in rows.ids]]
-        for rank in range(self._form.top):
+        for rank in range(self._row_format.top):
             columns.append([self._names[c] for c in rows.top[:, rank].tolist()])
             if rows.scores is not None:
                 columns.append(["" if s != s else f"{s:.6g}" for s in rows.scores[:, rank].tolist()])
-        # the writer thinks of \n only as what must be quoted, and readers of \r too
+        # the writer does not quote a field for the sake of a \r, which readers take for the end of a line
         quoted = any("\r" in name for name in columns[0])
         writer = csv.writer(self._waiting, "unix" if quoted else "excel", lineterminator="\n")
         writer.writerows(zip(*columns, strict=True))
@@ -255,7 +257,7 @@ class CsvFile(PredictionFile):
         data = memoryview(self._waiting.getvalue().encode())
         self._waiting.seek(0)
         self._waiting.truncate()
-        while data:  # whole rows reach the system at once, unless it takes less
+        while data:  # the system takes whole rows at once, except when it is short of space
             data = data[self._file.write(data) :]
 
     def _close(self) -> None:
@@ -265,11 +267,11 @@ class CsvFile(PredictionFile):
 
 
 class _Lines:
-    """The lines of a file as text, and how much of it has been read.
+    """The lines of a file as text.
 
     Attributes:
-        read: bytes.
-        ended: whether the last line had an end.
+        read: the number of bytes read so far.
+        ended: True if the last line ended with a newline.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -288,28 +290,28 @@ class _Lines:
 
 
 class ParquetFile(PredictionFile):
-    """predictions.parquet: name, predicted, what else was asked for, error."""
+    """predictions.parquet, with the columns name, predicted, further ones by row format, and error."""
 
-    def __init__(self, folder: Path, form: Form, class_ids: Sequence[str]) -> None:
-        super().__init__(folder, form, class_ids, PART_S)
-        self._schema = form.schema()
+    def __init__(self, folder: Path, row_format: RowFormat, class_ids: Sequence[str]) -> None:
+        super().__init__(folder, row_format, class_ids, PART_S)
+        self._schema = row_format.schema()
         self._names = text_array(self._class_ids)
         self._waiting: list[pa.Table] = []
         self._parts = folder / PREDICTIONS
 
     @property
     def path(self) -> Path:
-        """Of the file that is there in the end."""
+        """The path of the merged file."""
         return self._folder / f"{PREDICTIONS}.parquet"
 
     def _merged(self) -> int:
-        """The number of the first part that is not in the one file."""
+        """Return the number of the first part that is not in the merged file."""
         if not self.path.exists():
             return 0
         return int((pq.read_schema(self.path).metadata or {}).get(MERGED, b"0"))
 
-    def _found(self) -> list[Path]:
-        """What is written, in its order."""
+    def _written_files(self) -> list[Path]:
+        """Return the files that hold rows, in the order of the rows."""
         merged = self._merged()
         parts = [path for path in sorted(self._parts.glob("part-*.parquet")) if _number(path) >= merged]
         return [self.path, *parts] if self.path.exists() else parts
@@ -330,7 +332,7 @@ class ParquetFile(PredictionFile):
 
     def _readable(self) -> list[Path]:
         try:
-            return self._found()
+            return self._written_files()
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.path}: damaged ({str(error).splitlines()[0]})") from error
 
@@ -350,8 +352,8 @@ class ParquetFile(PredictionFile):
         self._waiting = []
 
     def _close(self) -> None:
-        """Make one file of all parts."""
-        found = self._found()
+        """Merge all parts into one file."""
+        found = self._written_files()
         if found != [self.path]:
             merged = max([0, *(1 + _number(path) for path in found if path != self.path)])
             schema = self._schema.with_metadata({MERGED: str(merged).encode()})

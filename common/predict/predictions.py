@@ -91,7 +91,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Form:
+class RowFormat:
     """What a row says.
 
     Attributes:
@@ -114,7 +114,7 @@ class Form:
 
 
 def write_predictions(
-    storage: Storage, part: int, model: RidgeModel, form: Form, blocks: Iterable[Block], known: Labels
+    storage: Storage, part: int, model: RidgeModel, form: RowFormat, blocks: Iterable[Block], known: Labels
 ) -> Summary:
     """Score images and write a Parquet file of predictions, a block at a time.
 
@@ -158,7 +158,7 @@ def _repeating(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
 
 
-def _best(model: RidgeModel, pixels: Pixels, form: Form) -> tuple[Labels, Floats | None, Floats]:
+def _best(model: RidgeModel, pixels: Pixels, form: RowFormat) -> tuple[Labels, Floats | None, Floats]:
     """The best classes (n, top), their scores or None, and how far the best is ahead of the next (n,)."""
     if form.top == 1 and not form.scores:
         classes, margins = model.best_classes(pixels)
@@ -182,7 +182,7 @@ def text_array(texts: Sequence[object]) -> pa.Array:
     return pa.array([None if text is None else readable(str(text)) for text in texts], pa.string())
 
 
-def empty_rows(n: int, form: Form) -> tuple[Labels, Floats | None]:
+def empty_rows(n: int, form: RowFormat) -> tuple[Labels, Floats | None]:
     """No classes and no scores: -1 and NaN, (n, top) each."""
     return np.full((n, form.top), -1), np.full((n, form.top), np.nan) if form.scores else None
 
@@ -198,7 +198,7 @@ def rows_table(
     """Predictions as a table.
 
     Args:
-        schema: of Form.
+        schema: of RowFormat.
         names: text (n_classes,), what classes are called.
         ids: text (n,), what images are called.
         top: int64 (n, top), the best classes of each; -1 of an image that could not be used.

@@ -24,18 +24,25 @@ def write_report(
     described: Mapping[str, Any],
     layout: bytes | None = None,
 ) -> None:
-    """Write both into `folder`.
+    """Write metrics.json and report.html into a run folder.
 
     Args:
         folder: the run folder.
-        summary: of the predictions in it.
-        class_names: of the model.
-        described: what else metrics.json says: job, engine, model, data, shape, images_per_second, seconds,
-            workers, and whatever the job has to say besides.
-        layout: a picture of who did what; SVG.
+        summary: a summary of the predictions in it.
+        class_names: the names of the model's classes.
+        described: the job's entries of metrics.json: job, engine, model, data, shape, images_per_second, seconds,
+            workers, and any others.
+        layout: a picture of the ranks and their roles; SVG.
     """
+    record = _record(summary, class_names) | dict(described)
+    write_page(folder, _page(summary, class_names, record, layout))
+    write_json(folder / "metrics.json", record)
+
+
+def _record(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the entries of metrics.json that follow from the predictions."""
     confusion = summary.confusion
-    record: dict[str, Any] = {
+    return {
         "command": command(),
         "images": {
             "predicted": int(summary.predicted.sum()),
@@ -47,31 +54,33 @@ def write_report(
         "accuracy": confusion.accuracy() if confusion.n else None,
         "macro_f1": confusion.by_class().macro_f1() if confusion.n else None,
         "versions": versions(),
-        **described,
     }
+
+
+def _page(summary: Summary, class_names: Sequence[str], record: Mapping[str, Any], layout: bytes | None) -> bytes:
     order = np.arange(len(summary.predicted))
     if len(order) > MOST_BARS:
         order = np.argsort(-summary.predicted, kind="stable")[:MOST_BARS]
-    shown = confusion.most_confused(MOST_CLASSES)
-    page = render(
+    confusion = None
+    if summary.confusion.n:
+        shown = summary.confusion.most_confused(MOST_CLASSES)
+        confusion = plots.confusion(summary.confusion.matrix(shown), [class_names[c] for c in shown])
+    unsure = [
+        {
+            "image": plots.png(plots.thumbnail(image.pixels, THUMBNAIL_SIDE)),
+            "name": f"{image.name}, ahead by {image.margin:.2g}",
+            "caption": class_names[image.predicted],
+        }
+        for image in summary.unsure
+    ]
+    return render(
         "predict.html.j2",
         record=record,
         n=summary.n,
         classes=[(class_names[c], int(summary.predicted[c])) for c in order.tolist()],
-        confusion=plots.confusion(confusion.matrix(shown), [class_names[c] for c in shown])
-        if confusion.n
-        else None,
+        confusion=confusion,
         layout=layout,
-        unsure=[
-            {
-                "image": plots.png(plots.thumbnail(image.pixels, THUMBNAIL_SIDE)),
-                "name": f"{image.name}, ahead by {image.margin:.2g}",
-                "caption": class_names[image.predicted],
-            }
-            for image in summary.unsure
-        ],
+        unsure=unsure,
         unusable=summary.unusable,
         seconds={name: value for name, value in record["seconds"].items() if name != "total"},
     )
-    write_page(folder, page)
-    write_json(folder / "metrics.json", record)

@@ -1,1 +1,1 @@
-"""What every MPI job builds on: the communicator, the clock, the terminal."""
+"""The foundation of every MPI job: the communicator, the clock, the terminal, the exit codes."""

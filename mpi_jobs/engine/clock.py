@@ -1,4 +1,4 @@
-"""Where a rank's time goes: its phases, and how much of each was waiting and communicating."""
+"""How a rank spends its time: seconds per phase, and how many of them went into waiting and communicating."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from common.console import Console
 from mpi_jobs.engine.world import World
 
 
-class Clock:
-    """The phases of a rank.
+class RankClock:
+    """Times the phases of a rank.
 
     Args:
         world: the ranks.
-        console: of this rank; it measures and, on rank 0, shows.
+        console: the console of this rank, which measures phases and, on rank 0, shows them.
 
     Attributes:
         world: as above.
         console: as above.
-        images: the number of images that this rank worked on, counted by whoever deals them out.
+        images: the number of images that this rank worked on, which the code that deals them out counts.
     """
 
     def __init__(self, world: World, console: Console) -> None:
@@ -44,10 +44,10 @@ class Clock:
         self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
 
     def record(self, images: int) -> dict[str, Any]:
-        """What metrics.json says of this rank.
+        """Return the record of this rank for metrics.json.
 
         Args:
-            images: that it worked on.
+            images: the number of images that this rank worked on.
         """
         return {
             "host": platform.node(),
@@ -60,5 +60,5 @@ class Clock:
 
 
 def peak_mib() -> float:
-    """The most memory this process has had at once."""
+    """Return the largest amount of memory that this process has used at once, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,4 +1,4 @@
-"""Where the user's terminal is, when a launcher stands between it and rank 0."""
+"""Access to the user's terminal, although a launcher stands between it and rank 0."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 
 LAUNCHERS = ("mpiexec", "mpirun", "hydra", "prte", "orte", "orted")
-"""How the names of the processes begin that MPIs start ranks through."""
+"""Prefixes of the names of the processes through which MPI implementations start ranks."""
 
 
 def adopt_terminal() -> None:
     """Write stderr to the launcher's terminal, if it has one, so that progress can be shown there.
 
-    A launcher reads its ranks' stderr from a pipe and prints it on its own, so that no rank knows whether a person
-    is watching. On Linux the launcher's open files tell. Where they do not, or rank 0 is on another machine,
-    stderr stays as it is.
+    A launcher reads its ranks' stderr from a pipe and prints it on its own stderr, so no rank can tell whether a
+    person is watching. On Linux, the launcher's open files show it. Elsewhere, or if rank 0 runs on another
+    machine than the launcher, stderr stays as it is.
     """
     if sys.stderr.isatty():
         return

@@ -1,4 +1,4 @@
-"""Chunks of images, decoded by the threads of a rank."""
+"""Decoding of chunks by the threads of a rank."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mpi_jobs.pipeline.messages import Chunk, DecodedChunk
 
 
 class Decoder:
-    """Decodes chunks, in their order.
+    """Decodes chunks, and returns them in the order in which they were begun.
 
     Args:
         reader: turns items into pixels.
-        threads: that do so.
-        wake: is set when a part of a chunk is there.
+        threads: the number of threads that decode.
+        wake: an event that is set whenever a part of a chunk has been decoded.
 
     Attributes:
-        seconds: that the threads have spent on it, each on average.
+        seconds: seconds that a thread has spent on decoding, averaged over the threads.
     """
 
     def __init__(self, reader: PixelReader, threads: int, wake: threading.Event) -> None:
@@ -33,7 +33,7 @@ class Decoder:
         self.seconds = 0.0
 
     def begin(self, chunk: Chunk) -> None:
-        """Give a chunk to the threads, an even part to each."""
+        """Divide a chunk evenly among the threads."""
         n = len(chunk.items)
         parts = min(self._threads, n) if self._reader.decodes else 1
         futures = [
@@ -48,8 +48,8 @@ class Decoder:
         read = self._reader.read(items)
         return read, time.perf_counter() - started
 
-    def finished(self) -> DecodedChunk | None:
-        """The next chunk, if it is there.
+    def next_finished(self) -> DecodedChunk | None:
+        """Return the next chunk if it has been decoded, else None.
 
         Raises:
             InputError: the source cannot be read any more.

@@ -1,4 +1,4 @@
-"""The flags of prediction, and what a resumed run takes over of them."""
+"""The flags of prediction, and which of them a resumed run takes over."""
 
 from __future__ import annotations
 
@@ -17,111 +17,133 @@ from common.run.flags import (
     positive_integer,
     positive_number,
 )
+from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 
 NOT_KEPT = {"out", "resume", "quiet", "device", "threads", "ratio", "profile", "batch", "memory", "max_delay"}
-"""Flags that say how a run is done, and not what comes of it. The others hold when it is resumed."""
+"""Flags that change how a run is done and not its result. A resumed run takes over all others."""
 
 PATHS = ("model", "data_root")
+"""Flags in a recipe that are paths."""
 
 
-def model_flags(parser: argparse._ActionsContainer, required: bool) -> None:
-    """Add which model, and which images."""
-    parser.add_argument(
+def prediction_parser() -> Parser:
+    """Return the parser of predict_cnn.py."""
+    parser = Parser(
+        description="Predict the classes of images by a network, in a pipeline over ranks.", formatter_class=Help
+    )
+    _model_flags(parser.add_argument_group("what"), required=False)
+    _rank_flags(parser.add_argument_group("ranks"))
+    _prediction_flags(parser.add_argument_group("output"))
+    return parser
+
+
+def _model_flags(group: argparse._ActionsContainer, required: bool) -> None:
+    """Add the flags that name the network and the images."""
+    group.add_argument(
         "--model",
         metavar="RUN",
         type=Path,
         required=required,
-        help="the run folder of train_cnn.py, or a checkpoint",
+        help="run folder of train_cnn.py, or a checkpoint file",
     )
-    parser.add_argument("--data", metavar="SPEC", required=required, help=SOURCES)
-    data_root_flag(parser)
-    parser.add_argument(
-        "--split", choices=("train", "test"), help="of mnist (default: its test set) and of sets that have both"
-    )
-
-
-def work_flags(group: argparse._ActionsContainer) -> None:
-    """Add how a rank works."""
+    group.add_argument("--data", metavar="SPEC", required=required, help=SOURCES)
+    data_root_flag(group)
     group.add_argument(
-        "--batch", metavar="N", type=positive_integer,
-        help="images that travel and are predicted together (default: about 1 MiB of pixels, 8 to 256)",
-    )  # fmt: skip
+        "--split",
+        choices=("train", "test"),
+        help="split to predict, for sources that have both (default: the test set)",
+    )
+
+
+def _batch_flag(group: argparse._ActionsContainer) -> None:
     group.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="of predictors; auto: a GPU if there is one",
+        "--batch",
+        metavar="N",
+        type=positive_integer,
+        help="images that travel and are predicted together (default: about 1 MiB of pixels, 8 to 256 images)",
     )
 
 
-def prediction_parser() -> Parser:
-    """The parser of predict_cnn.py."""
-    parser = Parser(
-        description="Predict the classes of images by a network, in a pipeline over ranks.", formatter_class=Help
+def _rank_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags that say how ranks divide the work."""
+    group.add_argument(
+        "--ratio",
+        metavar="R",
+        type=positive_integer,
+        help="predictors per preprocessor (default: as --profile recommends, or as measured on the first images)",
     )
-    model_flags(parser.add_argument_group("what"), required=False)
-    ranks = parser.add_argument_group("ranks")
-    ranks.add_argument(
-        "--ratio", metavar="R", type=positive_integer,
-        help="predictors to a preprocessor (default: what --profile recommends, or a look at the first images)",
-    )  # fmt: skip
-    ranks.add_argument(
-        "--profile", metavar="FILE", type=Path, help="a profile.json that profile_cnn.py has written"
-    )
-    ranks.add_argument(
-        "--threads", metavar="T", type=positive_integer,
-        help="of each rank that decodes or predicts (default: the cores of a machine, shared out among those)",
-    )  # fmt: skip
-    work_flags(ranks)
-    ranks.add_argument(
+    group.add_argument("--profile", metavar="FILE", type=Path, help="profile.json written by profile_cnn.py")
+    threads_flag(group, "each rank that decodes or predicts")
+    _batch_flag(group)
+    device_flag(group, "predictors")
+    group.add_argument(
         "--fast", action="store_true", help="decode JPEGs faster, fold batch norm, multiply in bfloat16"
     )
-    ranks.add_argument(
-        "--memory", metavar="MIB", type=positive_number, default=256.0,
-        help="for decoded images that are under way, on all ranks together",
-    )  # fmt: skip
-    ranks.add_argument(
-        "--max-delay", metavar="MS", type=number, default=50.0,
-        help="milliseconds after which images go on though they are no whole batch",
-    )  # fmt: skip
-    out = parser.add_argument_group("output")
-    out.add_argument("--format", choices=FORMATS, default="csv", help="of the predictions")
-    out.add_argument("--top", metavar="K", type=positive_integer, default=1, help="so many classes, best first")
-    out.add_argument("--scores", action="store_true", help="the probability of each predicted class")
-    out.add_argument(
-        "--unordered", action="store_true", help="write rows as they come, and not in the images' order"
+    group.add_argument(
+        "--memory",
+        metavar="MIB",
+        type=positive_number,
+        default=256.0,
+        help="memory for decoded images that are under way, on all ranks together",
     )
-    output_flags(out)
-    out.add_argument(
-        "--resume", metavar="RUN", type=Path,
-        help="complete the run in this folder: its model, images and output, unless said otherwise",
-    )  # fmt: skip
-    return parser
+    group.add_argument(
+        "--max-delay",
+        metavar="MS",
+        type=number,
+        default=50.0,
+        help="milliseconds after which a batch is processed although it is not full",
+    )
+
+
+def _prediction_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags that say what is written, and where."""
+    group.add_argument("--format", choices=FORMATS, default="csv", help="format of the predictions")
+    group.add_argument(
+        "--top", metavar="K", type=positive_integer, default=1, help="number of classes per image, best first"
+    )
+    group.add_argument("--scores", action="store_true", help="add the probability of each predicted class")
+    group.add_argument(
+        "--unordered", action="store_true", help="write rows as they come, and not in the order of the images"
+    )
+    output_flags(group)
+    resume_flag(group, "complete the run in this folder, with its flags except those given here")
 
 
 def profile_parser() -> Parser:
-    """The parser of profile_cnn.py."""
+    """Return the parser of profile_cnn.py."""
     parser = Parser(
-        description="Measure what an image costs at each stage of prediction, and recommend a layout of ranks. "
-        "Under mpiexec all ranks measure at the same time, as they will work: start one for each core.",
+        description="Measure what each step of prediction costs per image, and recommend a layout of ranks. "
+        "Under mpiexec all ranks measure at the same time, as they will also work at the same time: start one "
+        "rank per core.",
         formatter_class=Help,
     )
-    model_flags(parser.add_argument_group("what"), required=True)
+    _model_flags(parser.add_argument_group("what"), required=True)
     measured = parser.add_argument_group("measured")
-    work_flags(measured)
-    measured.add_argument("--threads", metavar="T", type=positive_integer, default=1, help="of each rank")
+    _batch_flag(measured)
+    device_flag(measured, "predictors")
+    measured.add_argument("--threads", metavar="T", type=positive_integer, default=1, help="threads of each rank")
     measured.add_argument(
-        "--images", metavar="N", type=positive_integer, default=200, help="that are looked at, at most"
+        "--images", metavar="N", type=positive_integer, default=200, help="most images measured per rank"
     )
     measured.add_argument(
-        "--seconds", metavar="S", type=positive_number, default=2.0, help="for each of decoding and predicting"
+        "--seconds",
+        metavar="S",
+        type=positive_number,
+        default=2.0,
+        help="seconds for each of decoding and predicting",
     )
     measured.add_argument(
-        "--ranks", metavar="LIST", type=_ranks, default="4,6,9,17,33",
+        "--ranks",
+        metavar="LIST",
+        type=_ranks,
+        default="4,6,9,17,33",
         help="numbers of ranks to recommend a layout for, separated by commas",
-    )  # fmt: skip
+    )
     measured.add_argument(
-        "--cores", metavar="N", type=positive_integer, help="that those may use (default: a core each)"
+        "--cores",
+        metavar="N",
+        type=positive_integer,
+        help="cores that they may use (default: one per rank)",
     )
     output_flags(parser.add_argument_group("output"))
     return parser
@@ -138,12 +160,16 @@ def _ranks(text: str) -> tuple[int, ...]:
 
 
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a run folder keeps of the flags, as plain values."""
+    """Return the flags that a resumed run takes over, as plain values."""
     kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
     return kept | {name: str(kept[name].absolute()) for name in PATHS} | {"data": absolute(arguments.data)}
 
 
 def keep(parser: Parser, kept: dict[str, Any]) -> None:
-    """Make what recipe() kept the defaults of a parser."""
-    known = {name: value for name, value in kept.items() if name not in NOT_KEPT}
-    parser.set_defaults(**known | {name: Path(str(known[name])) for name in PATHS})
+    """Make the flags that `recipe` returned the defaults of a parser.
+
+    Raises:
+        KeyError, TypeError, AttributeError: `recipe` did not return them.
+    """
+    defaults = {name: value for name, value in kept.items() if name not in NOT_KEPT}
+    parser.set_defaults(**defaults | {name: Path(str(defaults[name])) for name in PATHS})

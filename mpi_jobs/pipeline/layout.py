@@ -1,4 +1,4 @@
-"""Which rank does what."""
+"""Which rank has which roles."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Kind(StrEnum):
-    """What a rank can be; one rank can be several of them, but no kind twice."""
+class RoleName(StrEnum):
+    """The four parts of the pipeline. A rank can have several roles, but none of them twice."""
 
     SOURCE = "source"
     SINK = "sink"
@@ -18,11 +18,11 @@ class Kind(StrEnum):
 
 
 class Team(NamedTuple):
-    """Ranks that lie side by side, mostly on one machine, and work for each other first.
+    """Ranks with consecutive numbers, mostly on one machine, that work for each other first.
 
     Attributes:
-        preprocessor: the rank that decodes; None where the predictors do it themselves.
-        predictors: ranks.
+        preprocessor: the rank that decodes; None if the predictors decode themselves.
+        predictors: the ranks that predict.
     """
 
     preprocessor: int | None
@@ -34,10 +34,10 @@ class Layout:
     """The roles of all ranks.
 
     Attributes:
-        ranks: how many there are.
-        source: the rank that says what is to be done.
-        sink: the rank that writes.
-        teams: the others.
+        ranks: the number of ranks.
+        source: the rank that gives out the work.
+        sink: the rank that writes predictions.
+        teams: the ranks that decode and predict.
     """
 
     ranks: int
@@ -47,18 +47,20 @@ class Layout:
 
     @classmethod
     def of(cls, ranks: int, ratio: int) -> Layout:
-        """One preprocessor and up to `ratio` predictors a team.
+        """Return the layout whose teams have one preprocessor and up to `ratio` predictors.
 
-        From four ranks on, rank 0 is the source and rank 1 the sink. With two or three, rank 0 is both; the other
-        of two decodes and predicts. A single rank is everything. A rank that is left over decodes for itself.
+        With four or more ranks, rank 0 is the source and rank 1 the sink. With two or three, rank 0 is both; the
+        other rank of two decodes and predicts. A single rank has every role. A rank that is left over decodes for
+        itself.
         """
         if ranks < 3:
             return cls(ranks, 0, 0, (Team(None, (ranks - 1,)),))
         sink = 0 if ranks == 3 else 1
         teams = []
         for first in range(sink + 1, ranks, ratio + 1):
-            own = range(first, min(first + ratio + 1, ranks))
-            teams.append(Team(own[0], tuple(own[1:])) if len(own) > 1 else Team(None, tuple(own)))
+            members = range(first, min(first + ratio + 1, ranks))
+            alone = len(members) == 1
+            teams.append(Team(None, tuple(members)) if alone else Team(members[0], tuple(members[1:])))
         return cls(ranks, 0, sink, tuple(teams))
 
     @property
@@ -73,50 +75,55 @@ class Layout:
 
     @property
     def workers(self) -> int:
-        """Ranks that decode or predict."""
+        """The number of ranks that decode or predict."""
         return len(self.preprocessors) + len(self.predictors)
 
     def team_of(self, rank: int) -> int:
-        """The number of the team that a worker is in."""
+        """Return the number of the team of a rank that decodes or predicts."""
         return next(
             number for number, team in enumerate(self.teams) if rank in (team.preprocessor, *team.predictors)
         )
 
-    def kinds(self, rank: int) -> list[Kind]:
-        """What a rank is."""
-        where = {
-            Kind.SOURCE: (self.source,),
-            Kind.SINK: (self.sink,),
-            Kind.PREPROCESSOR: self.preprocessors,
-            Kind.PREDICTOR: self.predictors,
+    def roles(self, rank: int) -> list[RoleName]:
+        """Return the roles of a rank."""
+        ranks_by_role = {
+            RoleName.SOURCE: (self.source,),
+            RoleName.SINK: (self.sink,),
+            RoleName.PREPROCESSOR: self.preprocessors,
+            RoleName.PREDICTOR: self.predictors,
         }
-        return [kind for kind, ranks in where.items() if rank in ranks]
+        return [role for role, ranks in ranks_by_role.items() if rank in ranks]
 
     def __str__(self) -> str:
         if self.ranks == 1:
             return "one rank that does everything"
-        folded = "source and sink" if self.sink == self.source else None
-        first = f"rank 0 {folded}" if folded else "rank 0 source, rank 1 sink"
-        return "; ".join([first, *_told(self.teams)])
+        both = self.sink == self.source
+        first = "rank 0 source and sink" if both else "rank 0 source, rank 1 sink"
+        return "; ".join([first, *_describe(self.teams)])
 
 
-def _told(teams: tuple[Team, ...]) -> Iterator[str]:
-    """Teams in words, equal ones together."""
-    at = 0
-    while at < len(teams):
-        shape = (teams[at].preprocessor is None, len(teams[at].predictors))
-        end = at
-        while end < len(teams) and (teams[end].preprocessor is None, len(teams[end].predictors)) == shape:
+def _describe(teams: tuple[Team, ...]) -> Iterator[str]:
+    """Yield a text for each run of teams of equal shape."""
+    start = 0
+    while start < len(teams):
+        shape = _shape(teams[start])
+        end = start
+        while end < len(teams) and _shape(teams[end]) == shape:
             end += 1
+        equal = teams[start:end]
         alone, predictors = shape
-        same = teams[at:end]
-        first = same[0].predictors[0] if alone else same[0].preprocessor
-        last = same[-1].predictors[-1]
-        span = f"rank {first}" if first == last else f"ranks {first} to {last}"
-        what = "decodes and predicts" if alone else f"a preprocessor and {_counted(predictors)}"
-        yield f"{span} {what}" + (f", {len(same)} times" if len(same) > 1 else "")
-        at = end
+        first = equal[0].predictors[0] if alone else equal[0].preprocessor
+        last = equal[-1].predictors[-1]
+        ranks = f"rank {first}" if first == last else f"ranks {first} to {last}"
+        work = "decodes and predicts" if alone else f"a preprocessor and {_count_predictors(predictors)}"
+        yield f"{ranks} {work}" + (f", {len(equal)} times" if len(equal) > 1 else "")
+        start = end
 
 
-def _counted(predictors: int) -> str:
-    return f"{predictors} predictor" + "s" * (predictors != 1)
+def _shape(team: Team) -> tuple[bool, int]:
+    """Return whether a team lacks a preprocessor, and its number of predictors."""
+    return team.preprocessor is None, len(team.predictors)
+
+
+def _count_predictors(n: int) -> str:
+    return f"{n} predictor" + "s" * (n != 1)

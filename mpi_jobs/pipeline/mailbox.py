@@ -1,4 +1,4 @@
-"""How messages get from role to role, on one rank or from rank to rank, and how a rank waits for them."""
+"""How messages get from role to role, within a rank and between ranks, and how a rank waits for them."""
 
 from __future__ import annotations
 
@@ -10,60 +10,64 @@ from collections.abc import Sequence
 from typing import Any
 
 from mpi_jobs.engine.world import World
-from mpi_jobs.pipeline.layout import Kind
+from mpi_jobs.pipeline.layout import RoleName
 
 SHORTEST_NAP_S, LONGEST_NAP_S = 0.00005, 0.01
-"""How long a rank sleeps that has nothing to do. A worker has a chunk in reserve, so that nobody waits for it."""
+"""Bounds of the sleep of an idle rank, in seconds. Nobody waits for it, because workers hold a spare chunk."""
 MOVING_NAP_S = 0.001
-"""The longest sleep while a message is leaving: many MPIs move it only when they are asked about it."""
+"""The longest sleep while a message is being sent: many MPIs move messages only during calls into MPI."""
 
 
-class Post:
-    """A rank's letter box.
+class Mailbox:
+    """The mailbox of a rank.
 
-    Messages between two roles arrive in the order in which they were sent. Sending never waits: what is sent must
-    not change afterwards.
+    Messages from one role to another arrive in the order in which they were sent. Sending never waits. A message
+    must not change after it was sent.
 
     Args:
         world: the ranks.
 
     Attributes:
-        rank: this one.
-        wake: to be set by a thread of this rank that has made something, so that the rank does not sleep on.
+        rank: the number of this rank.
+        wake: an event that threads of this rank set when they have a result, so that the rank stops sleeping.
     """
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.rank = world.rank
         self.wake = threading.Event()
-        self._local: deque[tuple[Kind, Any]] = deque()
+        self._local: deque[tuple[RoleName, Any]] = deque()
         self._leaving: list[Any] = []
 
-    def send(self, rank: int, kind: Kind, message: object) -> None:
-        """Send a message to a role on a rank."""
+    def send(self, rank: int, role: RoleName, message: object) -> None:
+        """Send a message to a role of a rank."""
         if rank == self.rank:
-            self._local.append((kind, message))
+            self._local.append((role, message))
         else:
-            self._leaving.append(self._world.send((kind, message), rank))
+            self._leaving.append(self._world.send((role, message), rank))
 
-    def deliver(self, roles: dict[Kind, Role]) -> bool:
-        """Give roles of this rank all messages that are there for them; whether there were any."""
+    def deliver(self, roles: dict[RoleName, Role]) -> bool:
+        """Give this rank's roles all messages that have arrived for them; return True if there were any."""
         self._leaving = [request for request in self._leaving if not self._world.has_left(request)]
-        found = False
+        delivered = False
         while True:
             if self._local:
-                kind, message = self._local.popleft()
+                role, message = self._local.popleft()
             elif (arrived := self._world.next_message()) is not None:
-                kind, message = arrived
+                role, message = arrived
             else:
-                return found
-            roles[kind].receive(message)
-            found = True
+                return delivered
+            roles[role].receive(message)
+            delivered = True
 
     def nap(self, idle_s: float) -> None:
-        """Sleep, the longer the longer there has been nothing to do, or until a thread of this rank is done.
+        """Sleep until a thread of this rank has a result, but at most for a while that grows with `idle_s`.
 
-        Messages wake nobody: a rank looks for them again after a nap, which is short while some are leaving.
+        A message does not end the sleep: the rank looks for messages after it. Sleeps are short while messages of
+        this rank are being sent.
+
+        Args:
+            idle_s: seconds since the rank last had something to do.
         """
         longest = MOVING_NAP_S if self._leaving else LONGEST_NAP_S
         self.wake.wait(min(max(idle_s / 4, SHORTEST_NAP_S), longest))
@@ -71,38 +75,42 @@ class Post:
 
     @property
     def empty(self) -> bool:
-        """Whether everything that was sent is on its way."""
+        """True if no message waits here to be sent or delivered."""
         return not self._leaving and not self._local
 
 
 class Role(ABC):
-    """What a rank is: it answers messages, and gets on with what its threads have made."""
+    """A role of a rank: it handles messages, and passes on what its threads have computed.
+
+    Attributes:
+        ended: True once the role has nothing left to do.
+        images: the number of images that it has handled.
+    """
 
     ended = False
     images = 0
-    """That it has dealt with."""
 
     @abstractmethod
     def receive(self, message: Any) -> None:
-        """Take a message; at once, because others wait."""
+        """Handle a message without waiting for anything, because the rank's other roles share this thread."""
 
     @abstractmethod
     def step(self) -> bool:
-        """Get on with what there is; whether there was anything."""
+        """Do what can be done now; return True if there was anything to do."""
 
     @property
     @abstractmethod
     def seconds(self) -> dict[str, float]:
-        """That it has worked, by what it did; those of several threads side by side count once."""
+        """Seconds of work by kind of work; the time of threads that work side by side counts once."""
 
 
-def work(post: Post, roles: dict[Kind, Role]) -> None:
+def work(mailbox: Mailbox, roles: dict[RoleName, Role]) -> None:
     """Let the roles of this rank work until all of them have ended."""
-    busy = time.perf_counter()
-    while not (all(role.ended for role in roles.values()) and post.empty):
-        moved = post.deliver(roles)
+    last_busy = time.perf_counter()
+    while not (all(role.ended for role in roles.values()) and mailbox.empty):
+        delivered = mailbox.deliver(roles)
         steps: Sequence[bool] = [role.step() for role in roles.values()]
-        if moved or any(steps):
-            busy = time.perf_counter()
+        if delivered or any(steps):
+            last_busy = time.perf_counter()
         else:
-            post.nap(time.perf_counter() - busy)
+            mailbox.nap(time.perf_counter() - last_busy)

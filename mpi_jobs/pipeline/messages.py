@@ -1,4 +1,4 @@
-"""What roles tell each other. A chunk is some images on their way together, known by its number."""
+"""The messages between roles. A chunk is some images that travel together; messages name it by its number."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Announced(NamedTuple):
     """Source to sink: a chunk has been given out.
 
     Attributes:
-        chunk: its number; chunks are numbered in the order of their images.
-        ids: what its images are called.
-        labels: int64 (n,), their classes where they are known, else -1.
+        chunk: the number of the chunk; chunks are numbered in the order of their images.
+        ids: the names of its images.
+        labels: int64 (n,), their true classes; -1 where the class is not known.
     """
 
     chunk: int
@@ -22,11 +22,11 @@ class Announced(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Source to preprocessor: decode these, and keep them; to predictor: decode and predict them.
+    """Source to preprocessor: decode these images and keep them. Source to predictor: decode and predict them.
 
     Attributes:
-        number: of the chunk.
-        items: (n,), what the reader needs to find each image.
+        number: the number of the chunk.
+        items: (n,), the items by which the reader finds the images.
     """
 
     number: int
@@ -34,27 +34,37 @@ class Chunk(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """Preprocessor to source: a chunk waits here for a predictor."""
+    """Preprocessor to source: a chunk waits here for a predictor.
+
+    Attributes:
+        chunk: the number of the chunk.
+    """
 
     chunk: int
 
 
 class HandOver(NamedTuple):
-    """Source to preprocessor: send a decoded chunk to a predictor, whose rank this is."""
+    """Source to preprocessor: send a decoded chunk to a predictor.
+
+    Attributes:
+        chunk: the number of the chunk.
+        predictor: the rank of the predictor.
+    """
 
     chunk: int
     predictor: int
 
 
 class DecodedChunk(NamedTuple):
-    """Preprocessor to predictor.
+    """Preprocessor to predictor: the pixels of a chunk.
 
     Attributes:
-        number: of the chunk.
-        n: images that it began with.
-        kept: int64 (m,), the positions of those that could be decoded.
-        pixels: uint8 (m, height, width, channels), theirs: bytes, which are a quarter of what floats would be.
-        errors: n - m reasons, why the others could not.
+        number: the number of the chunk.
+        n: the number of images in the chunk, skipped ones included.
+        kept: int64 (m,), the positions of the decoded images in the chunk.
+        pixels: uint8 (m, height, width, channels), the decoded images, as bytes: floats would be four times as
+            large.
+        errors: n - m reasons, one for each skipped image.
     """
 
     number: int
@@ -68,8 +78,8 @@ class Doubtful(NamedTuple):
     """An image whose two best classes were close.
 
     Attributes:
-        margin: between their scores.
-        position: in the chunk.
+        margin: the best score minus the next.
+        position: the position of the image in its chunk.
         predicted: the best class.
         pixels: uint8 (height, width, channels).
     """
@@ -81,16 +91,16 @@ class Doubtful(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Predictor to sink.
+    """Predictor to sink: the predictions for a chunk.
 
     Attributes:
-        chunk: its number.
-        n: images that it began with.
-        kept: int64 (m,), the positions of those that have a prediction.
+        chunk: the number of the chunk.
+        n: the number of images in the chunk, skipped ones included.
+        kept: int64 (m,), the positions of the predicted images in the chunk.
         top: int64 (m, top), their best classes, best first.
-        scores: float32 (m, top), or None where nobody wants them.
-        errors: n - m reasons, why the others have none.
-        doubtful: images whose two best classes were closer than those of nearly all others.
+        scores: float32 (m, top), the scores of these classes, or None if the rows have no scores.
+        errors: n - m reasons, one for each skipped image.
+        doubtful: images whose two best classes were closer than those of nearly all other images.
     """
 
     chunk: int
@@ -103,7 +113,11 @@ class Scored(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """Predictor to source: a chunk is predicted, and its pixels are gone."""
+    """Predictor to source: a chunk is predicted, and its pixels are freed.
+
+    Attributes:
+        chunk: the number of the chunk.
+    """
 
     chunk: int
 
@@ -112,8 +126,8 @@ class Accepted(NamedTuple):
     """Sink to source: rows have been given to the file.
 
     Attributes:
-        rows: how many.
-        errors: images among them that could not be used.
+        rows: the number of rows.
+        errors: the number of skipped images among them.
     """
 
     rows: int
@@ -121,4 +135,4 @@ class Accepted(NamedTuple):
 
 
 class End(NamedTuple):
-    """Source to all: everything is written."""
+    """Source to all roles: everything has been written."""

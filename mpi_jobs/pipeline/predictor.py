@@ -1,4 +1,4 @@
-"""The predictor: a network that takes what is decoded, and decodes itself where nobody does it for it."""
+"""The predictor: a network that scores decoded images, and decodes for itself where no preprocessor does."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from common.arrays import Labels, Pixels, Singles
 from common.data.catalogue import PixelReader
 from common.nets.classifier import Classifier
 from common.nets.devices import limit_thread
-from common.predict.predictions import MOST_UNSURE, Form
+from common.predict.predictions import MOST_UNSURE, RowFormat
 from mpi_jobs.pipeline.decoding import Decoder
-from mpi_jobs.pipeline.layout import Kind
-from mpi_jobs.pipeline.mailbox import Post, Role
+from mpi_jobs.pipeline.layout import RoleName
+from mpi_jobs.pipeline.mailbox import Mailbox, Role
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk, Doubtful, End, Finished, Scored
 
 
-class Best(NamedTuple):
-    """What a network says of some images.
+class BestClasses(NamedTuple):
+    """The best classes of some images.
 
     Attributes:
         top: int64 (n, top), the best classes, best first.
         scores: float32 (n, top), their probabilities by softmax.
-        margins: float32 (n,), how far the best one's is ahead of the next.
-        seconds: that it took.
+        margins: float32 (n,), the probability of the best class minus the probability of the next.
+        seconds: how long scoring took.
     """
 
     top: Labels
@@ -38,13 +38,13 @@ class Best(NamedTuple):
     seconds: float
 
 
-def best_classes(classifier: Classifier, pixels: Pixels, top: int) -> Best:
+def best_classes(classifier: Classifier, pixels: Pixels, top: int) -> BestClasses:
     """Score images.
 
     Args:
-        classifier: with its network in evaluation mode.
+        classifier: a classifier whose network is in evaluation mode.
         pixels: uint8 (n, height, width, channels).
-        top: how many classes of each.
+        top: the number of classes per image.
     """
     started = time.perf_counter()
     with torch.inference_mode():
@@ -52,43 +52,43 @@ def best_classes(classifier: Classifier, pixels: Pixels, top: int) -> Best:
         values, classes = logits.topk(min(max(2, top), logits.shape[1]), dim=1)
         probabilities = (values - logits.logsumexp(dim=1, keepdim=True)).exp()
         scores: NDArray[np.float32] = probabilities.cpu().numpy()
-        found = classes.cpu().numpy()
+        best = classes.cpu().numpy()
     margins = scores[:, 0] - scores[:, -1 if scores.shape[1] < 2 else 1]
-    return Best(found[:, :top], scores[:, :top], margins, time.perf_counter() - started)
+    return BestClasses(best[:, :top], scores[:, :top], margins, time.perf_counter() - started)
 
 
 class Predictor(Role):
     """Predicts chunks in the order in which they are decoded.
 
-    The network computes in a thread, so that the next chunk arrives meanwhile.
+    The network computes in a thread of its own, so that the next chunk can arrive meanwhile.
 
     Args:
-        post: of this rank.
-        source: the rank to tell that chunks are done.
-        sink: the rank to send predictions to.
-        classifier: with its network in evaluation mode.
-        reader: of chunks that nobody has decoded.
-        threads: of this rank.
-        form: what is wanted of each image.
+        mailbox: the mailbox of this rank.
+        source: the rank of the source, which is told of finished chunks.
+        sink: the rank of the sink, which gets the predictions.
+        classifier: a classifier whose network is in evaluation mode.
+        reader: decodes the chunks that no preprocessor has decoded.
+        threads: the number of threads of this rank.
+        row_format: the columns of a prediction row.
     """
 
     def __init__(
         self,
-        post: Post,
+        mailbox: Mailbox,
         source: int,
         sink: int,
         classifier: Classifier,
         reader: PixelReader,
         threads: int,
-        form: Form,
+        row_format: RowFormat,
     ) -> None:
-        self._post, self._source, self._sink = post, source, sink
-        self._classifier, self._form = classifier, form
-        self._decoder = Decoder(reader, threads, post.wake)
+        self._mailbox, self._source, self._sink = mailbox, source, sink
+        self._classifier, self._row_format = classifier, row_format
+        self._decoder = Decoder(reader, threads, mailbox.wake)
         self._network = ThreadPoolExecutor(1, "predict", limit_thread, (threads,))
-        self._underway: deque[tuple[DecodedChunk, Future[Best]]] = deque()
+        self._underway: deque[tuple[DecodedChunk, Future[BestClasses]]] = deque()
         self._seconds = 0.0
-        self._margins, self._bar = np.empty(0, np.float32), np.inf
+        self._smallest_margins, self._doubtful_below = np.empty(0, np.float32), np.inf
 
     def receive(self, message: Chunk | DecodedChunk | End) -> None:
         """Begin with a chunk."""
@@ -103,44 +103,45 @@ class Predictor(Role):
 
     def _predict(self, chunk: DecodedChunk) -> None:
         future = self._network.submit(self._score, chunk.pixels)
-        future.add_done_callback(lambda _: self._post.wake.set())
+        future.add_done_callback(lambda _: self._mailbox.wake.set())
         self._underway.append((chunk, future))
 
-    def _score(self, pixels: Pixels) -> Best:
+    def _score(self, pixels: Pixels) -> BestClasses:
         if len(pixels):
-            return best_classes(self._classifier, pixels, self._form.top)
-        none = np.empty((0, self._form.top), np.float32)
-        return Best(none.astype(np.int64), none, none[:, 0], 0.0)
+            return best_classes(self._classifier, pixels, self._row_format.top)
+        none = np.empty((0, self._row_format.top), np.float32)
+        return BestClasses(none.astype(np.int64), none, none[:, 0], 0.0)
 
     def step(self) -> bool:
-        """Go on with what is decoded, and tell of what is predicted."""
+        """Predict what has been decoded, and send off what has been predicted."""
         found = False
-        while (chunk := self._decoder.finished()) is not None:
+        while (chunk := self._decoder.next_finished()) is not None:
             self._predict(chunk)
             found = True
         while self._underway and self._underway[0][1].done():
             chunk, future = self._underway.popleft()
-            self._tell(chunk, future.result())
+            self._send(chunk, future.result())
             found = True
         return found
 
-    def _tell(self, chunk: DecodedChunk, best: Best) -> None:
-        scores = best.scores if self._form.scores else None
-        doubtful = self._doubtful(chunk, best)
+    def _send(self, chunk: DecodedChunk, best: BestClasses) -> None:
+        scores = best.scores if self._row_format.scores else None
+        doubtful = self._find_doubtful(chunk, best)
         scored = Scored(chunk.number, chunk.n, chunk.kept, best.top, scores, chunk.errors, doubtful)
-        self._post.send(self._sink, Kind.SINK, scored)
-        self._post.send(self._source, Kind.SOURCE, Finished(chunk.number))
+        self._mailbox.send(self._sink, RoleName.SINK, scored)
+        self._mailbox.send(self._source, RoleName.SOURCE, Finished(chunk.number))
         self._seconds += best.seconds
         self.images += len(chunk.kept)
 
-    def _doubtful(self, chunk: DecodedChunk, best: Best) -> list[Doubtful]:
-        """Images that are among the least sure that this rank has met."""
-        new = np.flatnonzero(best.margins < self._bar)
+    def _find_doubtful(self, chunk: DecodedChunk, best: BestClasses) -> list[Doubtful]:
+        """Return the images whose margins are among the smallest that this rank has seen so far."""
+        new = np.flatnonzero(best.margins < self._doubtful_below)
         new = new[np.argsort(best.margins[new], kind="stable")[:MOST_UNSURE]]
-        self._margins = np.sort(np.concatenate([self._margins, best.margins[new]]))[:MOST_UNSURE]
-        if len(self._margins) == MOST_UNSURE:
-            self._bar = float(self._margins[-1])
-        # copied, because a view would keep all pixels of the chunk
+        margins = np.concatenate([self._smallest_margins, best.margins[new]])
+        self._smallest_margins = np.sort(margins)[:MOST_UNSURE]
+        if len(self._smallest_margins) == MOST_UNSURE:
+            self._doubtful_below = float(self._smallest_margins[-1])
+        # copied, because a view would keep all pixels of the chunk in memory
         return [
             Doubtful(float(best.margins[i]), int(chunk.kept[i]), int(best.top[i, 0]), chunk.pixels[i].copy())
             for i in new
@@ -148,5 +149,5 @@ class Predictor(Role):
 
     @property
     def seconds(self) -> dict[str, float]:
-        """That its threads decoded, and that the network computed."""
+        """Seconds that its threads have spent decoding, and the network predicting."""
         return {"decode": self._decoder.seconds, "predict": self._seconds}

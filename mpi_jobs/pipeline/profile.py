@@ -1,53 +1,43 @@
-"""What an image costs at each stage, and what layout of ranks follows from it."""
+"""A profile: what it costs to decode and predict an image, and the layout of ranks that follows from it."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.arrays import Items, Pixels
-from common.data.catalogue import PixelReader
-from common.data.decode import PixelFormat, Stages
-from common.data.sources.files import FileReader
 from common.errors import InputError
+from common.nets.measuring import DECODING, PREDICTING, DecodedSample, predicting_seconds
 from mpi_jobs.pipeline.layout import Layout
 
 if TYPE_CHECKING:
     from common.nets.classifier import Classifier
+    from common.nets.trained import TrainedNetwork
 
 FORMAT = "profile of prediction, version 1"
-DECODING = ("read", "decode", "resize", "crop", "to bytes")
-"""What preprocessors do."""
-PREDICTING = ("to tensor", "normalise", "predict")
-"""What predictors do."""
-
-PIECE = 4
-"""Images that are read together when decoding is measured."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of a core for an image, stage by stage; of a GPU, for stages that run on one.
+    """Seconds of a core per image, step by step; seconds of a GPU for steps that run on one.
 
     Attributes:
-        seconds: by stage, of DECODING and PREDICTING.
-        way: "plain" or "fast".
-        batch: images that the network took at once.
-        threads: that it took.
+        seconds: seconds by step of DECODING and PREDICTING.
+        mode: "plain" or "fast".
+        batch: the number of images per batch of the network.
+        threads: the number of threads of the network.
         device: "cpu" or "cuda".
-        network: its name.
-        shape: (height, width, channels) of the images that it takes.
-        images: that were measured.
+        network: the name of the network.
+        shape: (height, width, channels) of the images that the network takes.
+        images: the number of images measured.
     """
 
     seconds: Mapping[str, float]
-    way: str
+    mode: str
     batch: int
     threads: int
     device: str
@@ -55,27 +45,60 @@ class Profile:
     shape: tuple[int, ...]
     images: int
 
+    @classmethod
+    def measure(
+        cls,
+        network: TrainedNetwork,
+        classifier: Classifier,
+        mode: str,
+        decoded: DecodedSample,
+        batch: int,
+        threads: int,
+        enough_s: float,
+    ) -> Profile:
+        """Measure prediction, and return the profile of decoding and predicting.
+
+        Args:
+            network: the network.
+            classifier: the classifier built from it, with its network in evaluation mode.
+            mode: "plain" or "fast".
+            decoded: images whose decoding was measured.
+            batch: the number of images per batch.
+            threads: the number of threads of torch.
+            enough_s: seconds after which no further batch is scored.
+        """
+        # imported here, because ranks that do not predict need not wait for torch
+        import torch
+
+        torch.set_num_threads(threads)  # fast decoding leaves this thread with one
+        shape = decoded.pixels.shape[1:]
+        pixels = decoded.pixels if len(decoded.pixels) else np.zeros((1, *shape), np.uint8)
+        predicting = predicting_seconds(classifier, pixels, batch, threads, enough_s)
+        seconds = decoded.seconds | predicting
+        device, images = classifier.device.type, len(decoded.pixels)
+        return cls(seconds, mode, batch, threads, device, network.spec.name, tuple(shape), images)
+
     @property
     def preprocess(self) -> float:
-        """Seconds that a preprocessor takes for an image."""
-        return sum(self.seconds.get(stage, 0.0) for stage in DECODING)
+        """Seconds that a preprocessor takes per image."""
+        return sum(self.seconds.get(step, 0.0) for step in DECODING)
 
     @property
     def predict(self) -> float:
-        """Seconds that a predictor takes for an image."""
-        return sum(self.seconds.get(stage, 0.0) for stage in PREDICTING)
+        """Seconds that a predictor takes per image."""
+        return sum(self.seconds.get(step, 0.0) for step in PREDICTING)
 
     @property
     def helping(self) -> bool:
-        """Whether predictors decode when nobody decodes for them: those on a GPU had better not."""
+        """True if predictors should decode when no image is decoded yet: only if they do not use a GPU."""
         return self.device == "cpu"
 
     def rate(self, layout: Layout, cores: int) -> float:
-        """Images a second that a layout can do, on machines of so many cores in all.
+        """Return the number of images per second that a layout can process, on machines with `cores` cores in all.
 
-        Each worker is taken to be a core, and a predictor's GPU to be its own. What preprocessors decode costs
-        predictors `predict` only; with what is left of their time they decode and predict. No layout does more
-        than the cores.
+        Each worker is assumed to have a core of its own, and each predictor on a GPU a GPU of its own. An image
+        that a preprocessor has decoded costs a predictor only `predict`; in the rest of their time predictors
+        decode and predict. No layout is faster than the cores allow.
         """
         decode, predict = self.preprocess, self.predict
         decoders, predictors = len(layout.preprocessors), len(layout.predictors)
@@ -86,155 +109,69 @@ class Profile:
         return min(decoded + alone, bound)
 
     def recommend(self, ranks: int, cores: int) -> int:
-        """The ratio of predictors to preprocessors with the highest rate.
+        """Return the ratio of predictors to preprocessors with the highest rate.
 
-        Of equals, which there are where ranks outnumber cores, the one that is closest to what the costs are.
+        If several ratios have it, as happens where ranks outnumber cores, the one closest to the ratio of the
+        costs is returned.
         """
-        wanted = np.log(self.predict / self.preprocess)
-        ratios = range(1, max(2, ranks - 2))
-        return max(
-            ratios,
-            key=lambda ratio: (
-                round(self.rate(Layout.of(ranks, ratio), cores), 6),
-                -abs(np.log(ratio) - wanted),
-            ),
-        )
+        costs = np.log(self.predict / self.preprocess)
+
+        def merit(ratio: int) -> tuple[float, float]:
+            rate = round(self.rate(Layout.of(ranks, ratio), cores), 6)
+            return rate, -abs(float(np.log(ratio) - costs))
+
+        return max(range(1, max(2, ranks - 2)), key=merit)
 
     def described(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self) | {"preprocess": self.preprocess, "predict": self.predict}
+        """Return the profile as plain values for profile.json."""
+        return {
+            "seconds": dict(self.seconds),
+            "way": self.mode,
+            "batch": self.batch,
+            "threads": self.threads,
+            "device": self.device,
+            "network": self.network,
+            "shape": self.shape,
+            "images": self.images,
+            "preprocess": self.preprocess,
+            "predict": self.predict,
+        }
 
     @classmethod
-    def load(cls, path: Path, way: str) -> Profile:
-        """Read what profile_cnn.py wrote of "plain" or "fast".
+    def load(cls, path: Path, mode: str) -> Profile:
+        """Read the profile of one mode from a profile.json that profile_cnn.py has written.
 
         Raises:
             InputError: there is no such file, or it is something else.
         """
         try:
-            found = json.loads(path.read_text())
+            content = json.loads(path.read_text())
         except OSError as error:
             raise InputError(f"--profile {path}: {error.strerror}; profile_cnn.py writes one") from error
         except ValueError as error:
             raise InputError(f"--profile {path}: no JSON ({error})") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(f"--profile {path}: no {FORMAT}; profile_cnn.py writes one")
         try:
-            found = found["ways"][way]
-            seconds = {stage: float(found["seconds"][stage]) for stage in (*DECODING, *PREDICTING)}
-            if not all(0 <= value < np.inf for value in seconds.values()):
-                raise ValueError("seconds below 0")
-            if not any(seconds[stage] for stage in DECODING) or not any(seconds[stage] for stage in PREDICTING):
-                raise ValueError("something that takes no time")
-            return cls(
-                seconds, str(found["way"]), int(found["batch"]), int(found["threads"]), str(found["device"]),
-                str(found["network"]), tuple(map(int, found["shape"])), int(found["images"]),
-            )  # fmt: skip
+            return cls._of(content["ways"][mode])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"--profile {path}: damaged ({type(error).__name__}: {error})") from error
 
-
-class Stopwatch:
-    """Adds up what calls take.
-
-    Attributes:
-        seconds: by stage.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys((*DECODING, *PREDICTING), 0.0)
-
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, whose time counts as that of a stage."""
-
-        def call(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return function(*arguments)
-            finally:
-                self.seconds[stage] += time.perf_counter() - started
-
-        return call
-
-    def stages(self, stages: Stages) -> Stages:
-        """The same stages, timed."""
-
-        def of(name: str, stage: Callable[[Any, PixelFormat], Any]) -> Callable[[Any, PixelFormat], Any]:
-            return self.timed(name, stage)
-
-        return {name: of(name, stage) for name, stage in stages.items()}
-
-
-class Sample(NamedTuple):
-    """Images that were decoded stage by stage.
-
-    Attributes:
-        pixels: uint8 (m, height, width, channels), of those that could be.
-        items: (m,), theirs.
-        seconds: for an image, of each stage of DECODING.
-    """
-
-    pixels: Pixels
-    items: Items
-    seconds: dict[str, float]
-
     @classmethod
-    def of(cls, reader: PixelReader, items: Items, enough_s: float) -> Sample:
-        """Decode images, until there are no more or it has taken so many seconds."""
-        watch = Stopwatch()
-        if isinstance(reader, FileReader):
-            reader = replace(reader, stages=watch.stages(reader.stages))
-        pixels: list[Pixels] = []
-        kept: list[int] = []
-        done = 0
-        started = time.perf_counter()
-        while done < len(items) and (not kept or time.perf_counter() - started < enough_s):
-            read = reader.read(items[done : done + PIECE])
-            pixels.append(read.pixels)
-            kept += (done + read.kept).tolist()
-            done += PIECE
-        # what the stages did not take is reading, and putting pixels into place
-        watch.seconds["read"] = time.perf_counter() - started - sum(watch.seconds.values())
-        seconds = {stage: max(0.0, watch.seconds[stage]) / max(1, len(kept)) for stage in DECODING}
-        return cls(np.concatenate(pixels), items[kept], seconds)
-
-
-def predicting_seconds(
-    classifier: Classifier, pixels: Pixels, batch: int, threads: int, enough_s: float
-) -> dict[str, float]:
-    """What an image costs at each stage of PREDICTING, in seconds of a core.
-
-    Args:
-        classifier: with its network in evaluation mode.
-        pixels: uint8 (n, height, width, channels), of which batches are made, by repetition if they are too few.
-        batch: images at once.
-        threads: that torch has been given.
-        enough_s: seconds after which no more are scored.
-    """
-    import torch
-
-    order = np.resize(np.arange(len(pixels)), max(1, len(pixels) // batch) * batch)
-    batches = [pixels[rows] for rows in order.reshape(-1, batch)]
-    cuda = classifier.device.type == "cuda"
-
-    def finished(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            result = function(*arguments)
-            if cuda:
-                torch.cuda.synchronize()
-            return result
-
-        return call
-
-    preprocessing, device, dtype = classifier.preprocessing, classifier.device, classifier.dtype
-    with torch.inference_mode():
-        classifier.logits(batches[0])  # the first time is for making plans
-        watch, rounds, started = Stopwatch(), 0, time.perf_counter()
-        while not rounds or time.perf_counter() - started < enough_s:
-            chosen = batches[rounds % len(batches)]
-            numbers = watch.timed("to tensor", finished(preprocessing.numbers))(chosen, device, dtype)
-            tensor = watch.timed("normalise", finished(preprocessing.normalise))(numbers)
-            watch.timed("predict", finished(classifier.forward))(tensor)
-            rounds += 1
-    cores = 1 if cuda else threads
-    return {stage: cores * watch.seconds[stage] / (rounds * batch) for stage in PREDICTING}
+    def _of(cls, described: Mapping[str, Any]) -> Profile:
+        """Return the profile from which `described` made plain values."""
+        seconds = {step: float(described["seconds"][step]) for step in (*DECODING, *PREDICTING)}
+        if not all(0 <= value < np.inf for value in seconds.values()):
+            raise ValueError("seconds are negative or not finite")
+        if not any(seconds[step] for step in DECODING) or not any(seconds[step] for step in PREDICTING):
+            raise ValueError("decoding or predicting takes no time")
+        return cls(
+            seconds,
+            str(described["way"]),
+            int(described["batch"]),
+            int(described["threads"]),
+            str(described["device"]),
+            str(described["network"]),
+            tuple(map(int, described["shape"])),
+            int(described["images"]),
+        )

@@ -10,42 +10,48 @@ import numpy as np
 from common.arrays import Labels
 from common.data.catalogue import MOST_SKIPPED, Skipped
 from common.predict.files import PredictionFile, Rows
-from common.predict.predictions import Form, Summary, Unsure, empty_rows
-from mpi_jobs.pipeline.layout import Kind
-from mpi_jobs.pipeline.mailbox import Post, Role
+from common.predict.predictions import RowFormat, Summary, Unsure, empty_rows
+from mpi_jobs.pipeline.layout import RoleName
+from mpi_jobs.pipeline.mailbox import Mailbox, Role
 from mpi_jobs.pipeline.messages import Accepted, Announced, End, Scored
 
 TALLY_ROWS = 1 << 12
-"""Rows that are counted together: with many classes it costs as much to count one."""
+"""Rows that are counted together: with many classes, counting one row costs as much as counting thousands."""
 
 
 class Sink(Role):
-    """Writes a row an image.
+    """Writes one row per image.
 
     Args:
-        post: of this rank.
-        source: the rank to tell of what is written.
-        file: to write to.
-        form: what a row says.
-        n_classes: how many there are.
-        ordered: whether rows are in the order of their images, or as they come.
+        mailbox: the mailbox of this rank.
+        source: the rank of the source, which is told of written rows.
+        file: the file of predictions.
+        row_format: the columns of a prediction row.
+        n_classes: the number of classes.
+        ordered: if True, rows are in the order of their images; otherwise in the order in which they arrive.
     """
 
     def __init__(
-        self, post: Post, source: int, file: PredictionFile, form: Form, n_classes: int, ordered: bool
+        self,
+        mailbox: Mailbox,
+        source: int,
+        file: PredictionFile,
+        row_format: RowFormat,
+        n_classes: int,
+        ordered: bool,
     ) -> None:
-        self._post, self._source, self._file = post, source, file
-        self._form, self._n_classes, self._ordered = form, n_classes, ordered
+        self._mailbox, self._source, self._file = mailbox, source, file
+        self._row_format, self._n_classes, self._ordered = row_format, n_classes, ordered
         self._announced: dict[int, Announced] = {}
         self._scored: dict[int, Scored] = {}
         self._next = 0
         self._seconds = 0.0
         self._summary = Summary.nothing(n_classes)
-        self._counted: list[tuple[Labels, Labels]] = []
-        self._rows = 0
+        self._uncounted: list[tuple[Labels, Labels]] = []
+        self._n_uncounted = 0
 
     def receive(self, message: Announced | Scored | End) -> None:
-        """Note what is announced, and keep what is scored."""
+        """Keep an announcement or predictions until both have arrived."""
         if isinstance(message, Announced):
             self._announced[message.chunk] = message
         elif isinstance(message, Scored):
@@ -55,7 +61,7 @@ class Sink(Role):
             self.ended = True
 
     def step(self) -> bool:
-        """Write what is due."""
+        """Write the chunks whose turn it is."""
         started = time.perf_counter()
         found = False
         for chunk in self._due():
@@ -68,7 +74,7 @@ class Sink(Role):
         return found
 
     def _due(self) -> Iterator[int]:
-        """Chunks that can be written now. A prediction may overtake the names of its images."""
+        """Yield the chunks that can be written now. Predictions may arrive before their announcement."""
         if not self._ordered:
             yield from [chunk for chunk in self._scored if chunk in self._announced]
             return
@@ -78,7 +84,7 @@ class Sink(Role):
 
     def _write(self, announced: Announced, scored: Scored) -> None:
         n = scored.n
-        top, scores = empty_rows(n, self._form)
+        top, scores = empty_rows(n, self._row_format)
         top[scored.kept] = scored.top
         if scores is not None and scored.scores is not None:
             scores[scored.kept] = scored.scores
@@ -89,34 +95,35 @@ class Sink(Role):
         self._file.write(Rows(announced.ids, top, scores, errors))
         self.images += n
         self._count(announced, scored, [Skipped(announced.ids[i], errors[i] or "") for i in lost])
-        self._post.send(self._source, Kind.SOURCE, Accepted(n, len(lost)))
+        self._mailbox.send(self._source, RoleName.SOURCE, Accepted(n, len(lost)))
 
     def _count(self, announced: Announced, scored: Scored, skipped: list[Skipped]) -> None:
+        """Add a chunk to the summary, now or when enough rows have come together."""
         if len(scored.kept):
-            self._counted.append((scored.top[:, 0], announced.labels[scored.kept]))
-            self._rows += len(scored.kept)
+            self._uncounted.append((scored.top[:, 0], announced.labels[scored.kept]))
+            self._n_uncounted += len(scored.kept)
         if skipped or scored.doubtful:
             nothing = Summary.nothing(self._n_classes)
             unsure = [Unsure(d.margin, announced.ids[d.position], d.predicted, d.pixels) for d in scored.doubtful]
             self._summary += Summary(
                 nothing.predicted, len(skipped), skipped[:MOST_SKIPPED], unsure, nothing.confusion
             )
-        if self._rows >= TALLY_ROWS:
+        if self._n_uncounted >= TALLY_ROWS:
             self._tally()
 
     def _tally(self) -> None:
-        predicted, truth = (np.concatenate(column) for column in zip(*self._counted, strict=True))
+        predicted, truth = (np.concatenate(column) for column in zip(*self._uncounted, strict=True))
         self._summary += Summary.of(predicted, truth, self._n_classes)
-        self._counted, self._rows = [], 0
+        self._uncounted, self._n_uncounted = [], 0
 
     @property
     def summary(self) -> Summary:
-        """Of all rows so far."""
-        if self._counted:
+        """The summary of all rows so far."""
+        if self._uncounted:
             self._tally()
         return self._summary
 
     @property
     def seconds(self) -> dict[str, float]:
-        """That it wrote."""
+        """Seconds spent writing."""
         return {"write": self._seconds}

@@ -28,7 +28,7 @@ from common.ridge.moments import (
     unflatten,
 )
 from common.ridge.path import RidgePath
-from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import AtRoot, World
 from mpi_jobs.ridge.grid import solve_grid
 from mpi_jobs.ridge.shares import HeldOut, dealt_blocks
@@ -124,12 +124,12 @@ class DealtProblem:
         world: World,
         problem: AtRoot[Problem],
         settings: RankSettings = RankSettings(),  # noqa: B008
-        clock: Clock | None = None,
+        clock: RankClock | None = None,
     ) -> None:
         self._world = world
         self._problem = problem
         self._settings = settings
-        self._clock = clock or Clock(world, Console(quiet=True))
+        self._clock = clock or RankClock(world, Console(quiet=True))
         self._skipped: list[Skipped] = []
         self._moments: FoldMoments = {}
         self.console = self._clock.console

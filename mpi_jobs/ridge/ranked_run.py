@@ -18,7 +18,7 @@ from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
 from common.run.flags import Parser, positive_integer, ridge_parser
 from common.run.ridge import RidgeRun, Tested
-from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World, counted_ranks, library
 from mpi_jobs.ridge.dealt_problem import RankSettings
 from mpi_jobs.ridge.shares import WAYS, dealt_blocks
@@ -89,7 +89,7 @@ class RankedRun:
         self._warn_of_crowding()
         limit_blas(self.settings.blas_threads(world))
         self._run = world.make_at_root(lambda: RidgeRun.open(job, self.arguments))
-        self.clock = Clock(world, self._run.value.console if world.is_root else Console(quiet=True))
+        self.clock = RankClock(world, self._run.value.console if world.is_root else Console(quiet=True))
         self.problem = world.make_at_root(lambda: self._run.value.problem)
 
     def _warn_of_crowding(self) -> None:

@@ -13,7 +13,7 @@ from common.data.catalogue import Skipped
 from common.data.images import Block, Images, Part
 from common.data.splits import ALWAYS_TRAINING
 from common.errors import InputError
-from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import AtRoot, World
 
 WAYS = ("read", "scatter")
@@ -58,7 +58,7 @@ def own_blocks(world: World, images: AtRoot[Images], way: str, names: bool = Fal
 def dealt_blocks(
     images: AtRoot[Images],
     way: str,
-    clock: Clock,
+    clock: RankClock,
     phase: str,
     check_skipped: Callable[[Sequence[Skipped]], None],
     names: bool = False,

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from common.data.splits import shard
 from common.nets.linear import LARGE, Sink
-from mpi_jobs.engine.world import Begun, World
+from mpi_jobs.engine.waiting import Begun
+from mpi_jobs.engine.world import World
 from mpi_jobs.training.shared_memory import shared_bytes
 
 FIRST_BUCKET_BYTES = 1 << 20

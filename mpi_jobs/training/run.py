@@ -20,7 +20,7 @@ from common.nets.checkpoints import BEST, LAST, Checkpoint, Progress, averaged, 
 from common.nets.classifier import Classifier
 from common.nets.networks import build, load_weights
 from common.nets.preprocessing import Augmentation
-from mpi_jobs.engine.clock import Clock
+from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.devices import find_device
 from mpi_jobs.training.flags import recipe
@@ -52,7 +52,7 @@ class TrainingRun:
         self.arguments = world.at_root(lambda: _known(asked).arguments)
         # phases come back every epoch, which has a line of its own
         self._console = Console(self.arguments.quiet or not world.is_root, phases=False)
-        self._clock = Clock(world, self._console)
+        self._clock = RankClock(world, self._console)
         self._device = find_device(world, self.arguments.device, self.arguments.bf16)
         self._threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         torch.set_num_threads(self._threads)

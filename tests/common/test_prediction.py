@@ -14,7 +14,7 @@ from common.data.decode import PixelFormat
 from common.data.images import Block
 from common.data.storage import Storage
 from common.predict import predictions as prediction
-from common.predict.predictions import Form, predictions_csv, write_predictions
+from common.predict.predictions import RowFormat, predictions_csv, write_predictions
 from common.ridge.model import RidgeModel
 
 RNG = np.random.default_rng(10)
@@ -41,7 +41,7 @@ def scores_of(model: RidgeModel, block: Block) -> np.ndarray:
 def test_a_row_an_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "GROUP_ROWS", 60)
     model, blocks = a_model(), [a_block(50), a_block(0, 50, skipped=2), a_block(30, 50, skipped=1)]
-    summary = write_predictions(Storage.at(str(tmp_path)), 3, model, Form(), blocks, KNOWN)
+    summary = write_predictions(Storage.at(str(tmp_path)), 3, model, RowFormat(), blocks, KNOWN)
     read = pq.read_table(tmp_path / "predictions" / "part-00003.parquet")
     assert read.column_names == ["name", "predicted", "error"]
     assert summary.n == len(read) == 83
@@ -61,7 +61,7 @@ def test_a_row_an_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_best_classes_with_their_scores(tmp_path: Path) -> None:
     model, block = a_model(), a_block(40)
-    write_predictions(Storage.at(str(tmp_path)), 0, model, Form(3, scores=True), [block], KNOWN)
+    write_predictions(Storage.at(str(tmp_path)), 0, model, RowFormat(3, scores=True), [block], KNOWN)
     read = pq.read_table(tmp_path / "predictions" / "part-00000.parquet").to_pydict()
     assert list(read) == [
         "name", "predicted", "score", "predicted_2", "score_2", "predicted_3", "score_3", "error",
@@ -76,7 +76,7 @@ def test_the_best_classes_with_their_scores(tmp_path: Path) -> None:
 def test_one_csv_file_in_the_order_of_the_parts(tmp_path: Path) -> None:
     model, storage = a_model(), Storage.at(str(tmp_path))
     for part, block in enumerate([a_block(30), a_block(20, 30)]):
-        write_predictions(storage, part, model, Form(), [block], KNOWN)
+        write_predictions(storage, part, model, RowFormat(), [block], KNOWN)
     assert predictions_csv(storage, 0) == "predictions.csv"
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
@@ -88,7 +88,7 @@ def test_one_csv_file_in_the_order_of_the_parts(tmp_path: Path) -> None:
 
 def test_errors_are_rows_of_the_csv_file_too(tmp_path: Path) -> None:
     storage = Storage.at(str(tmp_path))
-    summary = write_predictions(storage, 0, a_model(), Form(2, scores=True), [a_block(3, skipped=1)], KNOWN)
+    summary = write_predictions(storage, 0, a_model(), RowFormat(2, scores=True), [a_block(3, skipped=1)], KNOWN)
     predictions_csv(storage, summary.n_unusable)
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -106,7 +106,7 @@ def test_classes_that_the_model_or_the_data_lack_are_not_judged(tmp_path: Path) 
     labels[:10] = -1  # of no known class
     known = np.array([2, -1, 0, 1])  # of the data's classes the model lacks the second
     summary = write_predictions(
-        Storage.at(str(tmp_path)), 0, model, Form(), [block._replace(labels=labels)], known
+        Storage.at(str(tmp_path)), 0, model, RowFormat(), [block._replace(labels=labels)], known
     )
     judged = np.flatnonzero((labels >= 0) & (labels != 1))
     best = scores_of(model, block).argmax(axis=1)
@@ -117,8 +117,10 @@ def test_classes_that_the_model_or_the_data_lack_are_not_judged(tmp_path: Path) 
 def test_summaries_of_parts_add_up_to_that_of_the_whole(tmp_path: Path) -> None:
     model, blocks = a_model(), [a_block(30 + i, 100 * i, skipped=30) for i in range(4)]
     storage = Storage.at(str(tmp_path))
-    whole = write_predictions(storage, 0, model, Form(), blocks, KNOWN)
-    parts = reduce(add, [write_predictions(storage, i, model, Form(), [b], KNOWN) for i, b in enumerate(blocks)])
+    whole = write_predictions(storage, 0, model, RowFormat(), blocks, KNOWN)
+    parts = reduce(
+        add, [write_predictions(storage, i, model, RowFormat(), [b], KNOWN) for i, b in enumerate(blocks)]
+    )
     assert parts.n == whole.n == 30 * 4 + 6 + 120
     assert parts.predicted.tolist() == whole.predicted.tolist()
     assert [image.name for image in parts.unsure] == [image.name for image in whole.unsure]

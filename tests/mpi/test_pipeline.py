@@ -21,21 +21,18 @@ from torchvision import transforms
 
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
-from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, Progress
 from common.nets.fast import FastClassifier
+from common.nets.measuring import DECODING, PREDICTING
 from common.nets.networks import NetworkSpec, build
 from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
-from common.predict.inputs import Arrived, KnownInputs
-from mpi_jobs.engine.world import World
-from mpi_jobs.pipeline.layout import Kind, Layout
-from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
-from mpi_jobs.pipeline.model import Model
-from mpi_jobs.pipeline.profile import DECODING, PREDICTING, Profile
+from common.nets.trained import TrainedNetwork
+from mpi_jobs.engine.world import AgreedError, World
+from mpi_jobs.pipeline.layout import Layout, RoleName
+from mpi_jobs.pipeline.prediction_run import PredictionRun
+from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.profile_run import ProfileRun
-from mpi_jobs.pipeline.run import PredictionRun
-from mpi_jobs.pipeline.source import Flow, Source
 
 SIDE = 24
 SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)
@@ -43,16 +40,20 @@ CLASSES = Classes(("ash", "beech", "cedar"), ("7", "30", "100"))
 PREPROCESSING = Preprocessing.for_channels(PixelFormat((SIDE, SIDE), crop=True), 3)
 WORLD = World(MPI.COMM_WORLD)
 SIZES = (5, 6, 9) if WORLD.size == 9 else (WORLD.size,)
-"""Ranks that predict, the first of all."""
+"""Numbers of ranks that predict; they are the first ranks of all."""
 
-PUBLISHED = transforms.Compose([
-    transforms.Resize(SIDE), transforms.CenterCrop(SIDE), transforms.ToTensor(),
-    transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
-])  # fmt: skip
+PUBLISHED = transforms.Compose(
+    [
+        transforms.Resize(SIDE),
+        transforms.CenterCrop(SIDE),
+        transforms.ToTensor(),
+        transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
+    ]
+)
 
 
 class Made(NamedTuple):
-    """What rank 0 has made, and all ranks see.
+    """Images and a network, which rank 0 has made and all ranks see.
 
     Attributes:
         folder: with images/, model/, herbarium/.
@@ -68,14 +69,21 @@ class Made(NamedTuple):
 def save_model(folder: Path, network: torch.nn.Module, classes: Classes = CLASSES) -> None:
     folder.mkdir()
     Checkpoint(
-        SPEC, {name: value.detach() for name, value in network.named_parameters()},
-        {name: value[None] for name, value in network.named_buffers()}, {}, Progress(images=[1]), classes,
-        PREPROCESSING, {}, {}, 1,
-    ).save(folder / BEST)  # fmt: skip
+        SPEC,
+        {name: value.detach() for name, value in network.named_parameters()},
+        {name: value[None] for name, value in network.named_buffers()},
+        {},
+        Progress(images=[1]),
+        classes,
+        PREPROCESSING,
+        {},
+        {},
+        1,
+    ).save(folder / BEST)
 
 
 def make(folder: Path) -> Made:
-    """Images of all sizes, told apart by where they are bright; a network that has learnt it; what it says."""
+    """Make images of many sizes, whose class is where they are bright, and a network trained on them."""
     rng = np.random.default_rng(3)
     tensors: dict[str, torch.Tensor] = {}
     for label, name in enumerate(CLASSES.names):
@@ -109,7 +117,7 @@ def make(folder: Path) -> Made:
 
 
 def herbarium(folder: Path, images: Path) -> None:
-    """Metadata without annotations, with ids that are text."""
+    """Make a herbarium test set: metadata without annotations, and with textual ids."""
     records = []
     for number, path in enumerate(sorted(images.rglob("*.*"))[::-1]):
         name = f"images/{number:03d}{path.suffix}"
@@ -129,7 +137,7 @@ def made() -> Iterator[Made]:
 
 
 def predict(ranks: World, made: Made, out: str, *flags: str, data: str = "") -> Path:
-    """A run on all of these ranks; its folder."""
+    """Predict on all of these ranks, and return the run folder."""
     folder = made.folder / f"{out}-{ranks.size}"
     data = data or f"folder:{made.folder / 'images'}"
     always = ["--model", str(made.folder / "model"), "--data", data, "--device", "cpu"]
@@ -167,7 +175,7 @@ def test_predictions_are_those_of_pytorch_each_image_once(made: Made, size: int,
     assert record["images"] == {"predicted": 75, "unusable": 2, "labelled": 75}
     with (folder / "skipped.csv").open(newline="") as file:
         assert {row[0]: row[1] for row in csv.reader(file)}.keys() == {"name", "ash/03b.jpg", "beech/empty.png"}
-    predicted = sum(rank["images"] for rank in record["ranks"] if Kind.PREDICTOR in rank["roles"])
+    predicted = sum(rank["images"] for rank in record["ranks"] if RoleName.PREDICTOR in rank["roles"])
     assert predicted == 75
     assert 'id="layout"' in (folder / "report.html").read_text()
 
@@ -249,8 +257,13 @@ def test_a_list_with_what_is_not_there_and_no_end_of_its_last_line(made: Made) -
     rows = rows_of(predict(ranks, made, "list", data=f"list:{path}"))[1:]
     cut = str(first)[:-3]
     assert [name for name, _ in rows] == [
-        str(first), f"{made.folder}/no such.jpg", str(first), "/etc/passwd", str(second), cut,
-    ]  # fmt: skip
+        str(first),
+        f"{made.folder}/no such.jpg",
+        str(first),
+        "/etc/passwd",
+        str(second),
+        cut,
+    ]
     assert [bool(predicted) for _, predicted in rows] == [True, False, True, False, True, False]
 
 
@@ -288,10 +301,11 @@ def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
         (["--resume", str(done), "--top", "2"], "--top was not as it is now"),
         (["--resume", str(folder)], "no run of predict_cnn.py"),
         (["--model", model, "--data", images, "--profile", str(done / "metrics.json")], "writes one"),
-    ]  # fmt: skip
-    for flags, said in wrong:
-        with pytest.raises(InputError, match=said):
+    ]
+    for flags, message in wrong:
+        with pytest.raises(AgreedError, match=message) as error:
             PredictionRun(ranks, flags)
+        assert error.value.exit_code == InputError.exit_code
     assert set(Path("runs").glob("*")) == runs
 
 
@@ -318,64 +332,6 @@ def test_a_profile_shapes_a_run(made: Made) -> None:
     assert record["profile"]["rate"] == pytest.approx(profile.rate(layout, record["cores"]))
 
 
-# arithmetic
-
-
-def a_profile(preprocess: float, predict: float, device: str = "cpu") -> Profile:
-    seconds = {"decode": preprocess, "predict": predict}
-    return Profile(seconds, "plain", 8, 1, device, "small", (8, 8, 1), 100)
-
-
-def test_every_rank_has_a_role_and_every_layout_can_work() -> None:
-    for count in range(1, 40):
-        for ratio in (1, 2, 3, 7, 100):
-            check_layout(count, ratio)
-
-
-def check_layout(count: int, ratio: int) -> None:
-    layout = Layout.of(count, ratio)
-    assert all(layout.kinds(rank) for rank in range(count))
-    assert layout.predictors
-    workers = [*layout.preprocessors, *layout.predictors]
-    assert len(workers) == len(set(workers)) == layout.workers
-    for team in layout.teams:
-        assert 1 <= len(team.predictors) <= ratio
-    if count > 3:
-        assert not {layout.source, layout.sink} & set(workers)
-        assert layout.workers == count - 2
-        assert sum(team.preprocessor is None for team in layout.teams) <= 1
-
-
-def test_the_rate_of_a_layout() -> None:
-    profile = a_profile(0.010, 0.030)
-    # a preprocessor keeps three predictors busy: all four cores work
-    assert profile.rate(Layout.of(6, 3), 4) == pytest.approx(100)
-    # two preprocessors for two predictors: these are the bottleneck
-    assert profile.rate(Layout.of(6, 1), 4) == pytest.approx(2 / 0.030)
-    # one for five: they are fed 100 a second and have 2 of 5 seconds left, in which they do both
-    assert profile.rate(Layout.of(8, 5), 6) == pytest.approx(100 + 2 / 0.040)
-    # no more than the cores
-    assert profile.rate(Layout.of(34, 3), 2) == pytest.approx(2 / 0.040)
-    assert profile.recommend(6, 4) == 3
-    assert profile.recommend(18, 16) == 3
-    assert a_profile(0.030, 0.010).recommend(6, 4) in (1, 2, 3)
-    # predictors on a GPU do not decode
-    gpu = a_profile(0.010, 0.001, "cuda")
-    assert gpu.rate(Layout.of(6, 1), 4) == pytest.approx(200)
-    assert gpu.rate(Layout.of(6, 3), 4) == pytest.approx(100)
-    assert gpu.recommend(6, 4) == 1
-
-
-def test_a_layout_of_the_highest_rate_is_recommended() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        profile = a_profile(*(10 ** rng.uniform(-4, -1, 2)))
-        ranks, cores = int(rng.integers(3, 40)), int(rng.integers(1, 40))
-        best = max(profile.rate(Layout.of(ranks, ratio), cores) for ratio in range(1, ranks))
-        found = profile.rate(Layout.of(ranks, profile.recommend(ranks, cores)), cores)
-        assert found == pytest.approx(best, rel=1e-5)
-
-
 def test_classes_are_the_same_by_id_or_else_by_name() -> None:
     assert CLASSES.positions(Classes(("cedar", "oak", "ash"))).tolist() == [2, -1, 0]
     assert CLASSES.positions(Classes(("x", "y"), ("30", "8"))).tolist() == [1, -1]
@@ -383,72 +339,8 @@ def test_classes_are_the_same_by_id_or_else_by_name() -> None:
     assert twice.positions(Classes(("ash", "cedar"))).tolist() == [-1, 2]
 
 
-# the flow
-
-
-class FakePost:
-    """Keeps what is sent, for the test to deliver."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[int, Kind, object]] = []
-
-    def send(self, rank: int, kind: Kind, message: object) -> None:
-        self.sent.append((rank, kind, message))
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 9])
-@pytest.mark.parametrize("chunks", [1, 3, 50])
-def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(ranks: int, chunks: int) -> None:
-    rng = np.random.default_rng(ranks + chunks)
-    n, batch = 200, 4
-    reader = ArrayReader("some", np.zeros((n, 2, 2, 1), np.uint8))
-    images = Arrived([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
-    layout, post = Layout.of(ranks, 3), FakePost()
-    source = Source(post, layout, KnownInputs(reader, images), Flow(batch, 0.0, chunks), True, lambda _: None)
-    given: dict[int, list[int]] = {}
-    at: dict[int, set[int]] = {rank: set() for rank in (*layout.preprocessors, *layout.predictors)}
-    decoded: set[int] = set()
-    ended: set[tuple[int, Kind]] = set()
-    for _ in range(10_000):
-        source.step()
-        for rank, kind, message in post.sent:
-            if isinstance(message, Chunk):
-                given[message.number] = message.items.tolist()
-                at[rank].add(message.number)
-            elif isinstance(message, HandOver):
-                decoded.remove(message.chunk)
-                at[message.predictor].add(message.chunk)
-            elif isinstance(message, End):
-                ended.add((rank, kind))
-        post.sent.clear()
-        assert max(map(len, at.values())) <= 2
-        assert sum(map(len, at.values())) + len(decoded) <= chunks
-        busy = [rank for rank in at if at[rank]]
-        if ended:
-            break
-        if busy:
-            rank = int(rng.choice(busy))
-            chunk = min(at[rank])
-            at[rank].remove(chunk)
-            if rank in layout.preprocessors:
-                decoded.add(chunk)
-                source.receive(Decoded(chunk))
-            else:
-                source.receive(Finished(chunk))
-                source.receive(Accepted(len(given[chunk]), 0))
-    assert sorted(item for items in given.values() for item in items) == list(range(n))
-    assert [item for number in sorted(given) for item in given[number]] == list(range(n))
-    assert ended == {(rank, kind) for rank in range(ranks) for kind in layout.kinds(rank)}
-
-
-def test_memory_for_less_than_a_batch_makes_smaller_batches() -> None:
-    assert Flow.within(1000, 100, 4, 0.0) == Flow(4, 0.0, 2)
-    assert Flow.within(300, 100, 4, 0.0) == Flow(3, 0.0, 1)
-    assert Flow.within(1, 100, 4, 0.0) == Flow(1, 0.0, 1)
-
-
 def test_what_is_close_in_bfloat16_is_scored_in_float32(made: Made) -> None:
-    model = Model.load(made.folder / "model")
+    model = TrainedNetwork.load(made.folder / "model")
     exact = model.classifier(torch.device("cpu"), "plain")
     fast = FastClassifier.of(exact)
     pixels = np.random.default_rng(4).integers(0, 256, (300, SIDE, SIDE, 3), np.uint8)

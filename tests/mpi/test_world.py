@@ -12,9 +12,10 @@ from mpi_jobs.engine.world import AgreedError, World
 
 
 @pytest.fixture(params=[1 << 10, 64 << 20], ids=["pieces", "whole"])
-def world(request: pytest.FixtureRequest) -> World:
-    """All ranks, with messages so short that arrays take several, and as they are."""
-    return World(MPI.COMM_WORLD, piece_bytes=request.param)
+def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> World:
+    """All ranks, with messages so short that an array takes several of them, and with the usual ones."""
+    monkeypatch.setattr("mpi_jobs.engine.world.PIECE_BYTES", request.param)
+    return World(MPI.COMM_WORLD)
 
 
 @pytest.mark.parametrize("n", [0, 1, 127, 128, 129, 5000])

@@ -17,7 +17,7 @@ JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--nope"], "unrecognized arguments: --nope"),
         (["--threads", "0"], "--threads: '0' is not a whole number from 1 up"),
@@ -29,10 +29,10 @@ JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
         (["--out", str(ROOT / "tests")], "exists and is not an empty folder"),
     ],
 )
-def test_wrong_flags_are_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
+def test_wrong_flags_are_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
     done = mpiexec(3, JOB, *flags, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
@@ -68,9 +68,14 @@ def test_more_threads_of_blas_than_cores_are_warned_of(tmp_path: Path) -> None:
 
 def test_a_plain_python_is_one_rank(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["python", JOB, "--quiet", "--out", "run"], cwd=tmp_path, env=environment(), capture_output=True,
-        text=True, timeout=60, check=False,
-    )  # fmt: skip
+        ["python", JOB, "--quiet", "--out", "run"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert metrics_of(tmp_path / "run")["workers"] == 1
 
@@ -79,9 +84,14 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     words = ["mpiexec", "-n", "2", "python", str(JOB), "--out", "run"]
     with subprocess.Popen(
-        words, cwd=tmp_path, env=environment(**mpi_environment()), stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=theirs, text=True,
-    ) as process:  # fmt: skip
+        words,
+        cwd=tmp_path,
+        env=environment(**mpi_environment()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+    ) as process:
         os.close(theirs)
         shown = b""
         while True:
@@ -109,7 +119,7 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
 def test_the_memory_of_a_rank_is_its_own_share(
     tmp_path: Path, many_images: Path, flags: list[str], kept: float, blocks: int
 ) -> None:
-    """At four ranks: at most 250 MB, those of its own images that validate, and blocks on their way to others."""
+    """Each of four ranks needs at most 250 MB, its own held-out images, and the blocks that it sends to others."""
     always = ["--data", "mnist", "--data-root", many_images, "--threads", "1", "--lambdas", "1,10", "--quiet"]
     done = mpiexec(4, JOB, *always, *flags, "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -124,7 +134,7 @@ N_IMAGES = 600_000
 
 @pytest.fixture(scope="module")
 def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with an MNIST of many random images."""
+    """A data root with a set of many random images in the format of MNIST."""
     root = tmp_path_factory.mktemp("many")
     (root / "mnist").mkdir()
     rng = np.random.default_rng(0)
@@ -143,9 +153,9 @@ import sys
 from pathlib import Path
 from mpi4py import MPI
 from mpi_jobs import ridge_data_parallel
-from mpi_jobs.engine.world import run_mpi_job
+from mpi_jobs.engine.exits import run_mpi_job
 
-if MPI.COMM_WORLD.rank == 1:  # as on a machine where the folder is not mounted
+if MPI.COMM_WORLD.rank == 1:  # like a machine where the folder is not mounted
     Path.read_bytes = lambda path: Path(f"/nowhere{path}").open("rb").read()
 run_mpi_job(ridge_data_parallel.main)
 """

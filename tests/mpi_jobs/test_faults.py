@@ -1,4 +1,4 @@
-"""Ranks that are killed, that raise, and Ctrl-C: the whole job ends, at once, and leaves nothing behind."""
+"""Ranks that are killed or raise, and Ctrl-C: the whole job ends at once, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RAISED_ENDS_WITHIN_S = 2
 
 
 def disturb(folder: Path, mpi: str, how: Callable[[Job, list[int]], object]) -> tuple[int, str]:
-    """Exit code and output of a ridge job that was disturbed while it worked and has left nothing behind."""
+    """Disturb a ridge job while it works, check that it leaves nothing behind, return its exit code and output."""
     job = Job(folder, ["ridge_data_parallel.py", "--data", "mnist", "--size", "48x48", "--out", "runs/run"], mpi)
     job.wait_for(job.ranks)
     found = job.disturb(lambda ranks: how(job, ranks))
@@ -50,7 +50,8 @@ RAISES = """
 import time
 from mpi4py import MPI
 from common.errors import InputError
-from mpi_jobs.engine.world import World, run_mpi_job
+from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.world import World
 
 def main():
     world = World(MPI.COMM_WORLD)

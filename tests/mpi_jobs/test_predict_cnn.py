@@ -1,4 +1,4 @@
-"""predict_cnn.py and profile_cnn.py as users run them; that predictions are right is tested on every rank."""
+"""predict_cnn.py and profile_cnn.py as users run them; tests/mpi/test_pipeline.py checks the predictions."""
 
 from __future__ import annotations
 
@@ -30,23 +30,30 @@ DIGITS = tuple(str(digit) for digit in range(10))
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network that nobody has trained, for the bundled digits."""
+    """An untrained network for the bundled digits."""
     torch.manual_seed(1)
     spec = NetworkSpec("small", 1, 8, 8, 10)
     network = build(spec)
     preprocessing = Preprocessing.for_channels(PixelFormat((8, 8), grey=True), 1)
     folder = tmp_path_factory.mktemp("model")
     Checkpoint(
-        spec, {name: value.detach() for name, value in network.named_parameters()},
-        {name: value[None] for name, value in network.named_buffers()}, {}, Progress(images=[1]), Classes(DIGITS),
-        preprocessing, {}, {}, 1,
-    ).save(folder / BEST)  # fmt: skip
+        spec,
+        {name: value.detach() for name, value in network.named_parameters()},
+        {name: value[None] for name, value in network.named_buffers()},
+        {},
+        Progress(images=[1]),
+        Classes(DIGITS),
+        preprocessing,
+        {},
+        {},
+        1,
+    ).save(folder / BEST)
     return folder
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Paths of 600 small files, of which one is damaged and one is not there."""
+    """Paths of 600 small images, of which one is damaged and one is missing."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(2)
     paths = [folder / f"{number:03d}.png" for number in range(600)]
@@ -72,17 +79,21 @@ def test_digits_as_typed(tmp_path: Path, model: Path) -> None:
     report = Path(lines[-1].removeprefix("report: "))
     assert report.is_relative_to(tmp_path / "runs")
     assert {path.name for path in report.parent.iterdir()} == {
-        "report.html", "metrics.json", "prediction.json", "predictions.csv", "figures",
-    }  # fmt: skip
+        "report.html",
+        "metrics.json",
+        "prediction.json",
+        "predictions.csv",
+        "figures",
+    }
     assert [name for name, _ in rows_of(report.parent)] == [f"digits/{number:05d}" for number in range(1797)]
     assert len(metrics_of(report.parent)["ranks"]) == 6
 
 
 @contextmanager
 def fed(path: Path) -> Iterator[Callable[[list[str]], int]]:
-    """A pipe of that name, and what writes lines into it once somebody reads it."""
+    """Make a named pipe, and yield a function that writes lines into it."""
     os.mkfifo(path)
-    # opened for both, so that opening does not wait for a reader, and no reader sees an end before it is closed
+    # opened for reading too: so this does not wait for a reader, and no reader sees an end before it is closed
     writer = os.open(path, os.O_RDWR)
     try:
         yield lambda lines: os.write(writer, "".join(f"{line}\n" for line in lines).encode())
@@ -101,7 +112,7 @@ def kill(rank: int) -> Callable[[Job, list[int]], None]:
 
 def test_whatever_ends_it_it_is_completed_to_the_same_file(tmp_path: Path, model: Path, images: list[str]) -> None:
     names = tmp_path / "names.txt"
-    names.write_text("\n".join(images))  # the last line has no end
+    names.write_text("\n".join(images))  # the last line has no newline
     whole = mpiexec(2, PREDICT, "--model", model, "--data", f"list:{names}", "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert "2 images could not be used" in whole.stderr
@@ -150,14 +161,14 @@ def test_others_do_the_work_of_a_predictor_that_does_not_get_on(
             "run",
         ]
         job = Job(tmp_path, ["predict_cnn.py", *flags, "--ratio", "2"], "mpich", 5, busy_s=0.0)
-        feed(images[:50])  # two more than whole batches: these do not wait for ever
+        feed(images[:50])  # two more than fill batches: they do not wait for ever
         file = tmp_path / "run" / "predictions.csv"
         job.wait_for(lambda: file.exists() and len(rows_of(tmp_path / "run")) == 50)
         slow = job.ranks()[3]
         os.kill(slow, signal.SIGSTOP)
         feed(images[50:])
         job.wait_for(lambda: len(rows_of(tmp_path / "run")) >= 600 - 2 * batch)
-        assert len(rows_of(tmp_path / "run")) < 600  # it has a chunk or two
+        assert len(rows_of(tmp_path / "run")) < 600  # it holds a chunk or two
         os.kill(slow, signal.SIGCONT)
     output, _ = job.process.communicate(timeout=60)
     assert job.process.returncode == 0, output
@@ -166,9 +177,38 @@ def test_others_do_the_work_of_a_predictor_that_does_not_get_on(
     assert sorted(name for name, predicted in rows if not predicted) == [images[123], images[456]]
 
 
+LIMITED = """
+import resource
+
+from mpi4py import MPI
+
+from mpi_jobs import predict_cnn
+from mpi_jobs.engine.exits import run_mpi_job
+
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))  # writes beyond it fail, as on a full disk
+run_mpi_job(predict_cnn.main)
+"""
+
+
+def test_a_disk_that_fills_ends_the_job_with_1_and_the_run_can_be_completed(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "job.py").write_text(LIMITED)
+    done = mpiexec(2, "job.py", "--model", model, "--data", "digits", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[0]
+    assert message.startswith(f"job.py: {tmp_path / 'run'}: cannot be written")
+    assert "--resume" in message
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "report.html").exists()
+    again = mpiexec(2, PREDICT, "--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(rows_of(tmp_path / "run")) == 1797
+    assert metrics_of(tmp_path / "run")["resumed_after"] > 0
+
+
 @pytest.mark.parametrize("job", [PREDICT, PROFILE])
 def test_wrong_input_is_one_line(tmp_path: Path, model: Path, job: Path) -> None:
-    """That other wrong input is told on every rank is tested on every rank."""
+    """tests/mpi/test_pipeline.py checks that further errors are raised on every rank."""
     done = mpiexec(2, job, "--model", model, "--data", "folder:nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -1,4 +1,4 @@
-"""The sbatch scripts as far as a machine without Slurm can run them: srun is a line that calls mpiexec."""
+"""The sbatch scripts, as far as a machine without Slurm can run them: srun is a script that calls mpiexec."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRID = "--ranks 2 --threads 1 --repeats 1 --images 900 --each 200 --folder out"
 
 @pytest.fixture
 def allocation(tmp_path: Path) -> dict[str, str]:
-    """The environment of a batch job of two ranks, in a folder that looks like a checkout."""
+    """The environment of a batch job with two ranks, in a folder that looks like a checkout."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "srun").write_text(SRUN)
     (tmp_path / "bin" / "srun").chmod(0o755)
@@ -56,9 +56,13 @@ def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, 
     for job in ("ridge_data_parallel", "ridge_model_parallel"):
         done = subprocess.run(
             ["bash", ROOT / "mpi_jobs" / "slurm" / "ridge.sbatch", "--quiet", "--out", job],
-            cwd=tmp_path, env={**allocation, "JOB": f"mpi_jobs/{job}.py"},
-            capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env={**allocation, "JOB": f"mpi_jobs/{job}.py"},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         metrics = metrics_of(tmp_path / job)
         assert (metrics["job"], metrics["workers"], metrics["threads"]) == (job, 2, 1)
@@ -70,9 +74,14 @@ def test_the_scripts_for_networks_train_and_predict(tmp_path: Path, allocation: 
         "predict_cnn": ["--model", "run", "--data", "digits", "--out", "predicted"],
     }.items():
         done = subprocess.run(
-            ["bash", ROOT / "mpi_jobs" / "slurm" / f"{script}.sbatch", *words, "--quiet"], cwd=tmp_path,
-            env=allocation, capture_output=True, text=True, timeout=100, check=False,
-        )  # fmt: skip
+            ["bash", ROOT / "mpi_jobs" / "slurm" / f"{script}.sbatch", *words, "--quiet"],
+            cwd=tmp_path,
+            env=allocation,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
     trained, predicted = metrics_of(tmp_path / "run"), metrics_of(tmp_path / "predicted")
     assert (trained["workers"], trained["threads"], len(trained["epochs"])) == (2, 1, 1)
@@ -83,8 +92,13 @@ def test_the_scripts_for_networks_train_and_predict(tmp_path: Path, allocation: 
 def test_the_scaling_script_measures_a_grid(tmp_path: Path, allocation: dict[str, str]) -> None:
     done = subprocess.run(
         ["bash", ROOT / "mpi_jobs" / "slurm" / "scaling.sbatch", *GRID.split(), "--json", "scaling.json"],
-        cwd=tmp_path, env=allocation, capture_output=True, text=True, timeout=200, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=allocation,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "scaling.json").is_file()
     assert (tmp_path / "out" / "scaling_heat_maps.png").is_file()

@@ -1,0 +1,291 @@
+"""What rank 0 opens before predictions begin: flags (completed if a run is resumed), network and images."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.atomic import write_json, written_into
+from common.errors import InputError
+from common.nets.measuring import DecodedSample
+from common.predict.files import PredictionFile
+from common.predict.inputs import Inputs, Wanted, open_inputs
+from common.predict.predictions import RowFormat
+from common.run.flags import Parser
+from common.run.folder import RunFolder
+from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
+from mpi_jobs.pipeline.profile import Profile
+
+if TYPE_CHECKING:
+    from common.nets.trained import TrainedNetwork
+
+BEGUN = "prediction.json"
+"""The file by which a run folder describes a run from its beginning on."""
+FORMAT = "run of predict_cnn.py, version 1"
+
+BATCH_BYTES = 1 << 20
+"""Bytes of pixels per batch if no batch size is given."""
+FEWEST, MOST = 8, 256
+"""Bounds of that batch's number of images."""
+
+SAMPLE, SAMPLE_S = 32, 0.5
+"""Images that a run measures to find its layout, and the seconds for each of decoding and predicting."""
+
+
+@dataclass
+class OpenedPrediction:
+    """A prediction run as rank 0 has opened it.
+
+    Attributes:
+        arguments: the flags, complete.
+        network: the network that predicts.
+        inputs: the images.
+        folder: the run folder to make; None if it exists already.
+        path: the path of the run folder.
+        below: the folder to which relative names in a list of images refer.
+        written: the number of rows that the run folder has already.
+        lock: the open file whose lock keeps other runs out of the run folder.
+    """
+
+    arguments: argparse.Namespace
+    network: TrainedNetwork
+    inputs: Inputs
+    folder: RunFolder | None
+    path: Path
+    below: Path
+    written: int = 0
+    lock: IO[bytes] | None = None
+
+    @property
+    def row_format(self) -> RowFormat:
+        """The columns of a prediction row."""
+        return RowFormat(min(self.arguments.top, len(self.network.classes.names)), self.arguments.scores)
+
+    @property
+    def mode(self) -> str:
+        """The mode of decoding and predicting, "plain" or "fast"."""
+        return _mode(self.arguments)
+
+    @property
+    def batch(self) -> int:
+        """The number of images per chunk."""
+        return self.arguments.batch or default_batch(self.inputs)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The run as plain values for prediction.json."""
+        return {
+            "format": FORMAT,
+            "model_sha256": self.network.digest,
+            "way": self.mode,
+            "file": self.arguments.format,
+            "top": self.row_format.top,
+            "scores": self.row_format.scores,
+            "names_below": str(self.below),
+            "recipe": recipe(self.arguments),
+        }
+
+    def begin(self) -> Path:
+        """Make the run folder if it does not exist, and return its path.
+
+        Raises:
+            InputError: the folder cannot be made.
+            RunError: the folder cannot be written.
+        """
+        if self.folder is not None:
+            self.path = self.folder.begin()
+            with written_into(self.path):
+                write_json(self.path / BEGUN, self.described)
+            self._lock()
+        return self.path
+
+    def _lock(self) -> None:
+        """Keep other runs out of this folder for as long as this process lives.
+
+        Raises:
+            InputError: another run writes there.
+        """
+        self.lock = (self.path / BEGUN).open("rb")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{self.path}: another run is writing there; wait for its end") from error
+        except OSError:  # a file system without locks
+            return
+
+    def release(self) -> None:
+        """Let other runs write into the run folder again."""
+        if self.lock is not None:
+            self.lock.close()
+
+    def resume(self, before: Mapping[str, Any]) -> None:
+        """Leave out the images whose predictions are in the run folder already.
+
+        Args:
+            before: the content of the folder's prediction.json.
+
+        Raises:
+            InputError: the predictions in the folder are not what the flags ask for.
+        """
+        arguments, network, now = self.arguments, self.network, self.described
+        if before["model_sha256"] != network.digest:
+            raise InputError(
+                f"--resume {arguments.resume}: its predictions are by another model than {arguments.model}; "
+                "name that one, or predict into a new folder"
+            )
+        for key, flag in {"way": "--fast", "top": "--top", "scores": "--scores", "file": "--format"}.items():
+            if before[key] != now[key]:
+                raise InputError(f"--resume {arguments.resume}: {flag} was not as it is now; leave it out")
+        self._lock()
+        file = PredictionFile.of(arguments.format, self.path, self.row_format, network.classes.written)
+        written = file.resume()
+        self.written = sum(map(len, written.values()))
+        self.inputs.leave_out(written)
+
+
+def open_run(argv: Sequence[str] | None) -> OpenedPrediction:
+    """Read the flags, and open the network and the images that they name.
+
+    Raises:
+        InputError: flags, network or images are wrong.
+        SystemExit: --help was given, or the flags do not parse.
+    """
+    # imported here, because only rank 0 and predictors need to wait for torch
+    from common.nets.trained import TrainedNetwork
+
+    arguments, before = _read_flags(argv)
+    network = TrainedNetwork.load(arguments.model)
+    below = Path(before["names_below"]) if before else Path.cwd()
+    inputs = open_images(arguments, network, _mode(arguments), below)
+    if before:
+        opened = OpenedPrediction(arguments, network, inputs, None, arguments.resume.resolve(), below)
+        opened.resume(before)
+        return opened
+    kind = arguments.data.partition(":")[0]
+    folder = RunFolder(arguments.out, f"predict_cnn-{kind}")
+    return OpenedPrediction(arguments, network, inputs, folder, folder.path, below)
+
+
+def _mode(arguments: argparse.Namespace) -> str:
+    return "fast" if arguments.fast else "plain"
+
+
+def _read_flags(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
+    """Return the flags, and the content of prediction.json if a run is resumed."""
+    parser = prediction_parser()
+    arguments = parser.parse_arguments(argv)
+    before: dict[str, Any] = {}
+    if arguments.resume is not None:
+        if arguments.out is not None:
+            raise InputError("--resume completes a run in its own folder: no --out")
+        before = _read_begun(arguments.resume)
+        arguments = _complete(parser, before, argv)
+    for flag in ("model", "data"):
+        if getattr(arguments, flag) is None:
+            parser.error(f"--{flag} is missing")
+    if arguments.ratio is not None and arguments.profile is not None:
+        parser.error("--ratio and --profile: one of them is enough")
+    return arguments, before
+
+
+def _read_begun(folder: Path) -> dict[str, Any]:
+    path = folder / BEGUN
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"--resume {folder}: no run of predict_cnn.py ({BEGUN} is missing)") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"--resume {folder}: {BEGUN} cannot be read ({error})") from error
+    keys = ("model_sha256", "way", "top", "scores", "file", "names_below", "recipe")
+    complete = isinstance(content, dict) and all(key in content for key in keys)
+    if not complete or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not what predict_cnn.py writes ({FORMAT})")
+    return dict(content)
+
+
+def _complete(parser: Parser, before: dict[str, Any], argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the flags again, with the flags of the resumed run as defaults."""
+    try:
+        keep(parser, before["recipe"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{BEGUN}: its recipe is damaged ({error})") from error
+    return parser.parse_arguments(argv)
+
+
+def open_images(arguments: argparse.Namespace, network: TrainedNetwork, mode: str, below: Path) -> Inputs:
+    """Open the images of --data as the network takes them.
+
+    Args:
+        arguments: the flags.
+        network: the network.
+        mode: the mode of decoding, "plain" or "fast".
+        below: the folder to which relative names in a list of images refer.
+
+    Raises:
+        InputError: there are no images, or the source is wrong.
+    """
+    from common.nets.trained import decoding_steps
+
+    wanted = Wanted(network.preprocessing.form, network.shape, network.classes, decoding_steps(mode))
+    return open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
+
+
+def default_batch(inputs: Inputs) -> int:
+    """Return the number of images that have about 1 MiB of pixels.
+
+    Those are a few photographs, whose activations then stay in the cache, or many small images.
+    """
+    return int(np.clip(BATCH_BYTES // int(np.prod(inputs.reader.shape)), FEWEST, MOST))
+
+
+def wait_for_first(inputs: Inputs) -> bool:
+    """Wait until an image has arrived; return False if none will."""
+    while not len(inputs.peek(1)):
+        if inputs.complete:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def find_profile(opened: OpenedPrediction, threads: int) -> Profile:
+    """Read the profile of --profile, or measure one on the first images.
+
+    Args:
+        opened: the run.
+        threads: the number of threads of each predictor.
+
+    Raises:
+        InputError: the file of --profile is no profile, or is one of another network or other images.
+    """
+    if opened.arguments.profile is not None:
+        return _load_profile(opened)
+    import torch
+
+    items = opened.inputs.peek(SAMPLE).items
+    opened.inputs.reader.read(items[:1])  # not measured: the first image includes late imports
+    decoded = DecodedSample.of(opened.inputs.reader, items, SAMPLE_S)
+    cuda = opened.arguments.device != "cpu" and torch.cuda.is_available()
+    classifier = opened.network.classifier(torch.device("cuda" if cuda else "cpu"), opened.mode)
+    return Profile.measure(opened.network, classifier, opened.mode, decoded, opened.batch, threads, SAMPLE_S)
+
+
+def _load_profile(opened: OpenedPrediction) -> Profile:
+    path, shape = opened.arguments.profile, opened.inputs.reader.shape
+    profile = Profile.load(path, opened.mode)
+    if (profile.network, profile.shape) != (opened.network.spec.name, shape):
+        profiled = _network_and_images(profile.network, profile.shape)
+        here = _network_and_images(opened.network.spec.name, shape)
+        raise InputError(f"--profile {path}: of {profiled}, and this run has {here}: profile that")
+    return profile
+
+
+def _network_and_images(name: str, shape: Sequence[int]) -> str:
+    return f"{name} on images of {'×'.join(map(str, shape))}"
