@@ -1,12 +1,12 @@
 """`spark-submit bench/images.py DEST --images 2000000`: any number of images, made from MNIST on the executors.
 
-They are those of augmented.py, in an image table, as training images beside MNIST's own test set.
+The result is an image table, whose training images are those of augmented.py and whose test images are MNIST's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 from pyspark import SparkContext
 
@@ -19,34 +19,37 @@ from common.data.table.table import Table
 from common.data.table.writing import Settings
 from common.run.flags import Parser, data_root_flag, positive_integer
 from spark_jobs.engine.session import run_spark_job, spark_context
-from spark_jobs.ingestion.ingestion import Ingest
+from spark_jobs.ingestion.listing import ListedCatalogues
+from spark_jobs.ingestion.table_update import Destination, TableUpdate
 
 
-def make_images(context: SparkContext, storage: Storage, n: int, data_root: Any) -> Table:
-    """A table of n training images and MNIST's test images."""
+def make_images(context: SparkContext, destination: Destination, n: int, data_root: Path) -> Table:
+    """Make a table of n training images and of MNIST's test images."""
     train, test = open_dataset("mnist", data_root, PixelFormat())
-    ingest = Ingest.open(
-        storage, Settings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST"), None
-    )
-    written = ingest.write_catalogue(context, augmented(train, n), "train")
-    if test is not None:
-        written += ingest.write_catalogue(context, test, "test")
-    return ingest.commit(written, [], n + (len(test) if test else 0)).table
+    listing = ListedCatalogues(augmented(train, n), test)
+    settings = Settings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST")
+    update = TableUpdate.open(destination, settings)
+    written = [
+        files
+        for blocks, split in listing.blocks(context, settings, update.done)
+        for files in update.write(blocks, split)
+    ]
+    return update.commit(written, [], listing.count()).table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse and make."""
+    """Parse the flags, make the table and print how long that took."""
     parser = Parser(description="Make a table of any number of images from MNIST.")
     parser.add_argument("destination", metavar="DEST", help="the table: a path that all workers see")
     parser.add_argument("--images", metavar="N", type=positive_integer, default=2_000_000, help="training images")
     data_root_flag(parser)
     arguments = parser.parse_arguments(argv)
-    storage = Storage.at(arguments.destination)
-    Ingest.check_destination(storage)
+    destination = Destination.open(Storage.at(arguments.destination))
     console = Console()
     with spark_context("images", console) as context, console.phase("make"):
-        table = make_images(context, storage, arguments.images, arguments.data_root)
-    print(f"{storage}: {table.class_counts['train'].sum():,} training images in {console.seconds['make']:.0f} s")
+        table = make_images(context, destination, arguments.images, arguments.data_root)
+    n, made_s = table.class_counts["train"].sum(), console.seconds["make"]
+    print(f"{destination.storage}: {n:,} training images in {made_s:.0f} s")
     return 0
 
 

@@ -1,1 +1,1 @@
-"""The ridge classifier on Apache Spark."""
+"""Ridge classification on Apache Spark: the jobs at the top level, their machinery in packages."""

@@ -1,6 +1,6 @@
-"""A fitted model's predictions for any number of images: one row each, scored where they are read.
+"""Predict any number of images with a fitted ridge model: one row per image, written where the image is read.
 
-An image that cannot be used is a row too, with the reason.
+An image that cannot be used has a row too, with the reason.
 """
 
 from __future__ import annotations
@@ -42,97 +42,187 @@ from spark_jobs.engine.blocks import gather, image_parts, read_parts
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 from spark_jobs.ingestion.globs import Glob, is_glob
 
-NOT_HELD_OUT = FoldRule(None, 0)
 
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags."""
-    parser = Parser(description="Predict the classes of images with a model that a ridge job has fitted.")
-    parser.add_argument("--model", metavar="RUN", type=Path, required=True, help="the run folder of a ridge job")
-    parser.add_argument(
-        "--data", metavar="SPEC", required=True, help=f"{SPECS}, or a glob such as 's3://bucket/new/*.jpg'"
-    )
-    data_root_flag(parser)
-    parser.add_argument("--split", choices=("all", *SPLITS), default="all", help="of sources that have splits")
-    out = parser.add_argument_group("output")
-    out_flag(out)
-    out.add_argument("--format", choices=("parquet", "csv"), default="parquet", help="of the predictions")
-    out.add_argument("--top", metavar="K", type=positive_integer, default=1, help="so many classes, best first")
-    out.add_argument("--scores", action="store_true", help="the score of each predicted class")
-    partitions_flag(parser)
-    quiet_flag(out)
-    return parser.parse_arguments(argv)
-
-
-class Found(NamedTuple):
-    """Images to predict.
+class Selection(NamedTuple):
+    """Which images to predict.
 
     Attributes:
-        blocks: with names.
-        known: int64 (n_labels,), the model's class for each of their labels, -1 where it has none.
-        unread: images that no executor will see, because they cannot be used.
+        data: a glob, or what --data takes.
+        data_root: folder of the named sets.
+        split: "all", "train" or "test".
+        partitions: number of parts to deal the images out in, or None to choose by cores and size.
+    """
+
+    data: str
+    data_root: Path = Path("data")
+    split: str = "all"
+    partitions: int | None = None
+
+
+def predict(
+    context: SparkContext,
+    model: RidgeModel,
+    selection: Selection,
+    destination: Storage,
+    row_format: RowFormat,
+    console: Console,
+) -> Summary:
+    """Score images where they are read: each partition writes one file of rows and returns a small summary.
+
+    The summaries are added up; nothing else reaches the driver, however many images there are.
+
+    Args:
+        context: Spark.
+        model: scores the images.
+        selection: the images.
+        destination: where the files of rows are written, below PREDICTIONS.
+        row_format: columns of a row.
+        console: shows the phases.
+
+    Raises:
+        InputError: there are no images, they do not fit the model, or the driver cannot see what workers write.
+    """
+    with console.phase("list"):
+        blocks, class_map, unread = find_images(context, selection, model)
+    with console.phase("predict"):
+        summaries = blocks.mapPartitionsWithIndex(
+            lambda part, own: [write_predictions(destination, part, model, row_format, own, class_map)]
+        )
+        summary = gather(summaries, add, MOST_UNSURE * math.prod(model.shape))
+        n_files = summaries.getNumPartitions()
+        if unread:
+            last = [only_skipped(unread, model)]
+            summary += write_predictions(destination, n_files, model, row_format, last, class_map)
+            n_files += 1
+        remove_partial(destination)
+    if len(destination.names(PREDICTIONS)) < n_files:
+        raise InputError(
+            f"{destination}: rows that workers wrote are not visible here; name an --out that all machines share"
+        )
+    return summary
+
+
+class ImagesToPredict(NamedTuple):
+    """Images that fit a model.
+
+    Attributes:
+        blocks: the images, with names.
+        class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none.
+        unread: images that cannot be used and that no executor sees.
     """
 
     blocks: RDD[Block]
-    known: Labels
+    class_map: Labels
     unread: list[Skipped]
 
 
-def find(context: SparkContext, arguments: argparse.Namespace, model: RidgeModel) -> Found:
-    """The images that --data names.
+def find_images(context: SparkContext, selection: Selection, model: RidgeModel) -> ImagesToPredict:
+    """Find the images of a selection, and check that they fit a model.
 
     Raises:
-        InputError: there are none, or they are of another shape than the model's.
+        InputError: there are none, or their shape or pixel format is not the model's.
     """
-    if is_glob(arguments.data):
-        glob = Glob.open(context, arguments.data)
+    data, data_root, wanted, partitions = selection
+    if is_glob(data):
+        glob = Glob.open(context, data)
         blocks = glob.blocks(model.pixel_format, model.shape, model.class_names, np.empty(0, np.uint64))
-        return Found(blocks, np.arange(len(model.class_names)), glob.unread())
-    table = open_table(arguments.data)
+        return ImagesToPredict(blocks, np.arange(len(model.class_names)), glob.unread())
+    table = open_table(data)
     if table is not None:
-        images: list[Images] = [_of_table(table, arguments, model)]
+        images: list[Images] = [_images_of_table(table, selection, model)]
     else:
-        splits = zip(SPLITS, open_dataset(arguments.data, arguments.data_root, model.pixel_format), strict=True)
-        images = [CatalogueImages(part) for name, part in splits if part and arguments.split in ("all", name)]
+        splits = zip(SPLITS, open_dataset(data, data_root, model.pixel_format), strict=True)
+        images = [
+            CatalogueImages(catalogue) for name, catalogue in splits if catalogue and wanted in ("all", name)
+        ]
     if not images or not sum(map(len, images)):
-        raise InputError(f"--data {arguments.data}: has no {arguments.split} images; use --split all")
+        raise InputError(f"--data {data}: has no {wanted} images; use --split all")
     if images[0].shape != model.shape:
         shapes = f"images of {_shape(images[0].shape)}, and the model is for {_shape(model.shape)}"
-        raise InputError(f"--data {arguments.data}: {shapes}")
+        raise InputError(f"--data {data}: {shapes}")
     position = {name: label for label, name in enumerate(model.class_names)}
-    known = np.array([position.get(name, -1) for name in images[0].class_names], np.int64)
-    parts = [part for split in images for part in image_parts(context, split, arguments.partitions)]
-    return Found(read_parts(context, parts, names=True), known, [])
+    class_map = np.array([position.get(name, -1) for name in images[0].class_names], np.int64)
+    parts = [part for split in images for part in image_parts(context, split, partitions)]
+    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [])
 
 
-def _of_table(table: Table, arguments: argparse.Namespace, model: RidgeModel) -> TableImages:
+def _images_of_table(table: Table, selection: Selection, model: RidgeModel) -> TableImages:
     if table.shape == model.shape and table.pixel_format != model.pixel_format:
-        forms = f"its images are {table.pixel_format}, and the model's were {model.pixel_format}"
-        raise InputError(f"--data {arguments.data}: {forms}")
-    return TableImages(table, NOT_HELD_OUT, None if arguments.split == "all" else arguments.split)
+        formats = f"its images are {table.pixel_format}, and the model's were {model.pixel_format}"
+        raise InputError(f"--data {selection.data}: {formats}")
+    nothing_held_out = FoldRule(None, 0)
+    return TableImages(table, nothing_held_out, None if selection.split == "all" else selection.split)
 
 
 def _shape(shape: tuple[int, int, int]) -> str:
     return "×".join(map(str, shape))
 
 
+def only_skipped(skipped: list[Skipped], model: RidgeModel) -> Block:
+    """Return a block without any image but those that cannot be used."""
+    none = np.empty(0, np.int64)
+    return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], skipped)
+
+
 def remove_partial(storage: Storage) -> None:
-    """Remove what tasks left behind that died."""
+    """Remove the half-written files of tasks that died."""
     for name in storage.names(PREDICTIONS):
         if name.endswith(PARTIAL):
             storage.delete(name)
 
 
-def without_images(unread: list[Skipped], model: RidgeModel) -> Block:
-    """A block of nothing but what cannot be used."""
-    none = np.empty(0, np.int64)
-    return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], unread)
+def parser() -> Parser:
+    """Return a parser of the job's flags."""
+    flags = Parser(description="Predict the classes of images with a model that a ridge job has fitted.")
+    flags.add_argument("--model", metavar="RUN", type=Path, required=True, help="the run folder of a ridge job")
+    flags.add_argument(
+        "--data", metavar="SPEC", required=True, help=f"{SPECS}, or a glob such as 's3://bucket/new/*.jpg'"
+    )
+    data_root_flag(flags)
+    flags.add_argument("--split", choices=("all", *SPLITS), default="all", help="if the source has splits")
+    out = flags.add_argument_group("output")
+    out_flag(out)
+    out.add_argument(
+        "--format", choices=("parquet", "csv"), default="parquet", help="file format of the predictions"
+    )
+    out.add_argument(
+        "--top", metavar="K", type=positive_integer, default=1, help="number of classes per image, best first"
+    )
+    out.add_argument("--scores", action="store_true", help="write the score of each predicted class")
+    partitions_flag(flags)
+    quiet_flag(out)
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, load the model, predict, and write the run folder."""
+    arguments = parser().parse_arguments(argv)
+    console = Console(arguments.quiet)
+    model = RidgeModel.load(arguments.model)
+    row_format = RowFormat(min(arguments.top, len(model.class_names)), arguments.scores)
+    selection = Selection(arguments.data, arguments.data_root, arguments.split, arguments.partitions)
+    folder = RunFolder(arguments.out, "predict")
+    with spark_context("predict", console) as context, folder.written() as staging:
+        destination = folder.shared(staging)
+        summary = predict(context, model, selection, destination, row_format, console)
+        if arguments.format == "csv":
+            with console.phase("csv"):
+                predictions_csv(destination, summary.n_skipped)
+        described = _described(arguments, model, summary, engine(context), console)
+        write_report(staging, summary, model.class_names, described)
+    rows = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
+    console.say(f"{folder.file(rows)}: {summary.n:,} rows, {summary.n_skipped:,} of them errors")
+    if summary.confusion.n:
+        accuracy = f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images"
+        console.say(f"{accuracy} whose class is known are predicted correctly")
+    print(f"report: {folder.file('report.html')}")
+    return 0
 
 
 def _described(
     arguments: argparse.Namespace, model: RidgeModel, summary: Summary, engine: Engine, console: Console
 ) -> dict[str, Any]:
-    """What metrics.json says besides of the predictions."""
+    """Return what metrics.json says in addition to the summary."""
     return {
         "job": "predict",
         "engine": engine.name,
@@ -144,46 +234,6 @@ def _described(
         "workers": engine.workers,
         "threads": engine.threads,
     }
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, score and write on the executors, write the run folder."""
-    arguments = parse(argv)
-    console = Console(arguments.quiet)
-    model = RidgeModel.load(arguments.model)
-    form = RowFormat(min(arguments.top, len(model.class_names)), arguments.scores)
-    folder = RunFolder(arguments.out, "predict")
-    with spark_context("predict", console) as context, folder.written() as staging:
-        with console.phase("list"):
-            blocks, known, unread = find(context, arguments, model)
-        storage = folder.shared(staging)
-        with console.phase("predict"):
-            parts = blocks.mapPartitionsWithIndex(
-                lambda part, own: [write_predictions(storage, part, model, form, own, known)]
-            )
-            summary = gather(parts, add, MOST_UNSURE * math.prod(model.shape))
-            n_files = parts.getNumPartitions()
-            if unread:
-                summary += write_predictions(storage, n_files, model, form, [without_images(unread, model)], known)
-                n_files += 1
-            remove_partial(storage)
-        if len(storage.names(PREDICTIONS)) < n_files:
-            raise InputError(
-                f"--out {folder}: what workers wrote does not arrive here; name a folder that all see"
-            )
-        if arguments.format == "csv":
-            with console.phase("csv"):
-                predictions_csv(storage, summary.n_unusable)
-        described = _described(arguments, model, summary, engine(context), console)
-        write_report(staging, summary, model.class_names, described)
-    what = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
-    console.say(f"{folder.file(what)}: {summary.n:,} rows, {summary.n_unusable:,} of them errors")
-    if summary.confusion.n:
-        console.say(
-            f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images whose class is known are right"
-        )
-    print(f"report: {folder.file('report.html')}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Inputs(ABC):
         """Of what is written of those that were left out."""
         predicted, truth = (np.array(column, np.int64) for column in self._passed)
         found = Summary.of(predicted[predicted >= 0], truth[predicted >= 0], n_classes)
-        return replace(found, n_unusable=int((predicted < 0).sum()))
+        return replace(found, n_skipped=int((predicted < 0).sum()))
 
     def take(self, most: int) -> Arrived:
         """Those that have arrived, at most so many; none says nothing about whether more will come."""

@@ -1,4 +1,4 @@
-"""Predictions for images without end: rows to write, and a summary that stays small."""
+"""Predictions for any number of images: rows to write, and a summary whose size is bounded."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ from common.evaluate.metrics import Confusion
 from common.ridge.model import RidgeModel
 
 MOST_UNSURE = 24
+"""Images that a summary keeps because their two best classes were close, at most."""
+
 PREDICTIONS = "predictions"
+"""The folder of Parquet files, and the name of the CSV file without its suffix."""
 
 GROUP_ROWS = 1 << 16
-"""Rows of a row group of predictions."""
+"""Rows per row group of a Parquet file."""
 
 
 class Unsure(NamedTuple):
     """An image whose two best classes were close.
 
     Attributes:
-        margin: the best score minus the next.
-        name: of the image.
-        predicted: the class of the best.
+        margin: the best score minus the second best.
+        name: name of the image.
+        predicted: the class with the best score.
         pixels: uint8 (height, width, channels).
     """
 
@@ -46,31 +49,31 @@ class Unsure(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What was predicted for some images; it adds up over disjoint ones.
+    """A summary of predictions. Summaries of disjoint sets of images can be added.
 
     Attributes:
-        predicted: int64 (n_classes,), how often each class.
-        n_unusable: images that could not be scored.
-        unusable: a few of them.
-        unsure: those whose two best classes were closest.
-        confusion: of the images whose class is known.
+        predicted: int64 (n_classes,), how often each class was predicted.
+        n_skipped: the number of skipped images, which have no scores.
+        skipped: at most MOST_SKIPPED of the skipped images.
+        unsure: the images whose two best classes were closest, at most MOST_UNSURE.
+        confusion: confusion matrix of the images whose class is known.
     """
 
     predicted: Labels
-    n_unusable: int
-    unusable: list[Skipped]
+    n_skipped: int
+    skipped: list[Skipped]
     unsure: list[Unsure]
     confusion: Confusion
 
     @classmethod
-    def nothing(cls, n_classes: int) -> Summary:
-        """That of no image."""
+    def empty(cls, n_classes: int) -> Summary:
+        """Return an empty summary."""
         none = np.empty(0, np.int64)
         return cls(np.zeros(n_classes, np.int64), 0, [], [], Confusion(n_classes, none, none))
 
     @classmethod
     def of(cls, predicted: Labels, truth: Labels, n_classes: int) -> Summary:
-        """That of predicted and true classes, int64 (n,) each; the truth is -1 where nobody knows it."""
+        """Summarise predicted and true classes, int64 (n,) each; the true class is -1 where it is not known."""
         known = truth >= 0
         counts = np.bincount(predicted, minlength=n_classes)
         return cls(counts, 0, [], [], Confusion.of(predicted[known], truth[known], n_classes))
@@ -78,32 +81,32 @@ class Summary:
     def __add__(self, other: Summary) -> Summary:
         return Summary(
             self.predicted + other.predicted,
-            self.n_unusable + other.n_unusable,
-            (self.unusable + other.unusable)[:MOST_SKIPPED],
+            self.n_skipped + other.n_skipped,
+            (self.skipped + other.skipped)[:MOST_SKIPPED],
             heapq.nsmallest(MOST_UNSURE, self.unsure + other.unsure, key=lambda image: image[:2]),
             self.confusion + other.confusion,
         )
 
     @property
     def n(self) -> int:
-        """How many rows there are, one an image."""
-        return int(self.predicted.sum()) + self.n_unusable
+        """The number of rows, one per image."""
+        return int(self.predicted.sum()) + self.n_skipped
 
 
 @dataclass(frozen=True)
 class RowFormat:
-    """What a row says.
+    """The columns of a prediction row.
 
     Attributes:
-        top: how many classes, best first.
-        scores: whether with their scores.
+        top: the number of classes, best first.
+        scores: whether each class has its score beside it.
     """
 
     top: int = 1
     scores: bool = False
 
     def schema(self) -> pa.Schema:
-        """name, predicted, score, predicted_2, score_2, ..., error."""
+        """Return the columns: name, predicted, score, predicted_2, score_2, ..., error."""
         fields = [pa.field("name", pa.string())]
         for rank in range(1, self.top + 1):
             suffix = "" if rank == 1 else f"_{rank}"
@@ -114,21 +117,26 @@ class RowFormat:
 
 
 def write_predictions(
-    storage: Storage, part: int, model: RidgeModel, form: RowFormat, blocks: Iterable[Block], known: Labels
+    storage: Storage,
+    part: int,
+    model: RidgeModel,
+    row_format: RowFormat,
+    blocks: Iterable[Block],
+    class_map: Labels,
 ) -> Summary:
-    """Score images and write a Parquet file of predictions, a block at a time.
+    """Score images and write a Parquet file of predictions, block by block.
 
     Args:
-        storage: where.
-        part: its number.
-        model: scores.
-        form: what a row says.
+        storage: location of the run folder.
+        part: number of the file.
+        model: scores the images.
+        row_format: columns of a row.
         blocks: images with their names.
-        known: int64 (n_labels,), the model's class for each label of the images, -1 where it has none; a label
-            below 0 is of an image whose class is not known.
+        class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none. An
+            image whose class is not known has a label below 0.
     """
-    summary = Summary.nothing(len(model.class_names))
-    schema = form.schema()
+    summary = Summary.empty(len(model.class_names))
+    schema = row_format.schema()
     names = text_array(model.class_names)
     with storage.writing(PREDICTIONS) as file:
         file.name = f"{PREDICTIONS}/part-{part:05d}.parquet"
@@ -137,54 +145,54 @@ def write_predictions(
         ) as writer:
             waiting: list[pa.Table] = []
             for block in blocks:
-                top, scores, margins = _best(model, block.pixels, form)
+                top, scores, margins = _best(model, block.pixels, row_format)
                 errors = pa.nulls(len(top), pa.string())
                 waiting.append(rows_table(schema, names, text_array(block.names or ()), top, scores, errors))
                 if block.skipped:
-                    n = len(block.skipped)
                     ids, errors = (text_array(column) for column in zip(*block.skipped, strict=True))
-                    waiting.append(rows_table(schema, names, ids, *empty_rows(n, form), errors))
+                    waiting.append(rows_table(schema, names, ids, *empty_rows(len(ids), row_format), errors))
                 if sum(map(len, waiting)) >= GROUP_ROWS:
                     writer.write_table(pa.concat_tables(waiting))
                     waiting = []
-                summary += _summary(block, top[:, 0], margins, known, len(model.class_names))
+                summary += _summary(block, top[:, 0], margins, class_map, len(model.class_names))
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
     return summary
 
 
 def _repeating(schema: pa.Schema) -> list[str]:
-    """Columns worth a dictionary: names are all different, scores nearly so."""
+    """Return the columns whose values repeat and are worth a dictionary; names and scores hardly ever do."""
     return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
 
 
-def _best(model: RidgeModel, pixels: Pixels, form: RowFormat) -> tuple[Labels, Floats | None, Floats]:
-    """The best classes (n, top), their scores or None, and how far the best is ahead of the next (n,)."""
-    if form.top == 1 and not form.scores:
+def _best(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> tuple[Labels, Floats | None, Floats]:
+    """Return the best classes (n, top), their scores or None, and the margins between the best two (n,)."""
+    if row_format.top == 1 and not row_format.scores:
         classes, margins = model.best_classes(pixels)
         return classes[:, None], None, margins
     n_classes = len(model.class_names)
-    top = np.empty((len(pixels), form.top), np.int64)
+    top = np.empty((len(pixels), row_format.top), np.int64)
     best = np.empty(top.shape)
     margins = np.empty(len(pixels))
     for rows, scores in model.score_blocks(pixels):
-        order = np.argsort(-scores, axis=1, kind="stable")[:, : max(2, form.top)]
-        found = np.take_along_axis(scores, order, axis=1)
-        top[rows], best[rows] = order[:, : form.top], found[:, : form.top]
-        margins[rows] = found[:, 0] - found[:, min(1, n_classes - 1)]
-    return top, best if form.scores else None, margins
+        order = np.argsort(-scores, axis=1, kind="stable")[:, : max(2, row_format.top)]
+        ordered = np.take_along_axis(scores, order, axis=1)
+        top[rows], best[rows] = order[:, : row_format.top], ordered[:, : row_format.top]
+        margins[rows] = ordered[:, 0] - ordered[:, min(1, n_classes - 1)]
+    return top, best if row_format.scores else None, margins
 
 
 def text_array(texts: Sequence[object]) -> pa.Array:
-    """Text as Arrow keeps it."""
+    """Return texts as an Arrow array of strings; None becomes null."""
     if isinstance(texts, pa.Array):
         return texts
     return pa.array([None if text is None else readable(str(text)) for text in texts], pa.string())
 
 
-def empty_rows(n: int, form: RowFormat) -> tuple[Labels, Floats | None]:
-    """No classes and no scores: -1 and NaN, (n, top) each."""
-    return np.full((n, form.top), -1), np.full((n, form.top), np.nan) if form.scores else None
+def empty_rows(n: int, row_format: RowFormat) -> tuple[Labels, Floats | None]:
+    """Return classes and scores of skipped images: -1 and NaN (or no scores), (n, top) each."""
+    shape = (n, row_format.top)
+    return np.full(shape, -1), np.full(shape, np.nan) if row_format.scores else None
 
 
 def rows_table(
@@ -195,15 +203,15 @@ def rows_table(
     scores: Floats | Singles | None,
     errors: pa.Array,
 ) -> pa.Table:
-    """Predictions as a table.
+    """Return predictions as an Arrow table.
 
     Args:
-        schema: of RowFormat.
-        names: text (n_classes,), what classes are called.
-        ids: text (n,), what images are called.
-        top: int64 (n, top), the best classes of each; -1 of an image that could not be used.
+        schema: schema of the row format.
+        names: names of the classes, strings (n_classes,).
+        ids: names of the images, strings (n,).
+        top: int64 (n, top), the best classes of each image; -1 for skipped images.
         scores: (n, top) or None.
-        errors: text (n,), why an image could not be used.
+        errors: why an image was skipped, strings (n,).
     """
     columns: list[Any] = [ids]
     for rank in range(top.shape[1]):
@@ -216,25 +224,26 @@ def rows_table(
     return pa.table([*columns, errors], schema=schema)
 
 
-def _summary(block: Block, predicted: Labels, margins: Floats, known: Labels, n_classes: int) -> Summary:
+def _summary(block: Block, predicted: Labels, margins: Floats, class_map: Labels, n_classes: int) -> Summary:
+    """Summarise the predictions of a block; the arguments are those of `write_predictions` and `Summary.of`."""
     truth = np.full(len(predicted), -1)
-    if len(known):
-        truth = np.where(block.labels >= 0, known[block.labels], -1)
+    if len(class_map):
+        truth = np.where(block.labels >= 0, class_map[block.labels], -1)
     few = min(MOST_UNSURE, len(margins))
     closest = np.argpartition(margins, few - 1)[:few] if few else ()
     names = block.names or ()
-    found = Summary.of(predicted, truth, n_classes)
+    summary = Summary.of(predicted, truth, n_classes)
     unsure = [Unsure(float(margins[i]), str(names[i]), int(predicted[i]), block.pixels[i].copy()) for i in closest]
-    return replace(found, n_unusable=len(block.skipped), unusable=block.skipped[:MOST_SKIPPED], unsure=unsure)
+    return replace(summary, n_skipped=len(block.skipped), skipped=block.skipped[:MOST_SKIPPED], unsure=unsure)
 
 
-def predictions_csv(storage: Storage, n_unusable: int) -> str:
-    """One CSV file of all parts, in their order, in their place: Id, Predicted, and what else there is.
+def predictions_csv(storage: Storage, n_skipped: int) -> str:
+    """Replace all parts by one CSV file with columns Id, Predicted and what else they have, in their order.
 
-    There is a column Error only where there are errors, so that without any the file is what contests ask for.
+    The column Error exists only if there are errors. Without errors, the file is what contests ask for.
 
     Returns:
-        its name in the storage.
+        The name of the file in the storage.
     """
     with storage.writing("") as file:
         file.name = f"{PREDICTIONS}.csv"
@@ -244,11 +253,11 @@ def predictions_csv(storage: Storage, n_unusable: int) -> str:
         for part in storage.names(PREDICTIONS):
             with pq.ParquetFile(storage.open(part)) as opened:
                 for batch in opened.iter_batches():
-                    plain = batch if n_unusable else batch.drop_columns("error")
+                    kept = batch if n_skipped else batch.drop_columns("error")
                     if title:
-                        writer.writerow(map(column_title, plain.schema.names))
+                        writer.writerow(map(column_title, kept.schema.names))
                         title = False
-                    writer.writerows(zip(*(column.to_pylist() for column in plain.columns), strict=True))
+                    writer.writerows(zip(*(column.to_pylist() for column in kept.columns), strict=True))
         text.flush()
         text.detach()
     storage.delete_folder(PREDICTIONS)
@@ -256,5 +265,5 @@ def predictions_csv(storage: Storage, n_unusable: int) -> str:
 
 
 def column_title(column: str) -> str:
-    """Id for name, Predicted2 for predicted_2."""
+    """Return the title of a column in CSV: Id for name, Predicted2 for predicted_2."""
     return "Id" if column == "name" else column.replace("_", "").capitalize()

@@ -46,7 +46,7 @@ def _record(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
         "command": command(),
         "images": {
             "predicted": int(summary.predicted.sum()),
-            "unusable": summary.n_unusable,
+            "unusable": summary.n_skipped,
             "labelled": confusion.n,
         },
         "classes": list(class_names),
@@ -81,6 +81,6 @@ def _page(summary: Summary, class_names: Sequence[str], record: Mapping[str, Any
         confusion=confusion,
         layout=layout,
         unsure=unsure,
-        unusable=summary.unusable,
+        unusable=summary.skipped,
         seconds={name: value for name, value in record["seconds"].items() if name != "total"},
     )

@@ -62,8 +62,8 @@ def write_results(opened: OpenedPrediction, results: PredictionResults, console:
     rate = f", {record['images_per_second']:,.0f} images/s" if results.summary.n else ""
     before = f"; {opened.written:,} of them were there before" if opened.written else ""
     console.say(f"{path}: {opened.written + results.summary.n:,} rows{rate}{before}")
-    if summary.n_unusable:
-        console.warn(f"{summary.n_unusable:,} images could not be used; {opened.path / SKIPPED} lists them")
+    if summary.n_skipped:
+        console.warn(f"{summary.n_skipped:,} images could not be used; {opened.path / SKIPPED} lists them")
     confusion = summary.confusion
     if confusion.n:
         console.say(

@@ -46,7 +46,7 @@ class Sink(Role):
         self._scored: dict[int, Scored] = {}
         self._next = 0
         self._seconds = 0.0
-        self._summary = Summary.nothing(n_classes)
+        self._summary = Summary.empty(n_classes)
         self._uncounted: list[tuple[Labels, Labels]] = []
         self._n_uncounted = 0
 
@@ -103,7 +103,7 @@ class Sink(Role):
             self._uncounted.append((scored.top[:, 0], announced.labels[scored.kept]))
             self._n_uncounted += len(scored.kept)
         if skipped or scored.doubtful:
-            nothing = Summary.nothing(self._n_classes)
+            nothing = Summary.empty(self._n_classes)
             unsure = [Unsure(d.margin, announced.ids[d.position], d.predicted, d.pixels) for d in scored.doubtful]
             self._summary += Summary(
                 nothing.predicted, len(skipped), skipped[:MOST_SKIPPED], unsure, nothing.confusion

@@ -1,4 +1,4 @@
-"""A Spark context that starts anywhere: laptop, standalone cluster, YARN."""
+"""A Spark context that starts anywhere: on a laptop, a standalone cluster or YARN."""
 
 from __future__ import annotations
 
@@ -27,32 +27,35 @@ from common.run.exits import INTERRUPTED, run_job
 from common.run.flags import Parser, positive_integer
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
-"""Set by spark-submit: the port at which the script finds its JVM."""
+"""Environment variable that spark-submit sets: the port at which the script finds its JVM."""
 
 LIMIT = "JOB_MINUTES"
-"""Names the minutes after which a job ends itself; nobody may be there any more to end it from outside."""
+"""Environment variable with the minutes after which a job ends itself, for there may be nobody left to end it."""
 
 FIRST_ARRIVAL_S, ARRIVAL_S = 30, 1
-"""How long to wait for a first executor, and after each for another."""
+"""Seconds to wait for a first executor, and after each executor for another."""
+
+JVM_STACK = "\n\tat "
+"""How each line of a Java stack trace begins."""
+
+TASK_ERRORS: dict[str, type[JobError]] = {error.__name__: error for error in (InputError, RunError)}
+"""Errors that, if a task raises them, end the job with one line."""
+
+TASK_ERROR = rf"(?m)^{JobError.__module__}\.({'|'.join(TASK_ERRORS)}): (.+)"
+"""Matches the last line of the traceback of a task that raised one of them."""
 
 
 def run_spark_job(main: Callable[[], int]) -> NoReturn:
-    """Run a job's main and exit, with stderr where the user's is.
+    """Run a job's main, print errors to the user's stderr, and exit.
 
-    spark-submit merges a script's stderr into its own stdout, so that errors would end up in the result and a
-    terminal could not be told from a pipe.
+    spark-submit merges a script's stderr into its own stdout. Errors would end up in the result, and a job could
+    not tell a terminal from a pipe.
     """
     if SUBMITTED in os.environ:
-        with suppress(OSError):  # not Linux, or another user's: it stays merged
-            stderr = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
-            # a regular file has a position, which the JVM would not know to move
-            if not stat.S_ISREG(os.fstat(stderr).st_mode):
-                os.dup2(stderr, 2)
-            os.close(stderr)
-
+        _restore_stderr()
     if LIMIT in os.environ:
         minutes = float(os.environ[LIMIT])
-        overdue = threading.Timer(60 * minutes, _end, [f"took longer than {minutes:g} minutes"])
+        overdue = threading.Timer(60 * minutes, _exit, [f"took longer than {minutes:g} minutes"])
         overdue.daemon = True
         overdue.start()
 
@@ -67,41 +70,54 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
         run_job(guarded)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            os._exit(INTERRUPTED)  # the JVM is going down too: taking leave of it would end in stack traces
+            os._exit(INTERRUPTED)  # the JVM is ending too: to disconnect from it would print stack traces
         raise
 
 
-def _end(why: str) -> NoReturn:
-    """End this process from any of its threads."""
-    print(f"{Path(sys.argv[0]).name}: {why}", file=sys.stderr, flush=True)
+def _restore_stderr() -> None:
+    """Replace this process's stderr by that of spark-submit, its parent, if that is a terminal or a pipe."""
+    with suppress(OSError):  # not on Linux, or the parent belongs to another user: the streams stay merged
+        stderr = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
+        # leave a regular file alone: the JVM would overwrite what this process appends to it
+        if not stat.S_ISREG(os.fstat(stderr).st_mode):
+            os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _exit(reason: str) -> NoReturn:
+    """End this process with 1, from any of its threads."""
+    print(f"{Path(sys.argv[0]).name}: {reason}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def partitions_flag(parser: Parser) -> None:
-    """Add --partitions, for jobs that deal out the images."""
+    """Add --partitions, for jobs that deal images out."""
     parser.add_argument(
-        "--partitions", metavar="P", type=positive_integer, help="parts of the images (default: by cores and size)"
+        "--partitions",
+        metavar="P",
+        type=positive_integer,
+        help="number of parts to deal the images out in (default: chosen by cores and size)",
     )
 
 
 def configuration(name: str, live: bool) -> SparkConf:
-    """What a job asks of Spark where spark-submit was not told otherwise.
+    """Return the settings of a job that spark-submit does not override.
 
-    Without a master it is local, on all cores. Local workers run this very Python, whatever `python3` on the
-    PATH may be, and Spark talks over loopback, so that an unresolvable host name does no harm.
+    Without a master, Spark is local and uses all cores. Local workers run the same Python as this process,
+    whatever `python3` on the PATH is. Local Spark uses loopback, so that an unresolvable host name does no harm.
 
     Args:
-        name: of the application.
-        live: whether a person watches the progress of stages.
+        name: name of the application.
+        live: whether to show the progress of stages, for somebody who watches.
     """
     if SUBMITTED in os.environ:
-        # Without this SparkConf is empty, and what follows would override what spark-submit was told.
+        # without this SparkConf is empty, and the defaults below would override those of spark-submit
         SparkContext._ensure_initialized()
     conf = SparkConf().setIfMissing("spark.app.name", name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         conf.setIfMissing("spark.driver.host", "127.0.0.1").setIfMissing("spark.driver.bindAddress", "127.0.0.1")
-    # tree_reduce brings one record of moments to the driver; what it may hold is for --driver-memory to say
+    # tree_reduce sends the driver one record of moments, which only --driver-memory should limit
     conf.setIfMissing("spark.driver.maxResultSize", "0")
     conf.setIfMissing("spark.ui.showConsoleProgress", str(live).lower())
     return conf
@@ -109,21 +125,26 @@ def configuration(name: str, live: bool) -> SparkConf:
 
 @contextmanager
 def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
-    """A context that is stopped when the block ends.
+    """Start a context and stop it when the block ends.
 
-    In a process that has a Spark session already, as benchmarks do, it is that session's, and stays.
+    In a process that has a Spark session already, as benchmarks do, use the context of that session and leave it
+    running.
+
+    Args:
+        name: name of the application.
+        console: shows the phase "start Spark".
 
     Raises:
-        SparkError: what Spark had to say, without the stacks of the JVM and of its gateway.
-        InputError: a task raised it.
-        KeyboardInterrupt: Ctrl-C, whichever of the two processes it reached first.
+        SparkError: Spark failed; the message leaves out the stack traces of the JVM and of its gateway.
+        JobError: a task raised an InputError or a RunError.
+        KeyboardInterrupt: Ctrl-C was pressed, whether the signal reached this process or the JVM first.
     """
     session = SparkSession.getActiveSession()
     interrupted = threading.Event()
 
     def interrupt(_signal: int, _frame: object) -> None:
         interrupted.set()
-        logging.disable()  # the gateway's complaints about a connection that is no longer wanted
+        logging.disable()  # the gateway would report the closed connection
         raise KeyboardInterrupt
 
     try:
@@ -133,7 +154,8 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
                 wait_for_executors(context)
         try:
             if session is None:
-                signal.signal(signal.SIGINT, interrupt)  # pyspark's own handler talks to the JVM in mid-sentence
+                # pyspark's own handler would call the JVM in the middle of another call
+                signal.signal(signal.SIGINT, interrupt)
             yield context
         finally:
             if session is None and not interrupted.is_set():
@@ -141,43 +163,33 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
     except (Py4JError, PySparkException) as error:
         if interrupted.is_set():
             raise KeyboardInterrupt from None
-        said = _said(error)
-        mistake = re.search(TOLD_LINE, said)
-        raise TOLD[mistake[1]](mistake[2]) if mistake else SparkError(said) from None
-
-
-JVM_STACK = "\n\tat "
-"""What each line of a Java stack begins with."""
-
-TOLD: dict[str, type[JobError]] = {error.__name__: error for error in (InputError, RunError)}
-"""Errors of tasks that end the job with one line."""
-
-TOLD_LINE = rf"(?m)^{JobError.__module__}\.({'|'.join(TOLD)}): (.+)"
-"""The last line of the traceback of a task that raised one of them."""
+        message = _message(error)
+        raised = re.search(TASK_ERROR, message)
+        raise TASK_ERRORS[raised[1]](raised[2]) if raised else SparkError(message) from None
 
 
 def wait_for_executors(context: SparkContext) -> None:
-    """Wait until no more executors arrive: how many there are decides in how many parts work is dealt out.
+    """Wait until no more executors arrive, because their number decides in how many parts work is dealt out.
 
-    Where resources are scarce none may come for long: then Spark says so itself as soon as there are tasks.
+    On a busy cluster none may arrive for long. Spark reports that itself as soon as there are tasks.
     """
     if str(context.master).startswith("local"):
         return
     status = context._jsc.sc().getExecutorMemoryStatus
     started = changed = time.monotonic()
-    known = 1  # the driver is one of them
-    while time.monotonic() < (changed + ARRIVAL_S if known > 1 else started + FIRST_ARRIVAL_S):
+    n = 1  # Spark counts the driver as one of them
+    while time.monotonic() < (changed + ARRIVAL_S if n > 1 else started + FIRST_ARRIVAL_S):
         time.sleep(0.05)
-        if status().size() != known:
-            known, changed = status().size(), time.monotonic()
+        if status().size() != n:
+            n, changed = status().size(), time.monotonic()
 
 
 class SparkError(RuntimeError):
-    """Spark failed: the Python worker's traceback, or the JVM's own line."""
+    """Spark failed: the traceback of a Python worker, or the line that the JVM printed."""
 
 
-def _said(error: Py4JError | PySparkException) -> str:
-    """What matters of an error that came through the gateway."""
+def _message(error: Py4JError | PySparkException) -> str:
+    """Return the part of an error from the gateway that a user needs."""
     message = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
     _, traceback, rest = message.partition("Traceback (most recent call last)")
     if not traceback:
@@ -186,6 +198,6 @@ def _said(error: Py4JError | PySparkException) -> str:
 
 
 def engine(context: SparkContext) -> Engine:
-    """What a finished job ran on: its cores as workers, each with the BLAS threads that Spark grants a task."""
+    """Describe the engine of a job: one worker per core, with the BLAS threads that Spark grants each task."""
     threads = int(context.getConf().get("spark.task.cpus", "1") or 1)
     return Engine(f"Spark {context.version} {context.master}", context.defaultParallelism, threads)

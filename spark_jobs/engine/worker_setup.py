@@ -1,4 +1,4 @@
-"""What a Spark worker process does once, before its first task."""
+"""The set-up of a Spark worker process before its first task."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from zipimport import zipimporter
 
 @cache
 def settle() -> None:
-    """Take away what Python workers do anew for every task and what takes longer than many tasks.
+    """Turn off two things that a Python worker repeats for every task and that take longer than many tasks.
 
-    Before each task Spark has Python forget what it knows of the import path, upon which it lists all zips anew:
-    pyspark.zip and Spark's own jar are in it, some 6,000 entries or 50 ms. Zips do not change while a worker
-    lives. After each task Spark collects garbage, for which all modules would be searched: 15 ms.
+    Before each task, Spark invalidates Python's caches of the import path, and Python lists all zips again:
+    pyspark.zip and Spark's own jar have some 6,000 entries, which takes 50 ms. Zips do not change while a worker
+    lives. After each task, Spark collects garbage and would search all modules, which takes 15 ms.
     """
     for finder in sys.path_importer_cache.values():
         if isinstance(finder, zipimporter):

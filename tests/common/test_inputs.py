@@ -101,7 +101,7 @@ def test_what_is_written_is_left_out_as_often_as_it_is(folder_of_images: Path) -
     assert inputs.n_passed == 3
     summary = inputs.summary(6)
     assert summary.predicted.tolist() == [0, 0, 0, 1, 0, 1]
-    assert summary.n_unusable == 1
+    assert summary.n_skipped == 1
     assert np.sum(summary.confusion.counts) == 0
 
 

@@ -19,7 +19,7 @@ from common.ridge.model import RidgeModel
 
 RNG = np.random.default_rng(10)
 NAMES = ("ash", 'be"ech', "żółw,1", "oak")
-KNOWN = np.arange(4)
+CLASS_MAP = np.arange(4)
 
 
 def a_model() -> RidgeModel:
@@ -38,14 +38,14 @@ def scores_of(model: RidgeModel, block: Block) -> np.ndarray:
     return block.pixels.reshape(len(block.pixels), 12) / 255 @ model.weights + model.intercept
 
 
-def test_a_row_an_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_row_per_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prediction, "GROUP_ROWS", 60)
     model, blocks = a_model(), [a_block(50), a_block(0, 50, skipped=2), a_block(30, 50, skipped=1)]
-    summary = write_predictions(Storage.at(str(tmp_path)), 3, model, RowFormat(), blocks, KNOWN)
+    summary = write_predictions(Storage.at(str(tmp_path)), 3, model, RowFormat(), blocks, CLASS_MAP)
     read = pq.read_table(tmp_path / "predictions" / "part-00003.parquet")
     assert read.column_names == ["name", "predicted", "error"]
     assert summary.n == len(read) == 83
-    assert summary.n_unusable == 3
+    assert summary.n_skipped == 3
     best = np.concatenate([scores_of(model, block).argmax(axis=1) for block in blocks])
     truth = np.concatenate([block.labels for block in blocks])
     rows = {row["name"]: row for row in read.to_pylist()}
@@ -61,11 +61,18 @@ def test_a_row_an_image_with_the_best_class(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_best_classes_with_their_scores(tmp_path: Path) -> None:
     model, block = a_model(), a_block(40)
-    write_predictions(Storage.at(str(tmp_path)), 0, model, RowFormat(3, scores=True), [block], KNOWN)
+    write_predictions(Storage.at(str(tmp_path)), 0, model, RowFormat(3, scores=True), [block], CLASS_MAP)
     read = pq.read_table(tmp_path / "predictions" / "part-00000.parquet").to_pydict()
     assert list(read) == [
-        "name", "predicted", "score", "predicted_2", "score_2", "predicted_3", "score_3", "error",
-    ]  # fmt: skip
+        "name",
+        "predicted",
+        "score",
+        "predicted_2",
+        "score_2",
+        "predicted_3",
+        "score_3",
+        "error",
+    ]
     scores = scores_of(model, block)
     order = np.argsort(-scores, axis=1)
     for rank, suffix in enumerate(("", "_2", "_3")):
@@ -76,7 +83,7 @@ def test_the_best_classes_with_their_scores(tmp_path: Path) -> None:
 def test_one_csv_file_in_the_order_of_the_parts(tmp_path: Path) -> None:
     model, storage = a_model(), Storage.at(str(tmp_path))
     for part, block in enumerate([a_block(30), a_block(20, 30)]):
-        write_predictions(storage, part, model, RowFormat(), [block], KNOWN)
+        write_predictions(storage, part, model, RowFormat(), [block], CLASS_MAP)
     assert predictions_csv(storage, 0) == "predictions.csv"
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
@@ -88,41 +95,48 @@ def test_one_csv_file_in_the_order_of_the_parts(tmp_path: Path) -> None:
 
 def test_errors_are_rows_of_the_csv_file_too(tmp_path: Path) -> None:
     storage = Storage.at(str(tmp_path))
-    summary = write_predictions(storage, 0, a_model(), RowFormat(2, scores=True), [a_block(3, skipped=1)], KNOWN)
-    predictions_csv(storage, summary.n_unusable)
+    summary = write_predictions(
+        storage, 0, a_model(), RowFormat(2, scores=True), [a_block(3, skipped=1)], CLASS_MAP
+    )
+    predictions_csv(storage, summary.n_skipped)
     with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["Id", "Predicted", "Score", "Predicted2", "Score2", "Error"]
     assert len(rows) == 4
     assert rows[3] == {
-        "Id": "bad0.png", "Predicted": "", "Score": "", "Predicted2": "", "Score2": "", "Error": "not an image",
-    }  # fmt: skip
+        "Id": "bad0.png",
+        "Predicted": "",
+        "Score": "",
+        "Predicted2": "",
+        "Score2": "",
+        "Error": "not an image",
+    }
     assert rows[0]["Error"] == ""
 
 
-def test_classes_that_the_model_or_the_data_lack_are_not_judged(tmp_path: Path) -> None:
+def test_images_without_a_class_of_the_model_have_no_part_in_the_accuracy(tmp_path: Path) -> None:
     model, block = a_model(), a_block(60)
     labels = block.labels.copy()
-    labels[:10] = -1  # of no known class
-    known = np.array([2, -1, 0, 1])  # of the data's classes the model lacks the second
+    labels[:10] = -1  # their class is not known
+    class_map = np.array([2, -1, 0, 1])  # the model lacks the second class of the data
     summary = write_predictions(
-        Storage.at(str(tmp_path)), 0, model, RowFormat(), [block._replace(labels=labels)], known
+        Storage.at(str(tmp_path)), 0, model, RowFormat(), [block._replace(labels=labels)], class_map
     )
-    judged = np.flatnonzero((labels >= 0) & (labels != 1))
+    scored = np.flatnonzero((labels >= 0) & (labels != 1))
     best = scores_of(model, block).argmax(axis=1)
-    assert summary.confusion.n == len(judged)
-    assert summary.confusion.accuracy() == np.mean(best[judged] == known[labels[judged]])
+    assert summary.confusion.n == len(scored)
+    assert summary.confusion.accuracy() == np.mean(best[scored] == class_map[labels[scored]])
 
 
-def test_summaries_of_parts_add_up_to_that_of_the_whole(tmp_path: Path) -> None:
+def test_summaries_of_parts_add_up_to_the_summary_of_the_whole(tmp_path: Path) -> None:
     model, blocks = a_model(), [a_block(30 + i, 100 * i, skipped=30) for i in range(4)]
     storage = Storage.at(str(tmp_path))
-    whole = write_predictions(storage, 0, model, RowFormat(), blocks, KNOWN)
+    whole = write_predictions(storage, 0, model, RowFormat(), blocks, CLASS_MAP)
     parts = reduce(
-        add, [write_predictions(storage, i, model, RowFormat(), [b], KNOWN) for i, b in enumerate(blocks)]
+        add, [write_predictions(storage, i, model, RowFormat(), [b], CLASS_MAP) for i, b in enumerate(blocks)]
     )
     assert parts.n == whole.n == 30 * 4 + 6 + 120
     assert parts.predicted.tolist() == whole.predicted.tolist()
     assert [image.name for image in parts.unsure] == [image.name for image in whole.unsure]
     assert parts.confusion.counts.tolist() == whole.confusion.counts.tolist()
-    assert len(parts.unusable) == 50
+    assert len(parts.skipped) == 50

@@ -1,4 +1,4 @@
-"""Tables made on Spark: from every source, again, from where it stopped, and fitted like the source itself."""
+"""Tables made on Spark: from every source, extended, completed after a kill, and fitted like the source."""
 
 from __future__ import annotations
 
@@ -93,8 +93,9 @@ def test_mnist_keeps_its_own_test_set_and_jobs_agree_on_the_table(
 ) -> None:
     run("mnist", tmp_path / "t", "--data-root", data_root)
     assert {k: int(v.sum()) for k, v in table_at(tmp_path / "t").class_counts.items()} == {
-        "train": 60_000, "test": 10_000,
-    }  # fmt: skip
+        "train": 60_000,
+        "test": 10_000,
+    }
     found = {}
     for job in ("serial", "gram", "outer"):
         found[job] = run_main(JOBS[job], tmp_path / job, "--data", f"parquet:{tmp_path / 't'}")
@@ -105,7 +106,7 @@ def test_mnist_keeps_its_own_test_set_and_jobs_agree_on_the_table(
 
 
 def bomb(path: Path) -> None:
-    """A PNG of 50,000×50,000 pixels in a few bytes."""
+    """Write a PNG of 50,000×50,000 pixels in a few bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -117,7 +118,7 @@ def bomb(path: Path) -> None:
 
 @pytest.fixture
 def spoilt(folder_of_images: Path) -> Path:
-    """A truncated image, an empty file, a bomb and a text file named .jpg."""
+    """Images among which are a truncated one, an empty file, a decompression bomb and a text file named .jpg."""
     whole = (folder_of_images / "ash" / "03.png").read_bytes()
     (folder_of_images / "ash" / "03.png").write_bytes(whole[: len(whole) // 2])
     (folder_of_images / "beech" / "05.png").write_bytes(b"")
@@ -156,16 +157,16 @@ def test_a_glob_is_the_same_table_as_the_folder(spark: Any, tmp_path: Path, spoi
     assert len(contents(tmp_path / "some")) == 38
 
 
-def test_a_mended_image_leaves_the_quarantine(spark: Any, tmp_path: Path, spoilt: Path) -> None:
+def test_a_repaired_image_leaves_the_quarantine(spark: Any, tmp_path: Path, spoilt: Path) -> None:
     for source in (f"folder:{spoilt}", f"{spoilt}/*/*"):
-        place = tmp_path / source[:3].strip("/")
-        run(source, place)
-        before = contents(place)
+        table = tmp_path / source[:3].strip("/")
+        run(source, table)
+        before = contents(table)
         text = (spoilt / "cedar" / "text.jpg").read_bytes()
         Image.new("RGB", (12, 10), "red").save(spoilt / "cedar" / "text.jpg")
-        run(source, place)
-        assert set(quarantine(place)) == {"ash/03.png", "beech/05.png", "cedar/07.png"}
-        after = contents(place)
+        run(source, table)
+        assert set(quarantine(table)) == {"ash/03.png", "beech/05.png", "cedar/07.png"}
+        after = contents(table)
         assert set(after) - set(before) == {"cedar/text.jpg"}
         assert all(after[name] == kept for name, kept in before.items())
         (spoilt / "cedar" / "text.jpg").write_bytes(text)
@@ -178,7 +179,7 @@ def test_herbarium(spark: Any, tmp_path: Path) -> None:
     assert len(contents(tmp_path / "t")) == 8
 
 
-def test_images_that_came_since_are_added_and_none_moves(
+def test_new_images_are_added_and_no_image_changes_its_split(
     spark: Any, tmp_path: Path, folder_of_images: Path
 ) -> None:
     late = [folder_of_images / "ash" / "07.png", *sorted((folder_of_images / "cedar").iterdir())]
@@ -248,17 +249,17 @@ def refused(tmp_path: Path, *words: str | Path, message: str) -> None:
     assert message in line
 
 
-def test_what_cannot_be_ingested_is_told_in_one_line(tmp_path: Path, folder_of_images: Path) -> None:
+def test_an_ingest_that_is_refused_prints_one_line(tmp_path: Path, folder_of_images: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("kept")
-    refused(tmp_path, "digits", "precious", message="holds 'thesis.tex', which is of no table")
+    refused(tmp_path, "digits", "precious", message="holds 'thesis.tex', which does not belong to a table")
     assert (tmp_path / "precious" / "thesis.tex").read_text() == "kept"
     for path in folder_of_images.rglob("*.png"):
         path.write_bytes(b"damaged")
     refused(tmp_path, f"{folder_of_images}/*/*", "t", "--size", "4x4", message="no image in it can be used")
 
 
-def test_what_cannot_be_ingested_is_told(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+def test_a_source_without_usable_images_is_refused(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
     for source, message in (
         (f"{tmp_path}/nothing/*/*.jpg", "no file matches"),
         ("pictures", "no such source"),
@@ -275,7 +276,7 @@ def test_what_cannot_be_ingested_is_told(spark: Any, tmp_path: Path, folder_of_i
         run_main(JOBS["gram"], tmp_path / "run", "--data", f"parquet:{tmp_path / 't'}")
 
 
-def test_a_table_has_one_kind_of_pixels(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+def test_a_table_has_one_pixel_format(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
     source = f"folder:{folder_of_images}"
     run(source, tmp_path / "t", "--size", "5x6", "--grey")
     for flags, message in (
@@ -291,9 +292,7 @@ def test_a_table_has_one_kind_of_pixels(spark: Any, tmp_path: Path, folder_of_im
         run("digits", tmp_path / "natural")
 
 
-def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
-    tmp_path: Path, folder_of_images: Path
-) -> None:
+def test_a_killed_ingest_leaves_nothing_visible_and_is_completed(tmp_path: Path, folder_of_images: Path) -> None:
     rng = np.random.default_rng(1)
     for name in ("ash", "beech", "cedar"):
         for i in range(400):
@@ -301,17 +300,22 @@ def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
             Image.fromarray(pixels).save(folder_of_images / name / f"large{i:03d}.bmp")
     words = ["spark-submit", "--master", "local[1]", str(ROOT / "spark_jobs" / "ingest.py")]
     line = [*words, f"folder:{folder_of_images}", "t", "--size", "40x40", "--quiet"]
-    small = {"PYTHONPATH": str(tmp_path)}  # files of 100 images, so that some are done when it is killed
+    # files of 100 images, so that some are finished when the ingest is killed
+    small = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
-        "    import spark_jobs.ingestion.ingestion\n"
-        "    spark_jobs.ingestion.ingestion.PART_DECODED = 100\n"
+        "    import spark_jobs.ingestion.listing\n"
+        "    spark_jobs.ingestion.listing.PART_DECODED = 100\n"
     )
     process = subprocess.Popen(
-        line, cwd=tmp_path, env=environment(**small), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        line,
+        cwd=tmp_path,
+        env=environment(**small),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     images = tmp_path / "t" / "images"
     deadline = time.monotonic() + 120
     while not images.is_dir() or len(list(images.glob("*-*.parquet"))) < 4:
@@ -328,7 +332,7 @@ def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
     again = command(*line, cwd=tmp_path, **small)
     assert again.returncode == 0, again.stderr
     files = {Path(file.file).name for file in table_at(tmp_path / "t").files}
-    assert written <= files  # what was done was not done again
+    assert written <= files  # finished files were not written again
     assert {path.name for path in images.iterdir()} == files
     whole = command(*line[:-4], "whole", *line[-3:], cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -336,7 +340,7 @@ def test_an_ingest_that_is_killed_leaves_nothing_visible_and_is_completed(
     assert len(contents(tmp_path / "t")) == 1260
 
 
-def test_what_a_killed_ingest_of_another_source_left_does_not_become_visible(
+def test_files_that_a_killed_ingest_of_another_source_left_do_not_become_visible(
     spark: Any, tmp_path: Path, folder_of_images: Path
 ) -> None:
     run(f"folder:{folder_of_images}", tmp_path / "t")
@@ -349,7 +353,7 @@ def test_what_a_killed_ingest_of_another_source_left_does_not_become_visible(
 def test_images_that_a_killed_ingest_wrote_twice_count_once(
     spark: Any, tmp_path: Path, folder_of_images: Path
 ) -> None:
-    """Dealt out in other parts, the same images are other files."""
+    """The same images dealt out in other parts give other files."""
     source = f"folder:{folder_of_images}"
     run(source, tmp_path / "t")
     whole = contents(tmp_path / "t")
@@ -385,7 +389,7 @@ def test_a_file_of_the_table_is_never_removed(
     assert contents(tmp_path / "t") == whole
 
 
-def test_what_a_kill_leaves_in_the_tables_own_folder_is_cleared_away(spark: Any, tmp_path: Path) -> None:
+def test_half_written_files_of_a_killed_ingest_are_removed(spark: Any, tmp_path: Path) -> None:
     for folder in ("", "images", "quarantine"):
         (tmp_path / "t" / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / "t" / folder / f"{'0' * 32}.partial").write_bytes(b"half")
@@ -394,7 +398,7 @@ def test_what_a_kill_leaves_in_the_tables_own_folder_is_cleared_away(spark: Any,
     assert len(contents(tmp_path / "t")) == 1797
 
 
-def test_a_glob_names_a_file_in_one_way(
+def test_a_file_of_a_glob_has_one_name_whatever_the_current_folder(
     spark: Any, tmp_path: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(f"{folder_of_images}/*/*.png", tmp_path / "t")
@@ -408,7 +412,7 @@ def test_a_glob_names_a_file_in_one_way(
     assert len(contents(tmp_path / "t")) == 60
 
 
-def test_names_that_are_there_already_are_counted(
+def test_names_that_the_table_holds_are_counted(
     spark: Any, tmp_path: Path, folder_of_images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(f"folder:{folder_of_images}", tmp_path / "t")
@@ -417,7 +421,9 @@ def test_names_that_are_there_already_are_counted(
         assert "0 images added, 60 names were there before, 0 in quarantine" in capsys.readouterr().out
 
 
-def test_a_folder_whose_name_has_brackets_is_no_glob(spark: Any, tmp_path: Path, folder_of_images: Path) -> None:
+def test_a_folder_whose_name_has_brackets_is_not_a_glob(
+    spark: Any, tmp_path: Path, folder_of_images: Path
+) -> None:
     folder_of_images.rename(tmp_path / "photos[2026]*")
     run(f"folder:{tmp_path}/photos[2026]*", tmp_path / "t")
     assert len(contents(tmp_path / "t")) == 60

@@ -1,4 +1,4 @@
-"""Predictions on Spark: one row an image, the same as numpy's, whatever the source."""
+"""Predictions on Spark: one row per image, with the class that numpy finds, whatever the source."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def expected(model: RidgeModel, block: Block) -> dict[str, str]:
-    """By the definition, in numpy."""
+    """Compute the classes by their definition, in numpy."""
     assert block.names is not None
     scores = block.pixels.reshape(len(block.pixels), -1) / 255 @ model.weights + model.intercept
     return {str(name): model.class_names[c] for name, c in zip(block.names, scores.argmax(axis=1), strict=True)}
@@ -73,7 +73,9 @@ def test_predictions_are_numpys_from_a_source_and_from_its_table(
 
 
 @pytest.mark.mnist
-def test_mnist_as_the_job_that_fitted_it_saw_it(spark: Any, tmp_path: Path, data_root: Path) -> None:
+def test_accuracy_on_mnist_is_the_test_accuracy_of_the_job_that_fitted_it(
+    spark: Any, tmp_path: Path, data_root: Path
+) -> None:
     data = ["--data", "mnist", "--data-root", str(data_root)]
     fitted = run_main(serial.main, tmp_path / "run", *data)
     metrics = run_main(predict.main, tmp_path / "p", "--model", str(tmp_path / "run"), *data, "--split", "test")
@@ -95,17 +97,8 @@ def test_new_photographs_by_a_glob_with_some_that_cannot_be_used(tmp_path: Path,
         Image.open(path).resize((40, 30)).save(new / f"{i:02d}.png")
     (new / "05.png").write_bytes(b"")
     (new / "note.png").write_text("not an image")
-    words = [
-        "--model",
-        str(tmp_path / "model"),
-        "--data",
-        f"{new}/*.png",
-        "--format",
-        "csv",
-        "--top",
-        "2",
-        "--scores",
-    ]
+    words = ["--model", str(tmp_path / "model"), "--data", f"{new}/*.png"]
+    words += ["--format", "csv", "--top", "2", "--scores"]
     metrics = run_main(predict.main, tmp_path / "p", *words)
     assert metrics["images"] == {"predicted": 59, "unusable": 2, "labelled": 0}
     assert metrics["accuracy"] is None
@@ -127,7 +120,9 @@ def test_new_photographs_by_a_glob_with_some_that_cannot_be_used(tmp_path: Path,
     assert "2 images could not be used" in page
 
 
-def test_a_glob_in_folders_of_the_models_classes_is_judged(tmp_path: Path, trees: Path) -> None:
+def test_images_of_a_glob_are_scored_against_the_folders_that_are_classes_of_the_model(
+    tmp_path: Path, trees: Path
+) -> None:
     (trees / "dogwood").mkdir()
     (trees / "cedar" / "00.png").rename(trees / "dogwood" / "00.png")
     words = ["--model", str(tmp_path / "model"), "--data", f"{trees}/*/*.png"]
@@ -137,7 +132,7 @@ def test_a_glob_in_folders_of_the_models_classes_is_judged(tmp_path: Path, trees
     assert "Confusion matrix" in (tmp_path / "p" / "report.html").read_text()
 
 
-def test_what_a_model_cannot_predict_is_refused(tmp_path: Path, trees: Path, digits_model: Path) -> None:
+def test_images_that_do_not_fit_the_model_are_refused(tmp_path: Path, trees: Path, digits_model: Path) -> None:
     def refused(message: str, *words: str) -> None:
         with pytest.raises(InputError, match=message) as caught:
             predict.main([*words, "--out", str(tmp_path / "p"), "--quiet"])
@@ -159,7 +154,7 @@ def test_what_a_model_cannot_predict_is_refused(tmp_path: Path, trees: Path, dig
     refused(r"no dataset\.json there", "--model", model, "--data", f"parquet:{tmp_path}/no-table")
 
 
-def test_as_a_user_types_it(tmp_path: Path, digits_model: Path) -> None:
+def test_the_command_as_a_user_types_it(tmp_path: Path, digits_model: Path) -> None:
     words = ["--model", digits_model, "--data", "digits", "--format", "csv", "--out", "p"]
     done = command("spark-submit", ROOT / "spark_jobs" / "predict.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,190 @@
+"""The images that a source names, dealt out to executors: one `Listing` per kind of source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from pyspark import RDD, SparkContext
+
+from common.arrays import Keys
+from common.data.catalogue import Catalogue, Skipped
+from common.data.decode import PixelFormat
+from common.data.images import Block, CataloguePart
+from common.data.sources import open_dataset
+from common.data.splits import ALWAYS_TRAINING, stable_hashes
+from common.data.table.writing import Settings, name_keys, plain_names
+from spark_jobs.engine.blocks import read_parts
+from spark_jobs.ingestion.globs import Glob, is_glob
+
+PART_BYTES = 40 << 20
+"""Bytes of pixels per file, at most."""
+
+PART_DECODED = 8192
+"""Images per file where images have to be decoded, at most: a killed ingest loses no more than this per core."""
+
+
+class Listing(Protocol):
+    """The images that a source names."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The (height, width, channels) of every image."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the source has."""
+
+    def blocks(
+        self, context: SparkContext, settings: Settings, done: Keys
+    ) -> Iterator[tuple[RDD[Block], str | None]]:
+        """Yield the images to decode, as blocks with names, and the split that they belong to.
+
+        Args:
+            context: Spark.
+            settings: how the table's files are made; labels are positions in its class names.
+            done: sorted keys of the names to leave out, uint64 (n,).
+
+        Yields:
+            blocks, and "train", "test" or, where the hashes of the names decide, None.
+        """
+
+    def unread(self) -> list[Skipped]:
+        """Return the images that cannot be used and that no executor sees."""
+
+    def count(self) -> int:
+        """Return the number of images that the source names."""
+
+
+def open_listing(
+    context: SparkContext,
+    source: str,
+    data_root: Path,
+    pixel_format: PixelFormat,
+    shape: tuple[int, int, int] | None,
+) -> Listing:
+    """List the images of a source.
+
+    Args:
+        context: Spark.
+        source: a glob, or what --data takes.
+        data_root: folder of the named sets.
+        pixel_format: what images are decoded into.
+        shape: the shape of the table's images, if there is a table already.
+
+    Raises:
+        InputError: there is no such source, or no image in it.
+    """
+    if is_glob(source):
+        glob = Glob.open(context, source)
+        return ListedGlob(glob, shape or glob.shape(pixel_format), tuple(glob.classes()))
+    return ListedCatalogues(*open_dataset(source, data_root, pixel_format))
+
+
+@dataclass(frozen=True)
+class ListedGlob:
+    """The files that match a glob, listed and read by the JVM.
+
+    Attributes:
+        glob: the files.
+        shape: the (height, width, channels) of every image.
+        class_names: the names of the folders that the files are in.
+    """
+
+    glob: Glob
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    def blocks(self, context: SparkContext, settings: Settings, done: Keys) -> Iterator[tuple[RDD[Block], None]]:
+        """Yield all files; the executors leave out those that are done."""
+        yield self.glob.blocks(settings.pixel_format, self.shape, settings.class_names, done), None
+
+    def unread(self) -> list[Skipped]:
+        """Return the files that are empty or too large."""
+        return self.glob.unread()
+
+    def count(self) -> int:
+        """Return the number of files."""
+        return self.glob.count()
+
+
+@dataclass(frozen=True)
+class ListedCatalogues:
+    """The images of one or two catalogues, whose names and labels the driver knows beforehand.
+
+    Attributes:
+        train: the training images, or all images if `test` is None.
+        test: the test images of a source that has a test set.
+    """
+
+    train: Catalogue
+    test: Catalogue | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The (height, width, channels) of every image."""
+        return self.train.shape
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the source has."""
+        return self.train.class_names
+
+    def _splits(self) -> list[tuple[Catalogue, str | None]]:
+        return [(self.train, None)] if self.test is None else [(self.train, "train"), (self.test, "test")]
+
+    def blocks(
+        self, context: SparkContext, settings: Settings, done: Keys
+    ) -> Iterator[tuple[RDD[Block], str | None]]:
+        """Yield the images that are not done, split by split."""
+        for catalogue, split in self._splits():
+            parts = new_parts(relabelled(catalogue, settings.class_names), done, context.defaultParallelism)
+            if parts:
+                yield read_parts(context, parts, names=True), split
+
+    def unread(self) -> list[Skipped]:
+        """Return no image: executors see them all."""
+        return []
+
+    def count(self) -> int:
+        """Return the number of images of all splits."""
+        return sum(len(catalogue) for catalogue, _ in self._splits())
+
+
+def relabelled(catalogue: Catalogue, class_names: tuple[str, ...]) -> Catalogue:
+    """Return the same images with labels that are positions in `class_names`."""
+    position = {name: label for label, name in enumerate(class_names)}
+    labels = np.array([position[name] for name in catalogue.class_names], np.int64)
+    return replace(catalogue, labels=labels[catalogue.labels], class_names=class_names)
+
+
+def new_parts(catalogue: Catalogue, done: Keys, cores: int) -> list[CataloguePart]:
+    """Deal out the images of a catalogue that are not done, by the hashes of their names.
+
+    Each part is therefore a sample of all images, whatever the order of the source.
+
+    Args:
+        catalogue: images whose class names are the table's.
+        done: keys of the names to leave out, uint64 (n,).
+        cores: the number of parts, at least, while there are images enough.
+    """
+    names = plain_names(catalogue.names())
+    keys = name_keys(names)
+    first = np.unique(keys, return_index=True)[1]  # Herbarium metadata may name a file twice
+    new = np.sort(first[~np.isin(keys[first], done)])
+    new = new[np.argsort(stable_hashes([names[i] for i in new])[:, 2], kind="stable")]
+    rows = min(PART_BYTES // catalogue.n_pixels, PART_DECODED if catalogue.reader.decodes else PART_BYTES)
+    n_parts = min(len(new), max(cores, ceil(len(new) / max(1, rows))))
+    return [
+        CataloguePart(
+            catalogue.reader,
+            catalogue.items[own],
+            catalogue.labels[own],
+            np.full(len(own), ALWAYS_TRAINING, np.int16),
+        )
+        for own in (np.array_split(new, n_parts) if n_parts else [])
+    ]
