@@ -1,4 +1,4 @@
-"""Pages that are one self-contained file each: what is shown is in them."""
+"""HTML pages that are self-contained: one file with all its images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from common.atomic import READABLE
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A page from common/report/templates, encoded; everything that comes from users is escaped."""
+    """Render a template of common/report/templates as bytes; values are escaped, for they come from users."""
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -21,7 +21,7 @@ def render(template: str, **values: Any) -> bytes:
 
 
 def _source(name: str) -> str:
-    # resources and not paths, for the project may be running from a zip
+    # resources and not paths, because the project may run from a zip
     return resources.files("common.report").joinpath("templates", name).read_text("utf-8")
 
 

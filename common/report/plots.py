@@ -1,4 +1,14 @@
-"""The figures: SVG for curves and matrices, PNG for anything made of pixels."""
+"""The figures of reports, one function each: SVG for curves and matrices, PNG for images made of pixels.
+
+Figures are functions of plain data: numbers, names and arrays. They know nothing of models, jobs or run folders.
+
+To add a figure:
+
+1. Write a function here that draws within `matplotlib.rc_context(STYLE)` and returns `_svg(figure)`.
+2. Call it in the module of the report, such as report/ridge.py, and pass the bytes to `render`. `write_figures`
+   also saves them in the run folder.
+3. Show it in the report's template: `<img class="figure" alt="…" src="{{ figure|data_uri }}">`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +19,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator
@@ -17,7 +28,7 @@ from PIL import Image
 
 from common.arrays import Floats, Labels, Pixels
 
-INK, ACCENT, MUTED = "#1f2933", "#0b6e99", "#9aa5b1"
+INK, ACCENT, MUTED, MARK = "#1f2933", "#0b6e99", "#9aa5b1", "#c0392b"
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -29,36 +40,44 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "xtick.color": INK,
     "ytick.color": INK,
-    "svg.fonttype": "none",  # letters that matplotlib's font lacks are shown in the reader's
+    "svg.fonttype": "none",  # text stays text: the reader's fonts have letters that matplotlib's font lacks
     "svg.hashsalt": "parallel-image-classification",  # the same figure gives the same bytes
 }
 
+MOST_LETTERS = 18
+"""Letters of a class name that fit beside a confusion matrix."""
+
+WEIGHT_PERCENTILE = 99.5
+"""Percentile of a class's absolute weights at which its colours saturate."""
+
+HALF_WIDTH, HALF_HEIGHT = 0.34, 0.36
+"""Half the size of a box in the figure of a pipeline, whose columns and rows are 1 apart."""
 
 Arrow = tuple[str, str]
-"""From one box to another, by their labels."""
-
-
-def _svg(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of letters that the font lacks
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    return buffer.getvalue()
+"""From one box of a pipeline to another, by their labels."""
 
 
 def accuracy_over_lambda(
     lambdas: Sequence[float], validation_accuracy: Sequence[float], best: float, test_accuracy: float
 ) -> bytes:
-    """Validation accuracy over λ on a logarithmic axis, the chosen λ marked; SVG."""
+    """Draw validation accuracy over λ on a logarithmic axis, with the chosen λ marked; SVG."""
+    order = np.argsort(lambdas)
+    x, y = np.asarray(lambdas)[order], np.asarray(validation_accuracy)[order]
+    chosen = y[int(np.flatnonzero(x == best)[0])]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.4))
         axes = figure.subplots()
-        order = np.argsort(lambdas)
-        x, y = np.asarray(lambdas)[order], np.asarray(validation_accuracy)[order]
-        chosen = y[int(np.flatnonzero(x == best)[0])]
         axes.plot(x, y, "o-", color=ACCENT, markersize=4, label="validation")
-        axes.plot([best], [chosen], "o", markersize=11, markerfacecolor="none", markeredgecolor="#c0392b",
-                  markeredgewidth=1.8, label=f"chosen λ = {best:.3g}")  # fmt: skip
+        axes.plot(
+            [best],
+            [chosen],
+            "o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=MARK,
+            markeredgewidth=1.8,
+            label=f"chosen λ = {best:.3g}",
+        )
         axes.axhline(test_accuracy, color=MUTED, linestyle="--", linewidth=1, label=f"test {test_accuracy:.4f}")
         positive = x[x > 0]
         if len(positive) > 1:
@@ -71,15 +90,19 @@ def accuracy_over_lambda(
 
 
 def training_history(epochs: Sequence[Mapping[str, float]], best: int) -> bytes:
-    """Loss and accuracy of training and validation images over epochs, the best epoch (from 1) marked; SVG."""
+    """Draw loss and accuracy of training and validation images over epochs; SVG.
+
+    Args:
+        epochs: loss, accuracy, validation_loss and validation_accuracy of each epoch; an epoch may lack some.
+        best: the epoch to mark, counted from 1.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 5.0))
-        x = range(1, len(epochs) + 1)
         for axes, name in zip(figure.subplots(2, 1, sharex=True), ("loss", "accuracy"), strict=True):
             for key, colour, label in ((name, MUTED, "train"), (f"validation_{name}", ACCENT, "validation")):
-                known = [(at, epoch[key]) for at, epoch in zip(x, epochs, strict=True) if key in epoch]
-                axes.plot(*zip(*known, strict=True), "o-", color=colour, markersize=3, label=label)
-            axes.axvline(best, color="#c0392b", linestyle="--", linewidth=1, label=f"best epoch: {best}")
+                points = [(number, epoch[key]) for number, epoch in enumerate(epochs, start=1) if key in epoch]
+                axes.plot(*zip(*points, strict=True), "o-", color=colour, markersize=3, label=label)
+            axes.axvline(best, color=MARK, linestyle="--", linewidth=1, label=f"best epoch: {best}")
             axes.set_ylabel(name)
             axes.grid(axis="y", color=MUTED, alpha=0.3)
         axes.set_xlabel("epoch")
@@ -88,31 +111,21 @@ def training_history(epochs: Sequence[Mapping[str, float]], best: int) -> bytes:
         return _svg(figure)
 
 
-def thumbnail(pixels: Pixels, side: int) -> Pixels:
-    """uint8 (h, w, 1 or 3) as it is, or scaled down to at most `side` pixels a side."""
-    height, width, channels = pixels.shape
-    if max(height, width) <= side:
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image.height, image.width, channels)
-
-
 def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
-    """A confusion matrix (c, c), rows true and columns predicted, coloured by the row's share; SVG."""
+    """Draw a confusion matrix (c, c), rows true and columns predicted, coloured by the share of the row; SVG."""
     n = len(matrix)
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    names = [name if len(name) <= 18 else f"{name[:17]}…" for name in class_names]
+    names = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in class_names]
     with matplotlib.rc_context(STYLE):
         side = 2.2 + 0.4 * n
         figure = Figure(figsize=(side, side))
         axes = figure.subplots()
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
         for row, column in np.argwhere(matrix > 0):
-            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=7.5,
-                      color="white" if share[row, column] > 0.5 else INK)  # fmt: skip
+            ink = "white" if share[row, column] > 0.5 else INK
+            axes.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", fontsize=7.5, color=ink)
         rotation = 0 if max(map(len, names)) <= 3 else 90
-        axes.set_xticks(range(n), names, rotation=rotation, parse_math=False)  # names may hold dollars
+        axes.set_xticks(range(n), names, rotation=rotation, parse_math=False)  # names may contain dollar signs
         axes.set_yticks(range(n), names, parse_math=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
@@ -121,93 +134,122 @@ def confusion(matrix: Labels, class_names: Sequence[str]) -> bytes:
         return _svg(figure)
 
 
-def stages(milliseconds: Mapping[str, Mapping[str, float]]) -> bytes:
-    """What each stage takes, by way and stage, as bars of one length a way; SVG."""
-    names = list(next(iter(milliseconds.values())))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.95, len(names)))
+def prediction_steps(milliseconds: Mapping[str, Mapping[str, float]]) -> bytes:
+    """Draw how long each step of a prediction takes, one bar per mode; SVG.
+
+    Args:
+        milliseconds: by mode and step; all modes have the same steps.
+    """
+    modes, steps = list(milliseconds), list(next(iter(milliseconds.values())))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.95, len(steps)))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 1.1 + 0.6 * len(milliseconds)))
+        figure = Figure(figsize=(6.4, 1.1 + 0.6 * len(modes)))
         axes = figure.subplots()
-        ways = list(milliseconds)
-        left = np.zeros(len(ways))
-        for name, colour in zip(names, colours, strict=True):
-            widths = np.array([milliseconds[way][name] for way in ways])
-            axes.barh(ways, widths, left=left, color=colour, label=name, height=0.6)
+        left = np.zeros(len(modes))
+        for step, colour in zip(steps, colours, strict=True):
+            widths = np.array([milliseconds[mode][step] for mode in modes])
+            axes.barh(modes, widths, left=left, color=colour, label=step, height=0.6)
             left += widths
         axes.invert_yaxis()
-        axes.set_xlabel("milliseconds of a core for an image")
+        axes.set_xlabel("milliseconds of one core per image")
         axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8.5)
         return _svg(figure)
 
 
 def pipeline(labels: Sequence[Sequence[str]], arrows: Sequence[Arrow], shares: Mapping[str, float]) -> bytes:
-    """Boxes in columns, from left to right, with arrows between them; SVG.
+    """Draw boxes in columns, from left to right, with arrows between them; SVG.
 
     Args:
-        labels: of the boxes of each column, from top to bottom.
-        arrows: between boxes.
-        shares: by label, from 0 to 1: how dark a box is, and what it says.
+        labels: labels of the boxes of each column, from top to bottom.
+        arrows: arrows between boxes.
+        shares: by label, a number from 0 to 1 that the box shows as a percentage and by how dark it is.
     """
     rows = max(map(len, labels))
-    place = {
-        label: (column, rows / 2 - len(boxes) / 2 + row + 0.5)
+    centres = {
+        label: (float(column), rows / 2 - len(boxes) / 2 + row + 0.5)
         for column, boxes in enumerate(labels)
         for row, label in enumerate(boxes)
     }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.3 * len(labels), 0.4 + 0.6 * rows))
         axes = figure.subplots()
-        half_width, half_height = 0.34, 0.36
         for start, end in arrows:
-            (x0, y0), (x1, y1) = place[start], place[end]
-            backwards = x1 <= x0
-            axes.annotate(
-                "",
-                (x1, y1 + half_height) if backwards else (x1 - half_width, y1),
-                (x0, y0 + half_height) if backwards else (x0 + half_width, y0),
-                arrowprops={
-                    "arrowstyle": "-|>", "color": MUTED, "shrinkA": 1, "shrinkB": 1,
-                    "connectionstyle": "arc3,rad=0.25" if backwards else "arc3",
-                },
-            )  # fmt: skip
-        for label, (x, y) in place.items():
-            share = shares.get(label)
-            colour = matplotlib.colormaps["Blues"](0.08 + 0.75 * (share or 0.0))
-            axes.add_patch(
-                FancyBboxPatch(
-                    (x - half_width, y - half_height), 2 * half_width, 2 * half_height,
-                    boxstyle="round,pad=0,rounding_size=0.06", facecolor=colour, edgecolor=MUTED,
-                )
-            )  # fmt: skip
-            told = label if share is None else f"{label}\n{share:.0%}"
-            axes.text(x, y, told, ha="center", va="center", fontsize=8.5, linespacing=1.15,
-                      color="white" if (share or 0.0) > 0.6 else INK)  # fmt: skip
+            _draw_arrow(axes, centres[start], centres[end])
+        for label, centre in centres.items():
+            _draw_box(axes, label, centre, shares.get(label))
         axes.set_xlim(-0.4, len(labels) - 0.6)
         axes.set_ylim(rows + 0.5, -0.05)
         axes.axis("off")
         return _svg(figure)
 
 
-def png(pixels: Pixels) -> bytes:
-    """uint8 (h, w, 1 or 3) as PNG, pixel by pixel."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+def _draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Draw an arrow between the centres of two boxes: sideways to the right, or an arc from below to the left."""
+    (x0, y0), (x1, y1) = start, end
+    backwards = x1 <= x0
+    head = (x1, y1 + HALF_HEIGHT) if backwards else (x1 - HALF_WIDTH, y1)
+    tail = (x0, y0 + HALF_HEIGHT) if backwards else (x0 + HALF_WIDTH, y0)
+    curve = "arc3,rad=0.25" if backwards else "arc3"
+    style = {"arrowstyle": "-|>", "color": MUTED, "shrinkA": 1, "shrinkB": 1, "connectionstyle": curve}
+    axes.annotate("", head, tail, arrowprops=style)
+
+
+def _draw_box(axes: Axes, label: str, centre: tuple[float, float], share: float | None) -> None:
+    x, y = centre
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - HALF_WIDTH, y - HALF_HEIGHT),
+            2 * HALF_WIDTH,
+            2 * HALF_HEIGHT,
+            boxstyle="round,pad=0,rounding_size=0.06",
+            facecolor=matplotlib.colormaps["Blues"](0.08 + 0.75 * (share or 0.0)),
+            edgecolor=MUTED,
+        )
+    )
+    text = label if share is None else f"{label}\n{share:.0%}"
+    ink = "white" if (share or 0.0) > 0.6 else INK
+    axes.text(x, y, text, ha="center", va="center", fontsize=8.5, linespacing=1.15, color=ink)
 
 
 def weight_images(weights: Floats, shape: tuple[int, int, int]) -> list[Pixels]:
-    """The weights of each class, (d, n_classes), as images: red speaks for the class, blue against it.
+    """Show the weights of each class, (d, n_classes), as an image: red speaks for the class, blue against it.
 
-    Colour channels are averaged, and each class has a scale of its own, whose ends are the 99.5th percentile of
-    its absolute weights: single pixels that hardly ever vary can carry weights that would drown the rest.
+    Colour channels are averaged. Each class has its own scale, which ends at a percentile of its absolute weights:
+    single pixels that hardly ever vary can have weights that would drown the rest.
 
     Returns:
-        uint8 (h, w, 3), one a class.
+        One image uint8 (h, w, 3) per class.
     """
     colours = matplotlib.colormaps["RdBu_r"]
     images = []
     for column in weights.T:
         image: NDArray[np.float64] = column.reshape(shape).mean(axis=2)
-        scale = np.percentile(np.abs(image), 99.5) or 1.0
+        scale = np.percentile(np.abs(image), WEIGHT_PERCENTILE) or 1.0
         images.append((colours(0.5 + image / (2 * scale))[..., :3] * 255).round().astype(np.uint8))
     return images
+
+
+def thumbnail(pixels: Pixels, side: int) -> Pixels:
+    """Scale an image, uint8 (h, w, 1 or 3), down to at most `side` pixels in height and width."""
+    height, width, channels = pixels.shape
+    if max(height, width) <= side:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    image.thumbnail((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def png(pixels: Pixels) -> bytes:
+    """Encode uint8 (h, w, 1 or 3) as PNG, pixel by pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _svg(figure: Figure) -> bytes:
+    """Encode a figure as SVG; call it within the figure's `rc_context`."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks are the reader's font's concern
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    return buffer.getvalue()

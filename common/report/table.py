@@ -1,4 +1,4 @@
-"""report.html of a table: what is in it, what could not be used, and how long it took."""
+"""The report of a table: its images, the quarantine, and how long the last ingest took."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.report import plots
 from common.report.pages import render
 
 MOST_BARS = 60
-"""Classes that a bar chart can show and still be read."""
+"""Classes that fit into a readable bar chart."""
 
 
 def write_report(
@@ -27,19 +27,19 @@ def write_report(
     engine: Engine,
     console: Console,
 ) -> str:
-    """Write the table's report beside its dataset.json.
+    """Write the report of a table beside its dataset.json.
 
     Args:
-        table: as it is now.
-        added: how many images this run added.
-        already: how many names of its source were there before.
-        quarantined: the images that could not be used.
-        samples: an image of each of a few classes, by label.
-        engine: what it ran on.
-        console: knows how long each phase took.
+        table: the table after the ingest.
+        added: the number of images that the ingest added.
+        already: the number of names of the source that the table held before.
+        quarantined: the images that could not be decoded.
+        samples: by label, one image of each of a few classes.
+        engine: the engine that the ingest ran on.
+        console: its seconds say how long each phase took.
 
     Returns:
-        where the report is.
+        The location of the report.
     """
     counts = np.sum(list(table.class_counts.values()), axis=0)
     largest = np.argsort(-counts, kind="stable")[:MOST_BARS]

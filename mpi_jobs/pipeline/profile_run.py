@@ -147,7 +147,7 @@ class ProfileRun:
         classes = self._subject.network.classes.names
         steps = {"decode": DECODING, "predict": PREDICTING}
         with folder.written() as staging:
-            figures = write_figures(staging, {"stages.svg": plots.stages(_milliseconds(profiles))})
+            figures = write_figures(staging, {"stages.svg": plots.prediction_steps(_milliseconds(profiles))})
             shape = profiles["plain"].shape
             page = render(
                 "profile.html.j2", record=record, figures=figures, shape=shape, steps=steps, names=classes

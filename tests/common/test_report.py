@@ -28,9 +28,15 @@ def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""
     for flag in (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-    ):  # fmt: skip
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+    ):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     yield driver
@@ -61,7 +67,7 @@ def test_a_browser_shows_every_figure(run_folder: Path, browser: Any, width: int
     metrics = metrics_of(run_folder)
 
     def images(selector: str) -> list[list[int]]:
-        """Natural and shown width of each image that matches; a broken image has a natural width of 0."""
+        """Return the natural and the shown width of each image; a broken image has a natural width of 0."""
         found: list[list[int]] = browser.execute_script(
             "return [...document.querySelectorAll(arguments[0])].map(i => [i.naturalWidth, i.clientWidth])",
             selector,
@@ -80,14 +86,14 @@ def test_a_browser_shows_every_figure(run_folder: Path, browser: Any, width: int
     )
 
     bars = browser.execute_script("return [...document.querySelectorAll('#time .bar')].map(b => b.clientWidth)")
-    assert len(bars) == len(metrics["seconds"]) - 2  # neither the total nor the report's own time
+    assert len(bars) == len(metrics["seconds"]) - 2  # without the total and the time of the report itself
     assert max(bars) > 50
     text = browser.execute_script("return document.body.innerText")
     assert f"{metrics['test_accuracy']:.4f}" in text
     assert f"{metrics['macro_f1']:.4f}" in text
     assert "spark_jobs/serial.py" in shlex.split(metrics["command"])[1]
     assert metrics["command"] in text
-    # nothing to scroll sideways
+    # the page does not scroll sideways
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert not errors
