@@ -1,7 +1,7 @@
-"""Any number of images, made from few.
+"""Any number of images, made from a few originals.
 
-Image i is image i mod n of the originals, from the second round on turned by up to 15° and shifted by up to 2
-pixels; how far, its number alone decides.
+Image i is the original number i mod n. From the second round on it is turned by up to 15° and shifted by up to 2
+pixels, by amounts that depend on i alone.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from common.arrays import Floats, Items, Keys
+from common.arrays import Floats, Items, Keys, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Read
 from common.data.decode import PixelFormat
 from common.data.sources import open_dataset
 
-MOST_DEGREES = 15
-MOST_PIXELS = 2
+MOST_DEGREES, MOST_PIXELS = 15, 2
+"""How far an image is turned and shifted, at most."""
 
 
 @dataclass(frozen=True)
 class AugmentingReader:
-    """Reads numbers from 0 up, as images that another reader's are turned and shifted into.
+    """Reads numbers from 0 up as images: the originals, and turned and shifted copies of them.
 
     Attributes:
-        source: reads the originals.
-        originals: how many there are; their items are 0 to originals - 1.
+        source: reads the originals, whose items are 0 to originals - 1.
+        originals: the number of originals.
     """
 
     source: PixelReader
@@ -39,39 +39,39 @@ class AugmentingReader:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The originals'."""
+        """The (height, width, channels) of the originals."""
         return self.source.shape
 
     def name(self, item: Any) -> str:
-        """For example mnist-augmented/00000042."""
+        """Return a name such as mnist-augmented/00000042."""
         return f"mnist-augmented/{int(item):08d}"
 
     def read(self, items: Items) -> Read:
-        """Make these images."""
+        """Make the images of some numbers."""
         pixels = self.source.read(items % self.originals).pixels.copy()
-        height, width, _ = self.shape
-        for i, (item, turn) in enumerate(zip(items, uniform(items), strict=True)):
+        for i, (item, amounts) in enumerate(zip(items, uniform(items), strict=True)):
             if item >= self.originals:
-                angle = math.radians(MOST_DEGREES) * (2 * turn[0] - 1)
-                dx, dy = MOST_PIXELS * (2 * turn[1:] - 1)
-                cos, sin, x, y = math.cos(angle), math.sin(angle), (width - 1) / 2, (height - 1) / 2
-                where = (
-                    cos,
-                    sin,
-                    x - cos * (x + dx) - sin * (y + dy),
-                    -sin,
-                    cos,
-                    y + sin * (x + dx) - cos * (y + dy),
-                )
-                turned = Image.fromarray(pixels[i, :, :, 0]).transform(
-                    (width, height), Image.Transform.AFFINE, where, Image.Resampling.BILINEAR
-                )
-                pixels[i, :, :, 0] = np.asarray(turned)
+                pixels[i, :, :, 0] = self._moved(pixels[i, :, :, 0], amounts)
         return Read(pixels, np.arange(len(items)), [])
+
+    def _moved(self, pixels: Pixels, amounts: Floats) -> Pixels:
+        """Turn and shift an image, uint8 (h, w), by three amounts in [0, 1): angle, x and y."""
+        height, width, _ = self.shape
+        angle = math.radians(MOST_DEGREES) * (2 * amounts[0] - 1)
+        dx, dy = MOST_PIXELS * (2 * amounts[1:] - 1)
+        cos, sin, x, y = math.cos(angle), math.sin(angle), (width - 1) / 2, (height - 1) / 2
+        inverse = (
+            *(cos, sin, x - cos * (x + dx) - sin * (y + dy)),
+            *(-sin, cos, y + sin * (x + dx) - cos * (y + dy)),
+        )
+        image = Image.fromarray(pixels).transform(
+            (width, height), Image.Transform.AFFINE, inverse, Image.Resampling.BILINEAR
+        )
+        return np.asarray(image)
 
 
 def uniform(items: Items) -> Floats:
-    """Three numbers in [0, 1) for each item, float64 (n, 3): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    """Return three numbers in [0, 1) per item, float64 (n, 3): SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     z: Keys = (3 * items[:, None] + np.arange(1, 4)).astype(np.uint64)
     for shift, factor in ((0, 0x9E3779B97F4A7C15), (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
         z = (z ^ z >> np.uint64(shift) if shift else z) * np.uint64(factor)
@@ -79,19 +79,19 @@ def uniform(items: Items) -> Floats:
 
 
 def augmented(originals: Catalogue, n: int) -> Catalogue:
-    """A catalogue of n images."""
+    """Return a catalogue of n images made from the originals."""
     numbers = np.arange(n)
     reader = AugmentingReader(originals.reader, len(originals))
     return Catalogue(reader, numbers, originals.labels[numbers % len(originals)], originals.class_names)
 
 
 def write_mnist(data_root: Path, n: int, destination: Path) -> None:
-    """MNIST with n training images, as IDX files that are mapped when they are read: `--data-root destination`."""
+    """Write MNIST with n training images as IDX files, to be used with `--data-root destination`."""
     train, _ = open_dataset("mnist", data_root, PixelFormat())
     folder = destination / "mnist"
     folder.mkdir(parents=True)
-    for tested in (data_root / "mnist").glob("t10k-*"):
-        shutil.copy(tested, folder)
+    for test_file in (data_root / "mnist").glob("t10k-*"):
+        shutil.copy(test_file, folder)
     images = augmented(train, n)
     height, width, _ = images.shape
     with (folder / "train-images-idx3-ubyte").open("wb") as file:

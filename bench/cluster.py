@@ -1,4 +1,4 @@
-"""A real standalone Spark cluster on this machine: master and workers, each a process of its own, on loopback."""
+"""A standalone Spark cluster on this machine: a master and workers, each in its own process, on loopback."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import pyspark
 
 STARTED_S = 60
+"""Seconds that a process may take to start."""
 
 
 @contextmanager
@@ -28,17 +29,17 @@ def standalone_cluster(
     """Start a cluster, and stop it when the block ends.
 
     Args:
-        folder: for logs and the workers' files.
-        workers: how many.
-        cores: of each worker.
-        memory: of each worker, for executors.
-        environment: of all processes; this one's if None.
+        folder: folder for logs and for the files of the workers.
+        workers: the number of workers.
+        cores: cores per worker.
+        memory: memory per worker, for its executors.
+        environment: environment of all processes, or None for the environment of this process.
 
     Yields:
-        the master's address.
+        The address of the master.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "conf").mkdir()  # empty: whatever this machine's Spark is configured for stays out
+    (folder / "conf").mkdir()  # empty, so that this machine's configuration of Spark has no effect
     clean = {**(environment or os.environ), "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"}
     spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
     with ExitStack() as stack:
@@ -54,29 +55,37 @@ def standalone_cluster(
             return log
 
         log = start(
-            "master", "org.apache.spark.deploy.master.Master",
+            "master",
+            "org.apache.spark.deploy.master.Master",
             *["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"],
-        )  # fmt: skip
+        )
         master = _wait_for(log, r"Starting Spark master at (spark://\S+)")
         page = _wait_for(log, r"MasterWebUI.* at (http://\S+)")
         for i in range(workers):
             start(
-                f"worker{i}", "org.apache.spark.deploy.worker.Worker",
+                f"worker{i}",
+                "org.apache.spark.deploy.worker.Worker",
                 *f"--host 127.0.0.1 --cores {cores} --memory {memory} --webui-port 0".split(),
-                *["--work-dir", f"{folder}/work{i}"], master,
-            )  # fmt: skip
-        deadline = time.monotonic() + STARTED_S
-        while True:
-            with urllib.request.urlopen(f"{page}/json/") as answer:  # noqa: S310
-                if json.load(answer)["aliveworkers"] == workers:
-                    break
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"the workers did not register: see {folder}/*.log")
-            time.sleep(0.2)
+                *["--work-dir", f"{folder}/work{i}"],
+                master,
+            )
+        _wait_for_workers(page, workers, folder)
         yield master
 
 
+def _wait_for_workers(page: str, workers: int, folder: Path) -> None:
+    deadline = time.monotonic() + STARTED_S
+    while True:
+        with urllib.request.urlopen(f"{page}/json/") as answer:  # noqa: S310
+            if json.load(answer)["aliveworkers"] == workers:
+                return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the workers did not register; see {folder}/*.log")
+        time.sleep(0.2)
+
+
 def _wait_for(log: Path, pattern: str) -> str:
+    """Return the group that a pattern captures, as soon as it matches in a log."""
     deadline = time.monotonic() + STARTED_S
     while time.monotonic() < deadline:
         found = re.search(pattern, log.read_text())

@@ -1,16 +1,18 @@
-"""`mpiexec -n P python bench/cnn_rank.py CASE`: ways to train the same network on the same images, in turn.
+"""`mpiexec -n P python bench/cnn_rank.py CASE`: train one network on the same images in several ways, in turn.
 
-All ways live in the same processes, and each takes a few steps in each round. A step is forward, backward, the
-exchange of gradients, and Adam; images are in memory, normalised. Prints seconds a step, round by round, as JSON.
+All ways run in the same processes, and each takes a few steps per round. A step is forward, backward, the exchange
+of gradients, and Adam. Images are in memory, normalised. The seconds per step are printed as JSON, round by round.
+CASE is a `TrainingCase` as a JSON object.
 
-- shared, messages: ours, with the ranks of a machine sharing memory, or sending each other messages.
-- alone: ours without any exchange, so that each rank learns for itself: what is left when communication is free.
-- exchange alone: the sum of gradients by messages, with no backward to hide behind.
+- shared, messages: our training, in which the ranks of a machine share memory or send each other messages.
+- alone: our training without any exchange: the time of a step if communication were free.
+- exchange alone: the sum of gradients by messages, without a backward pass that could hide it.
 - ddp: torch's DistributedDataParallel with gloo and torch's defaults.
-- ddp tuned: the same with what makes it fast: channels last, fused Adam, gradients as views of buckets, and no
-  broadcast of buffers in each step. (A static graph makes no difference here.)
-- ddp sharded: the same, and Adam shared out among the ranks by torch's ZeroRedundancyOptimizer.
-- published: each parameter's gradient pickled and all-reduced on its own, after backward, and torch's defaults.
+- ddp tuned: the same, made fast: channels last, fused Adam, gradients as views of buckets, and no broadcast of
+  buffers in each step. (A static graph makes no difference here.)
+- ddp sharded: the same, with the state of Adam sharded over the ranks by torch's ZeroRedundancyOptimizer.
+- published: the gradient of each parameter pickled and all-reduced on its own after backward, and torch's
+  defaults.
 - plain: torch without any of this, for one rank.
 """
 
@@ -43,17 +45,17 @@ RATE = 1e-4
 Step = Callable[[], object]
 
 
-class Case(NamedTuple):
-    """What is trained.
+class TrainingCase(NamedTuple):
+    """A network, its images and how often to measure.
 
     Attributes:
-        network: its name.
-        side: of its images.
-        n_classes: how many there are.
-        batch: images of a step on each rank.
-        rounds: of all ways.
-        steps: of each way in a round.
-        device: where it computes.
+        network: name of the network.
+        side: height and width of the images.
+        n_classes: the number of classes.
+        batch: images per step and rank.
+        rounds: the number of rounds.
+        steps: steps per round and way.
+        device: device that computes.
     """
 
     network: str
@@ -66,14 +68,14 @@ class Case(NamedTuple):
 
 
 class Bench:
-    """One rank's networks.
+    """The networks of one rank, and a step of training in each way.
 
     Args:
-        case: what is trained.
+        case: the network and its images.
         world: the ranks.
     """
 
-    def __init__(self, case: Case, world: World) -> None:
+    def __init__(self, case: TrainingCase, world: World) -> None:
         self._case, self._world = case, world
         self._device = torch.device(case.device)
         generator = torch.Generator().manual_seed(world.rank)
@@ -95,7 +97,7 @@ class Bench:
         cross_entropy(logits.float(), self._labels).backward()  # type: ignore[no-untyped-call]
 
     def ours(self, world: World, shared: bool) -> Step:
-        """Gradients summed over a world."""
+        """Return a step of our training, whose gradients are summed over a world."""
         network = self._network(True)
         replica = Replica(world, network, len(STATES["adam"]), ExchangeSettings(shared=shared))
         optimiser = Optimiser("adam", replica.pieces, 0.0, 0.0)
@@ -109,30 +111,34 @@ class Bench:
         return step
 
     def exchange_alone(self) -> Step:
-        """Only the sum of gradients."""
+        """Return a step that only sums gradients, by messages."""
         replica = Replica(self._world, self._network(True), 0, ExchangeSettings(shared=False))
 
         def step() -> None:
-            replica._arrived = [True] * len(replica._arrived)  # or it would have to fill in zeros first
+            replica._arrived = [True] * len(replica._arrived)  # otherwise it would fill in zeros first
             replica.reduce()
 
         return step
 
     def ddp(self, tuned: bool, sharded: bool = False) -> Step:
-        """Torch's own."""
+        """Return a step of torch's DistributedDataParallel."""
         network = DistributedDataParallel(
             self._network(tuned), gradient_as_bucket_view=tuned, forward_sync_buffers=not tuned
         )
         optimiser = None
         if sharded:
             optimiser = ZeroRedundancyOptimizer(
-                network.parameters(), torch.optim.AdamW, lr=RATE, weight_decay=0.0, fused=True,
+                network.parameters(),
+                torch.optim.AdamW,
+                lr=RATE,
+                weight_decay=0.0,
+                fused=True,
                 parameters_as_bucket_view=True,
-            )  # fmt: skip
+            )
         return self._torch_step(network, tuned, optimiser)
 
     def plain(self) -> Step:
-        """Torch's own on one rank, with everything switched on."""
+        """Return a step of torch on one rank, with everything that makes it fast."""
         return self._torch_step(self._network(True), True)
 
     def _torch_step(self, network: nn.Module, tuned: bool, sharded: torch.optim.Optimizer | None = None) -> Step:
@@ -147,7 +153,7 @@ class Bench:
         return step
 
     def published(self) -> Step:
-        """Pickles."""
+        """Return a step of the published pattern: pickled gradients, one parameter at a time."""
         network = self._network(False)
         optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
 
@@ -163,11 +169,11 @@ class Bench:
         return step
 
     def seconds(self, step: Step, steps: int) -> float:
-        """Seconds a step, of the slowest rank; the first, which finds others' things in caches, is left out.
+        """Return the seconds per step of the slowest rank, without a first step, which finds cold caches.
 
         Args:
-            step: takes one.
-            steps: how many to take.
+            step: takes one step.
+            steps: the number of steps.
         """
         step()
         self._wait()
@@ -183,38 +189,41 @@ class Bench:
         self._world.meet()
 
 
+def ways_to_train(bench: Bench, world: World) -> dict[str, Step]:
+    """Return a step of each way, by name; torch's process group is started if there are several ranks."""
+    if world.size == 1:
+        return {"plain": bench.plain(), "ours": bench.ours(world, True)}
+    # strides of gradients differ in our training too, where that costs nothing
+    warnings.filterwarnings("ignore", "Grad strides do not match")
+    folder = world.at_root(tempfile.mkdtemp)
+    distributed.init_process_group("gloo", f"file://{folder}/meet", rank=world.rank, world_size=world.size)
+    world.meet()
+    shutil.rmtree(folder, ignore_errors=True)
+    return {
+        "shared": bench.ours(world, True),
+        "messages": bench.ours(world, False),
+        "alone": bench.ours(World(MPI.COMM_SELF), False),
+        "exchange alone": bench.exchange_alone(),
+        "ddp": bench.ddp(False),
+        "ddp tuned": bench.ddp(True),
+        "ddp sharded": bench.ddp(True, sharded=True),
+        "published": bench.published(),
+    }
+
+
 def main() -> int:
-    """Measure."""
-    case = Case(**json.loads(sys.argv[1]))
+    """Measure all ways, round by round, and print the seconds."""
+    case = TrainingCase(**json.loads(sys.argv[1]))
     world = World(MPI.COMM_WORLD)
     torch.set_num_threads(max(1, world.cores // world.neighbours))
     bench = Bench(case, world)
-    if world.size == 1:
-        ways = {"plain": bench.plain(), "ours": bench.ours(world, True)}
-    else:
-        warnings.filterwarnings(
-            "ignore", "Grad strides do not match"
-        )  # nor do they in ours, where it costs nothing
-        folder = world.at_root(tempfile.mkdtemp)
-        distributed.init_process_group("gloo", f"file://{folder}/meet", rank=world.rank, world_size=world.size)
-        world.meet()
-        shutil.rmtree(folder, ignore_errors=True)
-        ways = {
-            "shared": bench.ours(world, True),
-            "messages": bench.ours(world, False),
-            "alone": bench.ours(World(MPI.COMM_SELF), False),
-            "exchange alone": bench.exchange_alone(),
-            "ddp": bench.ddp(False),
-            "ddp tuned": bench.ddp(True),
-            "ddp sharded": bench.ddp(True, sharded=True),
-            "published": bench.published(),
-        }
+    ways = ways_to_train(bench, world)
     rounds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(case.rounds):
         for name, step in ways.items():
             if name != "published":
                 rounds[name].append(bench.seconds(step, case.steps))
-            elif turn >= case.rounds - 2:  # it takes as long as all others together
+            elif turn >= case.rounds - 2:  # it takes as long as all other ways together
                 rounds[name].append(bench.seconds(step, 1))
     if world.is_root:
         print(json.dumps(rounds), flush=True)
@@ -228,4 +237,4 @@ if __name__ == "__main__":
     code = main()
     MPI.Finalize()
     sys.stdout.flush()
-    os._exit(code)  # gloo's threads and MPI's do not end well together
+    os._exit(code)  # the threads of gloo and of MPI do not survive an ordinary exit together

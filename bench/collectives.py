@@ -1,4 +1,4 @@
-"""`mpiexec -n 2 python bench/collectives.py`: seconds of a sum over all ranks, by its bytes, as JSON."""
+"""`mpiexec -n 2 python bench/collectives.py`: print the seconds of a sum over all ranks, by size, as JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from mpi4py import MPI
 from mpi_jobs.engine.world import World
 
 SIZES = [8 * 4**power for power in range(12)]
-"""8 bytes to 32 MiB."""
+"""Bytes, from 8 to 32 Mi."""
+
 REPEATS = 15
 
 
 def main() -> int:
-    """Measure."""
+    """Measure all sizes and print pairs of bytes and seconds."""
     world = World(MPI.COMM_WORLD)
-    found = []
+    measured = []
     for size in SIZES:
         array = np.ones(size // 8)
         times = []
@@ -30,9 +31,9 @@ def main() -> int:
             world.sum(array)
             times.append(time.perf_counter() - started)
             array[:] = 1
-        found.append((size, statistics.median(times)))
+        measured.append((size, statistics.median(times)))
     if world.is_root:
-        print(json.dumps(found))
+        print(json.dumps(measured))
     return 0
 
 

@@ -1,6 +1,7 @@
-"""`python bench/data_loader.py '[...]'`: what people would use: PyTorch's DataLoader, and batches in one process.
+"""`python bench/data_loader.py CASE`: predictions by PyTorch's DataLoader and batches in one process.
 
-Prints images a second for each number of workers and each batch size.
+The images per second are printed as JSON, for each number of workers, batch size and precision. CASE is a
+`PredictionCase` as a JSON list.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from common.nets.networks import build
 from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
 
 
-class Case(NamedTuple):
-    """What is predicted.
+class PredictionCase(NamedTuple):
+    """Images to predict, and the network that predicts them.
 
     Attributes:
-        model: a run folder.
-        folder: of images.
-        images: so many of them.
-        side: of what the network takes.
+        model: run folder of the network.
+        folder: folder of the images.
+        images: the number of images to predict, at most.
+        side: height and width of the network's input.
     """
 
     model: str
@@ -38,20 +39,29 @@ class Case(NamedTuple):
     side: int
 
 
-def names_of(case: Case) -> list[str]:
-    """The images' paths."""
+def names_of(case: PredictionCase) -> list[str]:
+    """Return the paths of the images, sorted."""
     return sorted(str(path) for path in Path(case.folder).rglob("*.*"))[: case.images]
 
 
-class Files(Dataset[Any]):
-    """Images as float32 tensors, by torchvision's transforms."""
-
-    def __init__(self, case: Case) -> None:
-        self.names = names_of(case)
-        self.prepare = transforms.Compose([
-            transforms.Resize(case.side), transforms.CenterCrop(case.side), transforms.ToTensor(),
+def preparation(side: int) -> Any:
+    """Return torchvision's transforms from an RGB image to a normalised float32 tensor (3, side, side)."""
+    return transforms.Compose(
+        [
+            transforms.Resize(side),
+            transforms.CenterCrop(side),
+            transforms.ToTensor(),
             transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
-        ])  # fmt: skip
+        ]
+    )
+
+
+class Files(Dataset[Any]):
+    """Images as float32 tensors, made by torchvision's transforms."""
+
+    def __init__(self, case: PredictionCase) -> None:
+        self.names = names_of(case)
+        self.prepare = preparation(case.side)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -61,17 +71,17 @@ class Files(Dataset[Any]):
             return self.prepare(image.convert("RGB"))
 
 
-def network(case: Case) -> nn.Module:
-    """The trained network, ready to predict."""
+def network(case: PredictionCase) -> nn.Module:
+    """Return the trained network, ready to predict."""
     checkpoint = Checkpoint.load(Path(case.model) / BEST)
-    found = build(checkpoint.spec)
-    found.load_state_dict(checkpoint.state_dict())
-    return found.eval()
+    trained = build(checkpoint.spec)
+    trained.load_state_dict(checkpoint.state_dict())
+    return trained.eval()
 
 
-def rate(case: Case, net: nn.Module, workers: int, batch: int, bf16: bool) -> float:
-    """Images a second, from the first read to the last predicted; channels last, which is faster in all cases."""
-    layout = torch.channels_last
+def rate(case: PredictionCase, net: nn.Module, workers: int, batch: int, bf16: bool) -> float:
+    """Return images per second, from the first read to the last prediction."""
+    layout = torch.channels_last  # faster in all cases
     net.to(memory_format=layout)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         net(torch.zeros(batch, 3, case.side, case.side).to(memory_format=layout))
@@ -83,15 +93,16 @@ def rate(case: Case, net: nn.Module, workers: int, batch: int, bf16: bool) -> fl
 
 
 def main() -> None:
-    """Every combination."""
-    case = Case(*json.loads(sys.argv[1]))
+    """Measure every combination of workers, batch size and precision."""
+    case = PredictionCase(*json.loads(sys.argv[1]))
     net = network(case)
-    print(json.dumps({
+    rates = {
         f"{workers} workers, batch {batch}" + ", bf16" * bf16: rate(case, net, workers, batch, bf16)
         for workers in (1, 2)
         for batch in (8, 32)
         for bf16 in (False, True)
-    }))  # fmt: skip
+    }
+    print(json.dumps(rates))
 
 
 if __name__ == "__main__":

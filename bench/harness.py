@@ -1,4 +1,4 @@
-"""What all benchmarks share: repeats, the environment, claims, and the command line around them."""
+"""The parts that all benchmarks share: timing, claims, tables, the environment and the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from common.provenance import versions
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing that a benchmark shows: a ratio of two measurements of one run, and its bound."""
+    """A claim that a benchmark checks.
+
+    Attributes:
+        claim: what the value means.
+        value: mostly a ratio of two measurements of the same run.
+        bound: the bound, as text such as "<= 1.5".
+        holds: whether the value keeps to the bound.
+    """
 
     claim: str
     value: float
@@ -31,17 +38,17 @@ class Claim:
 
     @classmethod
     def at_most(cls, claim: str, value: float, bound: float) -> Claim:
-        """`value` must not exceed `bound`."""
+        """Claim that `value` does not exceed `bound`."""
         return cls(claim, value, f"<= {bound:g}", value <= bound)
 
     @classmethod
     def at_least(cls, claim: str, value: float, bound: float) -> Claim:
-        """`value` must reach `bound`."""
+        """Claim that `value` reaches `bound`."""
         return cls(claim, value, f">= {bound:g}", value >= bound)
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
-    """The median wall time of a call."""
+    """Return the median wall time of a call."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -51,21 +58,23 @@ def seconds(run: Callable[[], object], repeats: int) -> float:
 
 
 def say(message: str) -> None:
-    """Progress, on stderr: a benchmark's table alone goes to stdout."""
+    """Print progress to stderr, because stdout is for the tables."""
     print(message, file=sys.stderr, flush=True)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, as README quotes it."""
+    """Return a Markdown table, as the documentation quotes it."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-             for row in [header, *rows]]  # fmt: skip
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [header, *rows]
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
+    """Describe everything but the code that measurements depend on."""
     return {
         "versions": versions(),
         "cores": os.cpu_count(),
@@ -76,21 +85,21 @@ def environment() -> dict[str, Any]:
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the flags of every benchmark."""
+    """Return a parser with the flags of every benchmark."""
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--check", action="store_true", help="exit 1 when a claim does not hold")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write everything measured to FILE")
+    flags.add_argument("--check", action="store_true", help="exit with 1 if a claim does not hold")
+    flags.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to FILE")
     return flags
 
 
 def main(description: str, measure: Callable[[], tuple[dict[str, Any], list[Claim]]]) -> int:
-    """Measure, print the claims, write them, and with --check exit 1 where one does not hold."""
+    """Parse the flags, measure, and conclude."""
     arguments = parser(description).parse_args()
     return conclude(arguments, *measure())
 
 
 def conclude(arguments: argparse.Namespace, measured: dict[str, Any], claims: list[Claim]) -> int:
-    """Print the claims, write everything, and with --check return 1 where one does not hold."""
+    """Print the claims, write everything with --json, and with --check return 1 if a claim does not hold."""
     print()
     rows = [[c.claim, f"{c.value:.4g}", c.bound, "yes" if c.holds else "NO"] for c in claims]
     print(table(["claim", "value", "bound", "holds"], rows))

@@ -1,4 +1,4 @@
-"""Jobs run in this process, for their metrics."""
+"""Jobs that run in this process, and their metrics."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 Job = Callable[[Sequence[str]], int]
 
 NOT_WORK = {"open", "start Spark", "report", "total"}
+"""Phases whose time does not depend on the engine, and the total."""
 
 
 def run(job: Job, *flags: str) -> dict[str, Any]:
-    """One run of a job: its metrics."""
+    """Run a job and return its metrics.json."""
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(io.StringIO()):
             job([*flags, "--quiet", "--out", f"{folder}/run"])
@@ -25,10 +26,10 @@ def run(job: Job, *flags: str) -> dict[str, Any]:
 
 
 def phases(metrics: dict[str, Any], names: set[str]) -> float:
-    """Seconds in the named phases together."""
+    """Return the seconds of the named phases together."""
     return float(sum(value for name, value in metrics["seconds"].items() if name in names))
 
 
 def work(metrics: dict[str, Any]) -> float:
-    """Seconds in everything that depends on the engine."""
+    """Return the seconds of all phases whose time depends on the engine."""
     return phases(metrics, set(metrics["seconds"]) - NOT_WORK)

@@ -1,13 +1,13 @@
 """`python -m bench.mpi_ridge`: the ridge classifier on MPI, on MNIST, in one run.
 
 1. The exact data-parallel fit at 1 rank × 1 thread, 1 × 2 and 2 × 1, and the model-parallel fit at 2 × 1.
-2. The same against the published driver's pattern (published_ridge.py) at 2 × 1: rank 0 computes XᵀX alone, and
-   broadcasts it and the validation images by pickle.
-3. The threads inside a rank: BLAS's own against tiles of several sizes, for the moments alone. 1024×392 is what
-   the jobs take for 784 features and two threads.
+2. The published pattern (published_ridge.py) at 2 × 1: rank 0 computes XᵀX alone, and broadcasts it and the
+   validation images, pickled.
+3. Threads within a rank, for the moments alone: the threads of BLAS against tiles of several sizes. The jobs use
+   tiles of 1024×392 for 784 features and two threads.
 
-A fit is everything from pixels in memory to the chosen model: moments, their sum over the ranks, the path of all
-λ, validation, refit. Ratios are medians over rounds, in each of which every case runs once.
+A fit takes pixels in memory to the chosen model: moments, their sum over the ranks, the path of all λ, validation
+and refit. Ratios are medians over rounds; each round runs every case once.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ TILES = [None, Tile(1024, 98), Tile(1024, 196), Tile(1024, 392), Tile(512, 392),
 
 
 def fits() -> dict[str, list[dict[str, Any]]]:
-    """Every case once a round: its fit, whole and phase by phase."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in [*CASES, PUBLISHED]}
+    """Return the seconds of each case's fit and of its phases, round by round."""
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in [*CASES, PUBLISHED]}
     for turn in range(ROUNDS):
         say(f"round {turn + 1} of {ROUNDS}")
         for name, (ranks, threads, job) in CASES.items():
             done = run(ranks, job, *DATA, threads=threads)
-            found[name].append({"fit_s": done.fit_s, **done.phases})
-        found[PUBLISHED].append(json.loads(launch(2, [ROOT / "bench" / "published_ridge.py", *DATA, "--quiet"])))
-    return found
+            rounds[name].append({"fit_s": done.fit_s, **done.phases})
+        rounds[PUBLISHED].append(json.loads(launch(2, [ROOT / "bench" / "published_ridge.py", *DATA, "--quiet"])))
+    return rounds
 
 
 def tiles() -> list[dict[str, Any]]:
-    """Seconds of the moments of all images in this process, by BLAS's threads and by tiles."""
-    run = RidgeRun.open("bench", ridge_parser("").parse_arguments([*DATA, "--quiet"]))
-    problem = run.problem
-    images = problem.load(run.console)
+    """Return the seconds of all images' moments in this process, with BLAS's threads and with tiles."""
+    ridge_run = RidgeRun.open("bench", ridge_parser("").parse_arguments([*DATA, "--quiet"]))
+    problem = ridge_run.problem
+    images = problem.load(ridge_run.console)
     rows = []
     for threads in (1, 2):
         times: dict[Tile | None, list[float]] = {tile: [] for tile in TILES}
@@ -75,37 +75,50 @@ def tiles() -> list[dict[str, Any]]:
 
 
 def measure() -> tuple[dict[str, Any], list[Claim]]:
-    """Everything, and what it shows."""
+    """Measure everything, print the tables and return what was measured and the claims."""
     rounds = fits()
     say("tiles against BLAS")
     tiled = tiles()
-
-    def ratio(slow: str, fast: str) -> float:
-        pairs = zip(rounds[slow], rounds[fast], strict=True)
-        return float(statistics.median(a["fit_s"] / b["fit_s"] for a, b in pairs))
-
-    def median(name: str, phase: str) -> str:
-        return f"{statistics.median(each[phase] for each in rounds[name]):.3f}"
-
-    one, two_threads, two_ranks, _ = CASES
-    print(table(
-        ["ranks × threads", "fit s", *(f"{phase} s" for phase in FIT), f"{one} / this"],
-        [[name, median(name, "fit_s"), *(median(name, phase) for phase in FIT), f"{ratio(one, name):.2f}"]
-         for name in CASES]
-        + [[PUBLISHED, median(PUBLISHED, "fit_s"), *[""] * len(FIT), f"{ratio(one, PUBLISHED):.2f}"]],
-    ))  # fmt: skip
+    print_fits(rounds)
     print()
-    print(table(
-        ["rows × columns of a tile", "1 thread, s", "2 threads, s"],
-        [["×".join(map(str, tile)) if tile else "none: BLAS's own threads",
-          *(f"{row['s']:.3f}" for row in tiled if row["tile"] == (tile and list(tile)))] for tile in TILES],
-    ))  # fmt: skip
+    print_tiles(tiled)
+    one, two_threads, two_ranks, _ = CASES
     claims = [
-        Claim.at_least("fit: 1 × 1 / 2 ranks × 1 thread", ratio(one, two_ranks), 1.6),
-        Claim.at_most("fit: 2 ranks × 1 thread / 1 rank × 2 threads", 1 / ratio(two_threads, two_ranks), 1.15),
-        Claim.at_least("fit: published pattern / 2 ranks × 1 thread", ratio(PUBLISHED, two_ranks), 2),
+        Claim.at_least("fit: 1 × 1 / 2 ranks × 1 thread", ratio(rounds, one, two_ranks), 1.6),
+        Claim.at_most(
+            "fit: 2 ranks × 1 thread / 1 rank × 2 threads", 1 / ratio(rounds, two_threads, two_ranks), 1.15
+        ),
+        Claim.at_least("fit: published pattern / 2 ranks × 1 thread", ratio(rounds, PUBLISHED, two_ranks), 2),
     ]
     return {"rounds": rounds, "tiles": tiled}, claims
+
+
+def ratio(rounds: dict[str, list[dict[str, Any]]], slow: str, fast: str) -> float:
+    """Return the median over rounds of one case's time over another's."""
+    pairs = zip(rounds[slow], rounds[fast], strict=True)
+    return float(statistics.median(a["fit_s"] / b["fit_s"] for a, b in pairs))
+
+
+def print_fits(rounds: dict[str, list[dict[str, Any]]]) -> None:
+    """Print the table of all fits."""
+    one = next(iter(CASES))
+    rows = []
+    for name, fits_of_case in rounds.items():
+        phases = FIT if name != PUBLISHED else ()
+        seconds = {key: statistics.median(fit[key] for fit in fits_of_case) for key in ("fit_s", *phases)}
+        cells = [f"{seconds[phase]:.3f}" if phase in seconds else "" for phase in ("fit_s", *FIT)]
+        rows.append([name, *cells, f"{ratio(rounds, one, name):.2f}"])
+    print(table(["ranks × threads", "fit s", *(f"{phase} s" for phase in FIT), f"{one} / this"], rows))
+
+
+def print_tiles(tiled: list[dict[str, Any]]) -> None:
+    """Print the table of tile sizes."""
+    rows = []
+    for tile in TILES:
+        seconds = [row["s"] for row in tiled if row["tile"] == (tile and list(tile))]
+        name = "×".join(map(str, tile)) if tile else "none: BLAS's own threads"
+        rows.append([name, *(f"{s:.3f}" for s in seconds)])
+    print(table(["rows × columns of a tile", "1 thread, s", "2 threads, s"], rows))
 
 
 if __name__ == "__main__":

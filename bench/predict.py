@@ -1,15 +1,15 @@
-"""`python -m bench.predict`: predictions over MPI against what people would use instead, in one run.
+"""`python -m bench.predict`: predictions over MPI against the alternatives, in one run.
 
 1. ResNet-18 on photographs of 667×1000, and the small network on small JPEGs: predict_cnn on five ranks, plain and
-   fast, against PyTorch's DataLoader with one or two workers and batches in one process (the best of several
-   settings), against the pipeline as published, in lock step, and against the bound of the profile: cores over
-   what an image costs, measured on as many ranks as there are cores.
-2. Every ratio of predictors to preprocessors on six ranks, and the recommended one.
-3. How many images get the same class the fast way.
-4. The memory of every rank, while 100,000 small images go through.
+   fast. The alternatives are PyTorch's DataLoader with one or two workers and batches in one process (the best of
+   several settings) and the pipeline as published, in lock step. The bound is the number of cores over the cost of
+   an image, which profile_cnn measures on as many ranks as there are cores.
+2. Every ratio of predictors to preprocessors on six ranks, and the recommended ratio.
+3. The share of images that get the same class in fast mode.
+4. The memory of every rank, while 100,000 small images are predicted.
 
-Rates are from the first image to the last row. Ratios are medians over rounds, in each of which every way has its
-turn.
+Rates are measured from the first image to the last row. Ratios are medians over rounds; each round runs everything
+that is compared.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bench.data_loader import Case
+from bench.data_loader import PredictionCase
 from bench.harness import Claim, main, say, table
 from bench.ranks import ROOT, launch, ranks_below
 from common.data.decode import PixelFormat
@@ -45,7 +45,7 @@ LOADER, PUBLISHED = ROOT / "bench" / "data_loader.py", ROOT / "bench" / "publish
 DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or "data").absolute()
 RANKS, SWEPT = 5, 6
 CORES = len(os.sched_getaffinity(0))
-WAYS = ("plain", "fast")
+MODES = ("plain", "fast")
 SIDE, LARGE_SIDE = 64, 224
 RATIOS = ("1", "2", "3")
 
@@ -54,13 +54,13 @@ class Sizes(NamedTuple):
     """How much is measured.
 
     Attributes:
-        photographs: in the folder of large images.
-        hands: copies of the small ones that are there.
-        loaded: of the large images, that each setting of the DataLoader gets; of the small ones ten times as many.
-        published: the same for the published pipeline.
-        epochs: of training.
-        small: images whose memory is watched.
-        rounds: of each comparison.
+        photographs: the number of large images.
+        hands: the number of copies of the small images.
+        loaded: large images that each setting of the DataLoader predicts; ten times as many of the small ones.
+        published: large images that the published pipeline predicts; ten times as many of the small ones.
+        epochs: epochs of training.
+        small: images that are predicted while memory is measured.
+        rounds: rounds of each comparison.
     """
 
     photographs: int = 480
@@ -73,57 +73,52 @@ class Sizes(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What is predicted, in one folder.
+    """Models and images, ready to predict.
 
     Attributes:
-        folder: of everything.
-        cases: by name, a model and images.
+        folder: the folder of all files.
+        cases: models with their images, by name.
     """
 
     folder: Path
-    cases: dict[str, Case]
+    cases: dict[str, PredictionCase]
 
 
 @contextmanager
 def prepared(sizes: Sizes) -> Iterator[Prepared]:
-    """Models that have learnt the hand signs, and photographs made of these."""
+    """Train models on the hand signs, make photographs of them, and remove all of it when the block ends."""
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         folder = Path(name)
-        hands = f"folder:{DATA / 'hands'}"
-        always = ["--data", hands, "--quiet", "--threads", 1]
-        always += ["--image-size", SIDE]
+        always = ["--data", f"folder:{DATA / 'hands'}", "--quiet", "--threads", 1, "--image-size", SIDE]
         cases = {}
         say("training")
         if sizes.photographs:
-            launch(
-                2, [TRAIN, *always, "--epochs", 2, "--network", "resnet18", "--bf16", "--out", folder / "resnet"]
-            )
+            resnet = ["--network", "resnet18", "--bf16", "--epochs", 2]
+            launch(2, [TRAIN, *always, *resnet, "--out", folder / "resnet"])
             enlarge(folder / "resnet", LARGE_SIDE)
             photographs = make_photographs(folder / "photographs", sizes.photographs)
-            cases[f"ResNet-18, {LARGE_SIDE} px, photographs"] = Case(
+            cases[f"ResNet-18, {LARGE_SIDE} px, photographs"] = PredictionCase(
                 str(folder / "resnet"), str(photographs), sizes.photographs, LARGE_SIDE
             )
         launch(2, [TRAIN, *always, "--epochs", sizes.epochs, "--out", folder / "small"])
         for copy in range(sizes.hands):
             shutil.copytree(DATA / "hands", folder / "hands" / str(copy))
-        cases[f"small network, {SIDE} px, small JPEGs"] = Case(
+        cases[f"small network, {SIDE} px, small JPEGs"] = PredictionCase(
             str(folder / "small"), str(folder / "hands"), 1_000_000, SIDE
         )
         yield Prepared(folder, cases)
 
 
 def enlarge(run: Path, side: int) -> None:
-    """Make the network of a run one for larger images: its convolutions do not mind."""
+    """Change the network of a run to larger images, which its convolutions accept."""
     checkpoint = Checkpoint.load(run / BEST)
-    form = PixelFormat((side, side), crop=True)
-    replace(
-        checkpoint, spec=checkpoint.spec._replace(height=side, width=side), optimiser={},
-        preprocessing=replace(checkpoint.preprocessing, form=form),
-    ).save(run / BEST)  # fmt: skip
+    preprocessing = replace(checkpoint.preprocessing, form=PixelFormat((side, side), crop=True))
+    spec = checkpoint.spec._replace(height=side, width=side)
+    replace(checkpoint, spec=spec, optimiser={}, preprocessing=preprocessing).save(run / BEST)
 
 
 def make_photographs(folder: Path, n: int, different: int = 64) -> Path:
-    """JPEGs of 667×1000 pixels, about 120 kB each, of which so many are different."""
+    """Write n JPEGs of 667×1000 pixels and about 120 kB, of which `different` are different."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     names = sorted(str(path) for path in (DATA / "hands").rglob("*.*"))
@@ -138,8 +133,10 @@ def make_photographs(folder: Path, n: int, different: int = 64) -> Path:
     return folder
 
 
-def predict(prepared: Prepared, case: Case, ranks: int, *flags: object) -> tuple[dict[str, Any], dict[str, str]]:
-    """A run: its metrics.json, and its rows."""
+def predict(
+    prepared: Prepared, case: PredictionCase, ranks: int, *flags: object
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run predict_cnn and return its metrics.json and its rows."""
     out = prepared.folder / "out"
     words = ["--model", case.model, "--data", f"folder:{case.folder}", "--quiet", "--out", out, *flags]
     launch(ranks, [PREDICT, *words])
@@ -150,52 +147,61 @@ def predict(prepared: Prepared, case: Case, ranks: int, *flags: object) -> tuple
     return metrics, rows
 
 
-def bound(prepared: Prepared, case: Case) -> dict[str, float]:
-    """Images a second by the profile, each way."""
+def bound(prepared: Prepared, case: PredictionCase) -> dict[str, float]:
+    """Run profile_cnn and return the images per second that the cores allow, by mode."""
     out = prepared.folder / "profile"
     words = ["--model", case.model, "--data", f"folder:{case.folder}", "--quiet", "--out", out]
     launch(CORES, [PROFILE, *words])
-    ways = json.loads((out / "profile.json").read_text())["ways"]
+    costs = json.loads((out / "profile.json").read_text())["ways"]
     shutil.rmtree(out)
-    return {way: CORES / (found["preprocess"] + found["predict"]) for way, found in ways.items()}
+    return {mode: CORES / (cost["preprocess"] + cost["predict"]) for mode, cost in costs.items()}
 
 
 def compare(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
-    """Images a second of every way, round by round, and what the two ways of ours say."""
-    found: dict[str, Any] = {}
-    for name, case in prepared.cases.items():
-        rates: dict[str, list[float]] = {}
-        loaders: list[dict[str, float]] = []
-        differ = []
-        for turn in range(sizes.rounds):
-            say(f"{name}, round {turn + 1} of {sizes.rounds}")
-            rows = {}
-            for way in WAYS:
-                metrics, rows[way] = predict(prepared, case, RANKS, *(["--fast"] if way == "fast" else []))
-                rates.setdefault(way, []).append(metrics["images_per_second"])
-            differ = [image for image, predicted in rows["plain"].items() if rows["fast"][image] != predicted]
-            some = case._replace(images=min(case.images, sizes.loaded * (1 if case.side == LARGE_SIDE else 10)))
-            loaders.append(json.loads(launch(1, [LOADER, json.dumps(some)])))
-            few = case._replace(images=sizes.published * (1 if case.side == LARGE_SIDE else 10))
-            rates.setdefault("published", []).append(json.loads(launch(RANKS, [PUBLISHED, json.dumps(few)])))
-            for way, rate in bound(prepared, case).items():
-                rates.setdefault(f"bound, {way}", []).append(rate)
-        best = {
-            kind: max(
-                (key for key in loaders[0] if ("bf16" in key) == (kind == "bf16")),
-                key=lambda key: statistics.median(loader[key] for loader in loaders),
-            )
-            for kind in ("fp32", "bf16")
-        }
-        for kind, key in best.items():
-            rates[f"DataLoader, {kind}"] = [loader[key] for loader in loaders]
-        found[name] = {"rates": rates, "best": best, "images": len(rows["plain"]), "differ": differ}
-    return found
+    """Compare all cases: rates, and the images whose class differs between plain and fast mode."""
+    return {name: compare_case(prepared, sizes, name) for name in prepared.cases}
+
+
+def compare_case(prepared: Prepared, sizes: Sizes, name: str) -> dict[str, Any]:
+    """Measure the images per second of our two modes, the alternatives and the bound, round by round."""
+    case = prepared.cases[name]
+    times = 1 if case.side == LARGE_SIDE else 10
+    loaded = case._replace(images=min(case.images, sizes.loaded * times))
+    published = case._replace(images=sizes.published * times)
+    rates: dict[str, list[float]] = {}
+    loaders: list[dict[str, float]] = []
+    differ: list[str] = []
+    rows: dict[str, dict[str, str]] = {}
+    for turn in range(sizes.rounds):
+        say(f"{name}, round {turn + 1} of {sizes.rounds}")
+        for mode in MODES:
+            metrics, rows[mode] = predict(prepared, case, RANKS, *(["--fast"] if mode == "fast" else []))
+            rates.setdefault(mode, []).append(metrics["images_per_second"])
+        differ = [image for image, predicted in rows["plain"].items() if rows["fast"][image] != predicted]
+        loaders.append(json.loads(launch(1, [LOADER, json.dumps(loaded)])))
+        rates.setdefault("published", []).append(json.loads(launch(RANKS, [PUBLISHED, json.dumps(published)])))
+        for mode, rate in bound(prepared, case).items():
+            rates.setdefault(f"bound, {mode}", []).append(rate)
+    best = best_settings(loaders)
+    for kind, setting in best.items():
+        rates[f"DataLoader, {kind}"] = [loader[setting] for loader in loaders]
+    return {"rates": rates, "best": best, "images": len(rows["plain"]), "differ": differ}
+
+
+def best_settings(loaders: Sequence[dict[str, float]]) -> dict[str, str]:
+    """Return the settings of the DataLoader with the best median rate, by precision."""
+    return {
+        kind: max(
+            (setting for setting in loaders[0] if ("bf16" in setting) == (kind == "bf16")),
+            key=lambda setting: statistics.median(loader[setting] for loader in loaders),
+        )
+        for kind in ("fp32", "bf16")
+    }
 
 
 def sweep(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
-    """Images a second on six ranks at every ratio, and at the one that the job chooses by itself."""
-    found: dict[str, Any] = {}
+    """Measure the images per second on six ranks at every ratio, and at the ratio that the job chooses."""
+    swept: dict[str, Any] = {}
     for name, case in prepared.cases.items():
         rates: dict[str, list[float]] = {}
         chosen = []
@@ -206,33 +212,32 @@ def sweep(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
                 metrics, _ = predict(prepared, case, SWEPT, *flags)
                 rates.setdefault(ratio, []).append(metrics["images_per_second"])
             chosen.append(metrics["layout"]["text"])
-        found[name] = {"rates": rates, "chosen": chosen}
-    return found
+        swept[name] = {"rates": rates, "chosen": chosen}
+    return swept
 
 
 def memory(prepared: Prepared, n: int) -> dict[str, Any]:
-    """The memory of every rank while so many small images go through.
+    """Measure the memory of every rank while n small images are predicted.
 
     Returns:
-        the least and the most that each has in the last 80 % of the run, in MiB, and how far apart, as a share.
+        The least and the most memory of each rank in the last 80 % of the run, in MiB, and their difference as a
+        share of the most; also the number of rows and of samples.
+
+    Raises:
+        RuntimeError: predict_cnn failed.
     """
     say(f"{n:,} small images")
     case = list(prepared.cases.values())[-1]
-    images = prepared.folder / "many"
-    images.mkdir()
-    rng = np.random.default_rng(1)
-    for number in range(n):
-        pixels = rng.integers(0, 256, (16, 16), np.uint8)
-        Image.fromarray(pixels).save(images / f"{number:06d}.png", compress_level=0)
+    images = make_small_images(prepared.folder / "many", n)
     out = prepared.folder / "out"
+    predictions = out / "predictions.csv"
     words = [PREDICT, "--model", case.model, "--data", f"folder:{images}", "--quiet", "--out", out]
-    samples: list[tuple[float, dict[int, float]]] = []
     process = subprocess.Popen(
         ["mpiexec", "-n", str(RANKS), "python", *map(str, words)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    predictions = out / "predictions.csv"
+    samples: list[tuple[float, dict[int, float]]] = []
     while process.poll() is None:
         size = predictions.stat().st_size if predictions.exists() else 0
         if size and not (out / "metrics.json").exists():
@@ -254,9 +259,19 @@ def memory(prepared: Prepared, n: int) -> dict[str, Any]:
     return {"rows": rows, "samples": len(late), "least": least, "most": most, "spread": spread}
 
 
+def make_small_images(folder: Path, n: int) -> Path:
+    """Write n PNGs of 16×16 pixels of noise."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for number in range(n):
+        pixels = rng.integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:06d}.png", compress_level=0)
+    return folder
+
+
 def resident_mib(pid: int) -> float:
-    """Of a process's memory, what is in use."""
-    with suppress(OSError):  # it may have ended
+    """Return the resident memory of a process in MiB, or 0 if the process has ended."""
+    with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 return int(line.split()[1]) / 2**10
@@ -264,51 +279,67 @@ def resident_mib(pid: int) -> float:
 
 
 def median_ratio(above: list[float], below: list[float]) -> float:
-    """Of one over the other, round by round."""
+    """Return the median over rounds of one rate over another."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def measure(sizes: Sizes = Sizes()) -> tuple[dict[str, Any], list[Claim]]:  # noqa: B008
-    """Everything, and what it shows."""
+    """Measure everything, print the tables and return what was measured and the claims."""
     with prepared(sizes) as ready:
         compared, swept, watched = compare(ready, sizes), sweep(ready, sizes), memory(ready, sizes.small)
-    claims: list[Claim] = []
-    rows, ratios = [], []
-    for name, found in compared.items():
-        rates = found["rates"]
-        rows.append([name] + [
-            f"{statistics.median(rates[way]):,.0f}"
-            for way in (*WAYS, "DataLoader, fp32", "DataLoader, bf16", "published", "bound, plain", "bound, fast")
-        ])  # fmt: skip
-        claims += [
-            Claim.at_least(f"{name}: {above} / {below}", median_ratio(rates[above], rates[below]), least)
-            for above, below, least in (
-                ("plain", "published", 3.0),
-                ("plain", "DataLoader, fp32", 1.0),
-                ("fast", "DataLoader, bf16", 1.0),
-            )
-        ]
-        if name.startswith("ResNet"):  # where an image costs next to nothing, messages cost their share
-            bounded = median_ratio(rates["plain"], rates["bound, plain"])
-            claims.append(Claim.at_least(f"{name}: plain / bound, plain", bounded, 0.85))
-        same = 1 - len(found["differ"]) / found["images"]
-        claims.append(Claim.at_least(f"{name}: same class the fast way", same, 0.999))
-    for name, found in swept.items():
-        rates = found["rates"]
-        medians = {ratio: statistics.median(rate) for ratio, rate in rates.items()}
-        ratios.append([name] + [f"{medians[ratio]:,.0f}" for ratio in (*RATIOS, "chosen")])
-        best = max(RATIOS, key=lambda ratio: medians[ratio])
-        claims.append(
-            Claim.at_least(f"{name}: chosen / best ratio", median_ratio(rates["chosen"], rates[best]), 0.9)
-        )
-    claims.append(Claim.at_most(f"memory over {watched['rows']:,} images", max(watched["spread"].values()), 0.05))
-    print(table(
-        [f"images/s, {RANKS} ranks on {CORES} cores", *WAYS, "DataLoader", "DataLoader bf16", "published", "bound",
-         "bound, fast"], rows,
-    ))  # fmt: skip
+    print_rates(compared)
     print()
-    print(table([f"images/s, {SWEPT} ranks", *(f"ratio {ratio}" for ratio in RATIOS), "chosen"], ratios))
+    print_ratios(swept)
+    claims = [claim for name, measured in compared.items() for claim in claims_of_case(name, measured)]
+    for name, measured in swept.items():
+        rates = measured["rates"]
+        best = max(RATIOS, key=lambda ratio: statistics.median(rates[ratio]))
+        chosen_over_best = median_ratio(rates["chosen"], rates[best])
+        claims.append(Claim.at_least(f"{name}: chosen / best ratio", chosen_over_best, 0.9))
+    claims.append(Claim.at_most(f"memory over {watched['rows']:,} images", max(watched["spread"].values()), 0.05))
     return {"rates": compared, "ratios": swept, "memory": watched}, claims
+
+
+def claims_of_case(name: str, measured: dict[str, Any]) -> list[Claim]:
+    """Return the claims on one model with its images."""
+    rates = measured["rates"]
+    bounds = (
+        ("plain", "published", 3.0),
+        ("plain", "DataLoader, fp32", 1.0),
+        ("fast", "DataLoader, bf16", 1.0),
+    )
+    claims = [
+        Claim.at_least(f"{name}: {above} / {below}", median_ratio(rates[above], rates[below]), least)
+        for above, below, least in bounds
+    ]
+    if name.startswith(
+        "ResNet"
+    ):  # not for the small network: its images cost so little that messages take a share
+        bounded = median_ratio(rates["plain"], rates["bound, plain"])
+        claims.append(Claim.at_least(f"{name}: plain / bound, plain", bounded, 0.85))
+    same = 1 - len(measured["differ"]) / measured["images"]
+    claims.append(Claim.at_least(f"{name}: same class the fast way", same, 0.999))
+    return claims
+
+
+def print_rates(compared: dict[str, Any]) -> None:
+    """Print the table of our two modes, the alternatives and the bounds."""
+    shown = (*MODES, "DataLoader, fp32", "DataLoader, bf16", "published", "bound, plain", "bound, fast")
+    rows = [
+        [name, *(f"{statistics.median(measured['rates'][key]):,.0f}" for key in shown)]
+        for name, measured in compared.items()
+    ]
+    titles = [*MODES, "DataLoader", "DataLoader bf16", "published", "bound", "bound, fast"]
+    print(table([f"images/s, {RANKS} ranks on {CORES} cores", *titles], rows))
+
+
+def print_ratios(swept: dict[str, Any]) -> None:
+    """Print the table of ratios of predictors to preprocessors."""
+    rows = [
+        [name, *(f"{statistics.median(measured['rates'][ratio]):,.0f}" for ratio in (*RATIOS, "chosen"))]
+        for name, measured in swept.items()
+    ]
+    print(table([f"images/s, {SWEPT} ranks", *(f"ratio {ratio}" for ratio in RATIOS), "chosen"], rows))
 
 
 if __name__ == "__main__":

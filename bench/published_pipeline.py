@@ -1,8 +1,9 @@
-"""`mpiexec -n 5 python bench/published_pipeline.py '[...]'`: the prediction pipeline as published, re-created.
+"""`mpiexec -n 5 python bench/published_pipeline.py CASE`: the prediction pipeline as published, for comparison.
 
-Rank 0 sends file names, one at a time; rank 1 makes a float32 tensor for each predictor and scatters them,
-pickled; each predictor scores its one image; what they say is gathered, and goes to the last rank. Everyone waits
-for everyone in each round. Prints images a second, once the first round is over.
+Rank 0 sends file names, one per message. Rank 1 makes a float32 tensor per predictor and scatters them, pickled.
+Each predictor scores one image, and rank 1 gathers the classes and sends them to the last rank. All ranks wait for
+each other in each round. The images per second after the first round are printed. CASE is a
+`data_loader.PredictionCase` as a JSON list.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from typing import Any
 import torch
 from mpi4py import MPI
 from PIL import Image
-from torchvision import transforms
 
-from bench.data_loader import Case, names_of, network
-from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
+from bench.data_loader import PredictionCase, names_of, network, preparation
 
 
 def main() -> None:
     """Predict all images, round by round."""
-    case = Case(*json.loads(sys.argv[1]))
+    case = PredictionCase(*json.loads(sys.argv[1]))
     torch.set_num_threads(1)
     world = MPI.COMM_WORLD
     source, preprocessor, sink = 0, 1, world.size - 1
@@ -32,10 +31,7 @@ def main() -> None:
     predictors = world.size - 3
     rounds = world.bcast(len(names) // predictors, source)
     net = network(case) if preprocessor < world.rank < sink else None
-    prepare = transforms.Compose([
-        transforms.Resize(case.side), transforms.CenterCrop(case.side), transforms.ToTensor(),
-        transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
-    ])  # fmt: skip
+    prepare = preparation(case.side)
     started = 0.0
     for turn in range(rounds):
         if turn == 1:

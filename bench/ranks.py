@@ -1,4 +1,4 @@
-"""MPI jobs as processes, for their metrics."""
+"""MPI jobs that run as processes, and their metrics."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent.parent
 DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 FIT = ("moments", "reduce", "path", "validation", "refit")
-"""Phases that fit the model, once the images are where they are needed."""
+"""Phases of a fit, once each rank has its images."""
 
 LAUNCHER = "mpiexec -n {ranks}"
+"""Command that starts ranks; {ranks} and {threads} stand for their numbers."""
 
 
 class Run(NamedTuple):
-    """A job that ran.
+    """A job that has ended.
 
     Attributes:
         metrics: its metrics.json.
-        wall_s: from the command to its end.
+        wall_s: seconds from the start of the command to its end.
     """
 
     metrics: dict[str, Any]
@@ -32,12 +33,12 @@ class Run(NamedTuple):
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds of each phase of FIT on the rank that took longest."""
+        """The seconds of each phase of FIT, on the rank that took longest for it."""
         return {phase: max(rank["seconds"][phase] for rank in self.metrics["ranks"]) for phase in FIT}
 
     @property
     def fit_s(self) -> float:
-        """Seconds in FIT."""
+        """The seconds of all phases of FIT together."""
         return sum(self.phases.values())
 
 
@@ -45,11 +46,11 @@ def run(ranks: int, program: Path | str, *flags: str | Path, threads: int = 1, l
     """Run a job of this project.
 
     Args:
-        ranks: how many.
-        program: the job.
-        flags: of the job.
-        threads: of each rank.
-        launcher: starts ranks; {ranks} and {threads} stand for how many.
+        ranks: the number of ranks.
+        program: path of the job.
+        flags: flags of the job.
+        threads: threads per rank.
+        launcher: a command like LAUNCHER.
     """
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         out = Path(folder) / "run"
@@ -61,25 +62,29 @@ def run(ranks: int, program: Path | str, *flags: str | Path, threads: int = 1, l
 
 
 def ranks_below(pid: int) -> list[int]:
-    """The ranks that a launcher has started, by process number, which is the order in which they were."""
+    """Return the processes of the ranks that a launcher has started, in the order in which they started."""
     parents = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            with suppress(OSError):  # it may have ended
+            with suppress(OSError):  # the process may have ended
                 fields = (entry / "stat").read_text()
                 parents[int(entry.name)] = (int(fields.rpartition(")")[2].split()[1]), "(python" in fields)
-    found = {pid}
-    for _ in range(4):  # proxies, ranks
-        found |= {child for child, (parent, _) in parents.items() if parent in found}
-    return sorted(child for child in found if parents.get(child, (0, False))[1])
+    below = {pid}
+    for _ in range(4):  # the launcher's proxies, and below them the ranks
+        below |= {child for child, (parent, _) in parents.items() if parent in below}
+    return sorted(child for child in below if parents.get(child, (0, False))[1])
 
 
 def launch(ranks: int, words: Sequence[object], threads: int = 1, launcher: str = LAUNCHER) -> str:
-    """Run Python on ranks: what it printed."""
+    """Run Python on some ranks and return what it printed.
+
+    Raises:
+        RuntimeError: the command failed; the message has its stderr.
+    """
     start = launcher.format(ranks=ranks, threads=threads).split()
     done = subprocess.run(
         [*start, "python", *map(str, words)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(start)} python {words[0]} ended with {done.returncode}:\n{done.stderr}")
     return done.stdout

@@ -1,12 +1,12 @@
-"""`python -m bench.ridge`: the ridge classifier against what people would use instead, on MNIST, in one run.
+"""`python -m bench.ridge`: the ridge classifier against the alternatives, on MNIST, in one run.
 
 1. The serial fit of the whole λ path against a bare float64 `X.T @ X` of the same images.
 2. The same fit against scikit-learn's RidgeClassifierCV on the same grid.
 3. outer, inner and gram in a warm Spark session against serial, at four sizes.
-4. gram against MLlib's LinearRegression(solver="normal"), of which one label at one λ is measured and multiplied
+4. gram against MLlib's LinearRegression(solver="normal"): one label at one λ is measured, and the time multiplied
    by 10 labels and 10 λ.
 
-Times of jobs are those of their own run folders, without opening the data, starting Spark and writing the report.
+Times of jobs are read from their run folders. They leave out opening the data, starting Spark and the report.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ FIT = {"moments", "path", "validation", "refit"}
 
 
 def run_mnist(job: Job, *flags: str) -> dict[str, Any]:
-    """One run of a job on MNIST in this process: its metrics."""
+    """Run a job on MNIST in this process and return its metrics.json."""
     return run(job, *DATA, *flags)
 
 
 def against_sklearn(images: Block, test: Block, lambdas: Sequence[float]) -> dict[str, float]:
-    """Serial, the bare product and RidgeClassifierCV on the same images."""
+    """Time serial, the bare product and RidgeClassifierCV on the same images."""
     say("serial against the bare float64 product and RidgeClassifierCV")
     x = images.pixels.reshape(len(images.labels), -1).astype(np.float64)
     pairs = []
-    for _ in range(5):  # in turn, so that a slow spell of the machine falls on both
+    for _ in range(5):  # in turn, so that a slow moment of the machine affects both
         bare = seconds(lambda: x.T @ x, 1)
         metrics = run_mnist(serial.main)
         pairs.append((bare, phases(metrics, FIT)))
@@ -66,7 +66,7 @@ def against_sklearn(images: Block, test: Block, lambdas: Sequence[float]) -> dic
 
 
 def engines() -> list[dict[str, Any]]:
-    """Every job at every size, the median of REPEATS; Spark is warm."""
+    """Return the median seconds of every job at every size; Spark is warm."""
     jobs: dict[str, Job] = {"serial": serial.main, "outer": outer.main, "inner": inner.main, "gram": gram.main}
     for job in jobs.values():
         run_mnist(job, "--limit", str(SIZES[0]))
@@ -81,7 +81,7 @@ def engines() -> list[dict[str, Any]]:
 
 
 def mllib_fit(session: SparkSession, images: Block, lambda_: float) -> float:
-    """Seconds of one LinearRegression(solver="normal"): one label, one λ, the data cached beforehand."""
+    """Return the seconds of one LinearRegression(solver="normal"): one label, one λ, cached data."""
     from pyspark.ml.linalg import Vectors
     from pyspark.ml.regression import LinearRegression
 
@@ -92,13 +92,13 @@ def mllib_fit(session: SparkSession, images: Block, lambda_: float) -> float:
     )
     frame = rows.map(lambda row: (row[0], Vectors.dense(row[1]))).toDF(["label", "features"]).cache()
     frame.count()
-    # its loss is divided by 2n, ours is a sum; features are in [0, 1] and not standardised
+    # MLlib divides its loss by 2n and ours is a sum; features are in [0, 1] and not standardised
     regression = LinearRegression(solver="normal", regParam=lambda_ / len(images.labels), standardization=False)
     started = time.perf_counter()
     regression.fit(frame)
-    taken = time.perf_counter() - started
+    fit_s = time.perf_counter() - started
     frame.unpersist()
-    return taken
+    return fit_s
 
 
 def _vectors(session: SparkSession, pixels: Any, targets: Any) -> Any:
@@ -113,7 +113,7 @@ def _vectors(session: SparkSession, pixels: Any, targets: Any) -> Any:
 
 
 def draw(rows: list[dict[str, Any]], cores: int) -> None:
-    """Speed-up over serial against the number of images, as the published study draws it."""
+    """Draw the speed-up over serial against the number of images, as the published study does."""
     figure = Figure(figsize=(6.4, 3.6), dpi=120)
     axes = figure.subplots()
     x = [row["images"] for row in rows]
@@ -132,47 +132,58 @@ def draw(rows: list[dict[str, Any]], cores: int) -> None:
 
 
 def measure() -> tuple[dict[str, Any], list[Claim]]:
-    """Everything, and what it shows."""
+    """Measure everything, print the tables and return what was measured and the claims."""
     arguments = ridge_parser("").parse_arguments([*DATA, "--quiet"])
-    run = RidgeRun.open("bench", arguments)
-    train, test = run.problem.load(run.console), run.load_test()
-    single = against_sklearn(train, test, run.problem.lambdas)
+    ridge_run = RidgeRun.open("bench", arguments)
+    problem = ridge_run.problem
+    train, test = problem.load(ridge_run.console), ridge_run.load_test()
+    single = against_sklearn(train, test, problem.lambdas)
 
-    # MLlib caches the images as doubles in the JVM, for which Spark's own default of 1 GiB is too little
+    # MLlib caches the images as doubles in the JVM, for which Spark's default of 1 GiB is too little
     conf = configuration("bench", live=False).set("spark.driver.memory", "4g").set("spark.ui.enabled", "false")
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     rows = engines()
     cores = session.sparkContext.defaultParallelism
     kept = train.folds != 0
     training = train._replace(pixels=train.pixels[kept], labels=train.labels[kept])
-    mllib = mllib_fit(session, training, 1.0)
+    mllib_s = mllib_fit(session, training, 1.0)
     session.stop()
     draw(rows, cores)
 
-    fits = len(run.problem.lambdas) * run.problem.n_classes
-    print(table(
-        [f"one machine, {len(train.labels):,} images", "seconds"],
-        [["bare float64 X.T @ X", f"{single['bare_product_s']:.2f}"],
-         ["serial: moments, path of 10 λ, validation, refit", f"{single['serial_fit_s']:.2f}"],
-         ["scikit-learn RidgeClassifierCV, the same 10 λ", f"{single['sklearn_s']:.2f}"],
-         [f"MLlib LinearRegression, {kept.sum():,} images, one label at one λ", f"{mllib:.2f}"],
-         [f"MLlib, {fits} such fits (multiplied, not measured)", f"{mllib * fits:.0f}"]],
-    ))  # fmt: skip
+    fits = len(problem.lambdas) * problem.n_classes
+    seconds_by_fit = {
+        "bare float64 X.T @ X": f"{single['bare_product_s']:.2f}",
+        "serial: moments, path of 10 λ, validation, refit": f"{single['serial_fit_s']:.2f}",
+        "scikit-learn RidgeClassifierCV, the same 10 λ": f"{single['sklearn_s']:.2f}",
+        f"MLlib LinearRegression, {kept.sum():,} images, one label at one λ": f"{mllib_s:.2f}",
+        f"MLlib, {fits} such fits (multiplied, not measured)": f"{mllib_s * fits:.0f}",
+    }
+    print(
+        table(
+            [f"one machine, {len(train.labels):,} images", "seconds"],
+            [list(row) for row in seconds_by_fit.items()],
+        )
+    )
     print()
-    names = ["serial", "outer", "inner", "gram"]
-    print(table(
-        ["images", *(f"{name} s" for name in names), *(f"{name} speed-up" for name in names[1:])],
-        [[f"{row['images']:,}", *(f"{row[name]:.2f}" for name in names),
-          *(f"{row['serial'] / row[name]:.2f}" for name in names[1:])] for row in rows],
-    ))  # fmt: skip
+    print_engines(rows)
     accuracy_lead = single["serial_test_accuracy"] - single["sklearn_test_accuracy"]
     claims = [
         Claim.at_most("serial fit / bare float64 X.T @ X", single["serial_over_bare"], 1.6),
         Claim.at_least("RidgeClassifierCV / serial fit", single["sklearn_s"] / single["serial_fit_s"], 25),
         Claim.at_least("test accuracy: serial - RidgeClassifierCV", accuracy_lead, 0),
-        Claim.at_least(f"MLlib × {fits} / gram at {SIZES[-1]:,}", mllib * fits / rows[-1]["gram"], 100),
+        Claim.at_least(f"MLlib × {fits} / gram at {SIZES[-1]:,}", mllib_s * fits / rows[-1]["gram"], 100),
     ]
-    return {"single": single, "engines": rows, "mllib_one_fit_s": mllib, "mllib_fits": fits}, claims
+    return {"single": single, "engines": rows, "mllib_one_fit_s": mllib_s, "mllib_fits": fits}, claims
+
+
+def print_engines(rows: list[dict[str, Any]]) -> None:
+    """Print the table of all jobs at all sizes."""
+    jobs = ["serial", "outer", "inner", "gram"]
+    cells = []
+    for row in rows:
+        speed_ups = [f"{row['serial'] / row[job]:.2f}" for job in jobs[1:]]
+        cells.append([f"{row['images']:,}", *(f"{row[job]:.2f}" for job in jobs), *speed_ups])
+    print(table(["images", *(f"{job} s" for job in jobs), *(f"{job} speed-up" for job in jobs[1:])], cells))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """`python -m bench.scale`: millions of images on a standalone cluster of two executors of one core.
 
-1. Two million images made from MNIST are ingested, and fitted by gram at five sizes: is time linear in their
-   number, is the driver's memory the same for all, and how close do executors come to a bare float32 product?
-2. The same pixels and moments by the table's own reader, by Spark's mapInArrow and by an RDD of records.
+1. Two million images made from MNIST are ingested, and fitted by gram at five sizes. Is time linear in their
+   number? Is the driver's memory the same at all sizes? How close do executors come to a bare float32 product?
+2. The table's own reader against Spark's mapInArrow and an RDD of records, for the same pixels and moments.
 3. 5-fold cross-validation against a single fit.
 4. predict against bare numpy scoring.
 
-The driver has 1 GiB and each executor 2 GiB. Everything but the bare products, of one thread each, is done by warm
-executors; the driver's memory is that of a fresh driver each time.
+The driver has 1 GiB and each executor 2 GiB. Executors are warm, and the bare products have one thread each. The
+driver's memory is measured in a fresh driver for each size.
 """
 
 from __future__ import annotations
@@ -41,18 +41,25 @@ BENCH = Path(__file__).parent
 
 
 def submit(master: str, *words: str) -> str:
-    """The last line that a script printed."""
+    """Submit a script and return the last line that it printed.
+
+    Raises:
+        RuntimeError: the script failed.
+    """
     done = subprocess.run(
         ["spark-submit", "--master", master, *SUBMIT, *words],
-        stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )
     if done.returncode:
         raise RuntimeError(f"{words[0]} failed:\n{done.stdout[-4000:]}")  # spark-submit prints both streams there
     return done.stdout.splitlines()[-1]
 
 
 def bare_product_rate(seconds: float = 2.0) -> float:
-    """Images a second of a float32 XᵀX with 784 features on one thread, which numpy hands to syrk."""
+    """Return images per second of a float32 XᵀX with 784 features on one thread, which numpy computes by syrk."""
     x = np.random.default_rng(0).integers(-128, 128, (BARE_ROWS, 784)).astype(np.float32)
     with threadpool_limits(1, user_api="blas"):
         x.T @ x
@@ -64,7 +71,7 @@ def bare_product_rate(seconds: float = 2.0) -> float:
 
 
 def bare_scoring_rate(model: RidgeModel, seconds: float = 2.0) -> float:
-    """Images a second of `(pixels / 255 @ W + b).argmax(1)` on one thread, from uint8 in memory, in blocks."""
+    """Return images per second of `(pixels / 255 @ W + b).argmax(1)` on one thread, block by block."""
     pixels = np.random.default_rng(0).integers(0, 256, (64 * 1024, 784), np.uint8)
     with threadpool_limits(1, user_api="blas"):
         started, n = time.perf_counter(), 0
@@ -76,7 +83,7 @@ def bare_scoring_rate(model: RidgeModel, seconds: float = 2.0) -> float:
 
 
 def draw(fits: dict[int, float], bare: float, cores: int) -> None:
-    """Time over the number of images."""
+    """Draw the time over the number of images."""
     figure = Figure(figsize=(6.4, 3.6), dpi=120)
     axes = figure.subplots()
     x = [n / 1e6 for n in fits]
@@ -94,13 +101,13 @@ def draw(fits: dict[int, float], bare: float, cores: int) -> None:
 
 
 def measure_on(master: str, folder: Path) -> dict[str, Any]:
-    """Everything that needs the cluster."""
+    """Measure everything that needs the cluster, and the bare products before and after it."""
     model = str(folder / "model")
     tables = {n: str(folder / f"images-{n}") for n in (SIZES[-1], SMALL)}
     big, small = tables[SIZES[-1]], tables[SMALL]
-    for n, place in tables.items():
+    for n, location in tables.items():
         say(f"making {n:,} images on the executors")
-        say(submit(master, str(BENCH / "images.py"), place, "--images", str(n)))
+        say(submit(master, str(BENCH / "images.py"), location, "--images", str(n)))
     say("a fresh driver for each size")
     driver = str(BENCH / "scale_driver.py")
     cold = {n: json.loads(submit(master, driver, big, small, "-", "1", str(n))) for n in SIZES}
@@ -115,33 +122,26 @@ def measure_on(master: str, folder: Path) -> dict[str, Any]:
 
 
 def measure() -> tuple[dict[str, Any], list[Claim]]:
-    """Everything, and what it shows."""
+    """Measure everything, print the tables and return what was measured and the claims."""
     with tempfile.TemporaryDirectory(prefix="scale-") as temporary:
         folder = Path(temporary)
         environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
         with standalone_cluster(folder / "cluster", environment=environment) as master:
-            found = measure_on(master, folder)
-    cores = found["cores"]
-    bare, scoring = statistics.mean(found["bare"]), statistics.mean(found["bare_scoring"])
-    fits = {n: found["fits"][str(n)]["work"] for n in SIZES}
-    memory = {n: sum(found["cold"][n]["peaks"].values()) for n in SIZES}
-    draw(fits, bare, cores)
-    print(table(
-        ["images", "fit, s", "images/s a core", "of bare", "driver's peak, MiB", "fit in a fresh driver, s"],
-        [[f"{n:,}", f"{seconds:.2f}", f"{n / seconds / cores:,.0f}", f"{n / seconds / cores / bare:.0%}",
-          f"{memory[n] / 2**20:.0f}", f"{work(found['cold'][n]):.2f}"] for n, seconds in fits.items()],
-    ))  # fmt: skip
-    delivered, paths = (
-        {name: statistics.median(times) for name, times in found["paths"][what].items()}
-        for what in ("delivered", "summed")
+            measured = measure_on(master, folder)
+    cores = measured["cores"]
+    bare, scoring = statistics.mean(measured["bare"]), statistics.mean(measured["bare_scoring"])
+    fits = {n: measured["fits"][str(n)]["work"] for n in SIZES}
+    memory = {n: sum(measured["cold"][n]["peaks"].values()) for n in SIZES}
+    cold = {n: work(measured["cold"][n]) for n in SIZES}
+    delivered, summed = (
+        {name: statistics.median(times) for name, times in measured["paths"][kind].items()}
+        for kind in ("delivered", "summed")
     )
+    predicted = statistics.median(n / seconds / cores for n, seconds in measured["predictions"])
+    draw(fits, bare, cores)
+    print_fits(fits, bare, cores, memory, cold)
     print()
-    print(table(
-        [f"{SMALL:,} images", "pixels as arrays, s", "moments, s", "moments, images/s a core"],
-        [[name, f"{delivered[name]:.2f}" if name in delivered else "", f"{seconds:.2f}",
-          f"{SMALL / seconds / cores:,.0f}"] for name, seconds in paths.items()],
-    ))  # fmt: skip
-    predicted = statistics.median(n / seconds / cores for n, seconds in found["predictions"])
+    print_paths(delivered, summed, cores)
     doubling = fits[SIZES[-1]] / fits[SIZES[-2]]
     spread = max(memory.values()) / min(memory.values()) - 1
     claims = [
@@ -149,15 +149,45 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
         Claim.at_most("driver's peak memory, largest over smallest, less 1", spread, 0.10),
         Claim.at_least("fit, images/s a core / bare product of a thread", fits_rate(fits, cores) / bare, 0.5),
         Claim.at_least("pixels a second: table / an RDD of records", delivered["records"] / delivered["table"], 3),
-        Claim.at_least("moments a second: table / an RDD of records", paths["records"] / paths["table"], 2),
-        Claim.at_most(f"5 folds / a single fit at {SIZES[-1]:,}", found["five_folds"], 1.3),
+        Claim.at_least("moments a second: table / an RDD of records", summed["records"] / summed["table"], 2),
+        Claim.at_most(f"5 folds / a single fit at {SIZES[-1]:,}", measured["five_folds"], 1.3),
         Claim.at_least(f"predict at {SMALL:,}, images/s a core / bare scoring", predicted / scoring, 0.6),
     ]
-    return {**found, "predicted_per_core": predicted}, claims
+    return {**measured, "predicted_per_core": predicted}, claims
+
+
+def print_fits(
+    fits: dict[int, float], bare: float, cores: int, memory: dict[int, int], cold: dict[int, float]
+) -> None:
+    """Print the table of fits.
+
+    Args:
+        fits: seconds by number of images.
+        bare: images per second of the bare product.
+        cores: cores of all executors.
+        memory: bytes that a fresh driver holds at its peak, by number of images.
+        cold: seconds in that driver, by number of images.
+    """
+    rows = []
+    for n, seconds in fits.items():
+        rate = n / seconds / cores
+        peak = f"{memory[n] / 2**20:.0f}"
+        rows.append([f"{n:,}", f"{seconds:.2f}", f"{rate:,.0f}", f"{rate / bare:.0%}", peak, f"{cold[n]:.2f}"])
+    titles = ["images", "fit, s", "images/s a core", "of bare", "driver's peak, MiB", "fit in a fresh driver, s"]
+    print(table(titles, rows))
+
+
+def print_paths(delivered: dict[str, float], summed: dict[str, float], cores: int) -> None:
+    """Print the table of ways to read, from the seconds in which pixels arrive and moments are computed."""
+    rows = []
+    for name, seconds in summed.items():
+        pixels = f"{delivered[name]:.2f}" if name in delivered else ""
+        rows.append([name, pixels, f"{seconds:.2f}", f"{SMALL / seconds / cores:,.0f}"])
+    print(table([f"{SMALL:,} images", "pixels as arrays, s", "moments, s", "moments, images/s a core"], rows))
 
 
 def fits_rate(fits: dict[int, float], cores: int) -> float:
-    """Images a second and core at the largest size: moments, all λ, validation, refit and test together."""
+    """Return images per second and core at the largest size, for moments, all λ, validation, refit and test."""
     largest = max(fits)
     return largest / fits[largest] / cores
 

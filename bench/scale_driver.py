@@ -1,7 +1,8 @@
-"""What bench.scale submits: measurements in one driver, on executors that are warm. Prints one line of JSON.
+"""`spark-submit bench/scale_driver.py BIG SMALL MODEL REPEATS SIZE...`: what bench.scale measures in one driver.
 
-`spark-submit bench/scale_driver.py BIG SMALL MODEL SIZE...`: two image tables, a run folder, and how many images
-of BIG to fit. With no MODEL but `-`, it fits SIZE images once, cold, and tells how much memory that took.
+BIG and SMALL are image tables, MODEL is a run folder, and each SIZE is a number of images of BIG to fit. Executors
+are warm. If MODEL is `-`, SIZE images are fitted once by cold executors, and the peak memory is measured. The
+result is printed as one line of JSON.
 """
 
 from __future__ import annotations
@@ -34,26 +35,30 @@ from spark_jobs.engine.session import configuration, wait_for_executors
 from spark_jobs.engine.worker_setup import settle
 
 RULE = FoldRule(None, 0.2)
+
 PREDICTIONS = 7
+"""Runs of predict that count."""
+
 BATCH = 8192
+"""Images per array where Spark delivers records."""
 
 
 def peaks() -> dict[str, int]:
-    """The most memory that this process and its JVM have held, in bytes."""
-    found = {}
+    """Return the peak memory of this process and of its JVM, in bytes."""
+    held = {}
     for name, pid in (("python", os.getpid()), ("jvm", os.getppid())):
         status = Path(f"/proc/{pid}/status").read_text()
-        found[name] = 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
-    return found
+        held[name] = 1024 * int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1])
+    return held
 
 
 def fit(table: str, n: int, *flags: str) -> dict[str, Any]:
-    """The metrics of one fit to n images."""
+    """Fit n images and return the metrics of the job."""
     return run(gram.main, "--data", f"parquet:{table}", "--limit", str(n), *flags)
 
 
 def interleaved(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Wall times of each, in turn, after one of each that does not count."""
+    """Return the wall times of several calls, made in turn, after one of each that does not count."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, call in runs.items():
@@ -65,12 +70,12 @@ def interleaved(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str
 
 
 def moments_of_records(frame: DataFrame) -> FoldMoments:
-    """The plain way: an RDD of records, in which each image is an object, stacked a batch at a time."""
+    """Compute the moments in the obvious way: an RDD of records, one object per image, stacked in batches."""
 
     def of_partition(records: Iterable[Row]) -> Iterator[FoldMoments]:
         sums = FoldSums(10)
-        every = iter(records)
-        while batch := list(islice(every, BATCH)):
+        remaining = iter(records)
+        while batch := list(islice(remaining, BATCH)):
             pixels = np.stack([np.frombuffer(record.pixels, np.uint8) for record in batch])
             labels = np.array([record.label for record in batch], np.int64)
             sums.add(pixels, labels, RULE.of_buckets(np.array([record.fold for record in batch], np.int16)))
@@ -80,7 +85,7 @@ def moments_of_records(frame: DataFrame) -> FoldMoments:
 
 
 def moments_in_arrow(frame: DataFrame) -> FoldMoments:
-    """Spark's own Arrow way: the JVM reads Parquet and hands record batches to Python."""
+    """Compute the moments in Spark's own Arrow way: the JVM reads Parquet and sends record batches to Python."""
 
     def of_partition(batches: Iterable[Any]) -> Iterator[Any]:
         import pyarrow as pa
@@ -98,30 +103,37 @@ def moments_in_arrow(frame: DataFrame) -> FoldMoments:
 
 
 def pixels_of_records(records: Iterable[Row]) -> Iterator[int]:
-    """How many bytes of pixels arrive as arrays."""
-    every = iter(records)
-    while batch := list(islice(every, BATCH)):
+    """Yield the number of bytes of pixels in each batch, stacked as an array."""
+    remaining = iter(records)
+    while batch := list(islice(remaining, BATCH)):
         yield np.stack([np.frombuffer(record.pixels, np.uint8) for record in batch]).size
 
 
 def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Ways to bring pixels to Python as arrays, and to the same moments; and a check that they are the same."""
+    """Time ways to bring pixels to Python and to compute moments, and check that all give the same.
+
+    Returns:
+        Seconds by way: of pixels as arrays ("delivered"), and of moments ("summed").
+
+    Raises:
+        AssertionError: two ways gave different pixels or moments.
+    """
     images = TableImages(table, RULE, "train")
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     files = [f"{table.storage}/{file.file}" for file in table.files if file.split == "train"]
     frame = session.read.parquet(*files).select("pixels", "label", "fold")
-    found: dict[str, FoldMoments] = {}
+    moments: dict[str, FoldMoments] = {}
     arrived: dict[str, int] = {}
 
     def ours() -> None:
         size = 2 * packed_bytes(784, 10)
-        found["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, PIXELS, size)[0]
+        moments["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, PIXELS, size)[0]
 
     def in_arrow() -> None:
-        found["mapInArrow"] = moments_in_arrow(frame)
+        moments["mapInArrow"] = moments_in_arrow(frame)
 
     def of_records() -> None:
-        found["records"] = moments_of_records(frame)
+        moments["records"] = moments_of_records(frame)
 
     def our_pixels() -> None:
         arrived["table"] = image_blocks(session.sparkContext, images).map(lambda block: block.pixels.size).sum()
@@ -132,31 +144,39 @@ def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str
     delivered = interleaved({"table": our_pixels, "records": pixels_in_records}, repeats)
     summed = interleaved({"table": ours, "mapInArrow": in_arrow, "records": of_records}, repeats)
     if arrived["table"] != arrived["records"]:
-        raise AssertionError("other pixels arrived")
+        raise AssertionError("different numbers of pixels arrived")
     for other in ("mapInArrow", "records"):
-        for fold, own in found["table"].items():
-            if not np.array_equal(own.gram, found[other][fold].gram):
-                raise AssertionError(f"{other} found other moments")
+        for fold, expected in moments["table"].items():
+            if not np.array_equal(expected.gram, moments[other][fold].gram):
+                raise AssertionError(f"{other} gave different moments")
     return {"delivered": delivered, "summed": summed}
 
 
 def predictions(table: str, model: str) -> list[dict[str, Any]]:
-    """The metrics of some runs of predict, after one that does not count."""
+    """Return the metrics of PREDICTIONS runs of predict, after one that does not count."""
     words = ["--model", model, "--data", f"parquet:{table}", "--split", "train"]
     return [run(predict.main, *words) for _ in range(PREDICTIONS + 1)][1:]
 
 
 def warm(big: str, small: str, model: str, repeats: int, sizes: list[int]) -> dict[str, Any]:
-    """Everything that is measured on warm executors, so often."""
+    """Measure everything that needs warm executors.
+
+    Args:
+        big: table of the fits.
+        small: table of the other measurements.
+        model: run folder of the model that predicts.
+        repeats: how often to repeat each measurement.
+        sizes: numbers of images to fit.
+    """
     session = SparkSession.builder.config(conf=configuration("scale", live=False)).getOrCreate()
     wait_for_executors(session.sparkContext)
     fit(big, sizes[0])
     fits = {}
     for size in sizes:
-        every = [fit(big, size) for _ in range(repeats)]
-        fits[size] = sorted(every, key=work)[repeats // 2]
-    most = sizes[-1]
-    folds = [(work(fit(big, most)), work(fit(big, most, "--folds", "5"))) for _ in range(repeats)]
+        repeated = [fit(big, size) for _ in range(repeats)]
+        fits[size] = sorted(repeated, key=work)[repeats // 2]
+    largest = sizes[-1]
+    folds = [(work(fit(big, largest)), work(fit(big, largest, "--folds", "5"))) for _ in range(repeats)]
     measured = {
         "cores": session.sparkContext.defaultParallelism,
         "fits": {size: {"seconds": metrics["seconds"], "work": work(metrics)} for size, metrics in fits.items()},
@@ -171,14 +191,14 @@ def warm(big: str, small: str, model: str, repeats: int, sizes: list[int]) -> di
 
 
 def main() -> int:
-    """Measure, and print what was found."""
+    """Measure, and print the result."""
     big, small, model, repeats, *sizes = sys.argv[1:]
     if model == "-":
         metrics = fit(big, int(sizes[0]))
-        found: dict[str, Any] = {"peaks": peaks(), "seconds": metrics["seconds"]}
+        measured: dict[str, Any] = {"peaks": peaks(), "seconds": metrics["seconds"]}
     else:
-        found = warm(big, small, model, int(repeats), [int(size) for size in sizes])
-    print(json.dumps(found))
+        measured = warm(big, small, model, int(repeats), [int(size) for size in sizes])
+    print(json.dumps(measured))
     return 0
 
 

@@ -1,7 +1,8 @@
-"""`python -m bench.strategy`: how good the choice of `ridge.py --strategy auto` is.
+"""`python -m bench.strategy`: how well `ridge.py --strategy auto` chooses.
 
-For each case outer, inner and gram are measured in a warm Spark session, and predicted by the cost model whose
-constants are measured beside them. What counts is how much slower the chosen job is than the fastest.
+For each case outer, inner and gram are measured in a warm Spark session. The cost model, whose
+constants are measured in the same session, predicts their times. The claim bounds the time of the chosen job over
+the time of the fastest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from spark_jobs.engine.strategy import Costs, Work, choose
 
 REPEATS = 3
 MOST_INNER_S = 10.0
-"""Where inner is predicted to take longer than this it is not measured: nobody waits for what is known to lose."""
+"""Predicted seconds beyond which inner, which then loses anyway, is not measured."""
 
 JOBS: dict[str, Job] = {"gram": gram.main, "outer": outer.main, "inner": inner.main}
 CASES: list[tuple[str, list[str]]] = [
@@ -36,7 +37,7 @@ CASES: list[tuple[str, list[str]]] = [
 
 
 def measure_case(session: SparkSession, flags: list[str]) -> dict[str, Any]:
-    """Predicted and measured seconds of each job."""
+    """Predict and measure the seconds of each job."""
     arguments = ridge_parser("").parse_arguments([*flags, "--quiet"])
     problem = RidgeRun.open("bench", arguments).problem
     context = session.sparkContext
@@ -53,7 +54,7 @@ def measure_case(session: SparkSession, flags: list[str]) -> dict[str, Any]:
 
 
 def measure() -> tuple[dict[str, Any], list[Claim]]:
-    """Everything, and what it shows."""
+    """Measure all cases, print the table and return what was measured and the claims."""
     session = SparkSession.builder.config(conf=configuration("bench", live=False)).getOrCreate()
     rows: dict[str, dict[str, Any]] = {}
     for name, flags in CASES:
@@ -63,19 +64,12 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     cells = []
     for name, row in rows.items():
         predicted, measured = row["predicted"], row["measured"]
-        took = {job: f"{measured[job]:.2f}" if job in measured else "not measured" for job in JOBS}
-        seconds = [f"{predicted[job]:.2f} / {took[job]}" for job in JOBS]
+        measured_s = {job: f"{measured[job]:.2f}" if job in measured else "not measured" for job in JOBS}
+        seconds = [f"{predicted[job]:.2f} / {measured_s[job]}" for job in JOBS]
         cells.append([name, *seconds, row["chosen"], f"{row['regret']:.2f}"])
-    print(table(
-        ["case", *(f"{job}: predicted / measured s" for job in JOBS), "auto", "auto / best"],
-        cells,
-    ))  # fmt: skip
-    claims = [
-        Claim.at_most(
-            "the chosen job / the fastest, worst case", max(row["regret"] for row in rows.values()), 1.5
-        ),
-    ]
-    return rows, claims
+    print(table(["case", *(f"{job}: predicted / measured s" for job in JOBS), "auto", "auto / best"], cells))
+    worst = max(row["regret"] for row in rows.values())
+    return rows, [Claim.at_most("the chosen job / the fastest, worst case", worst, 1.5)]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ def test_a_claim_holds_up_to_its_bound() -> None:
 
 
 @pytest.mark.parametrize(("value", "code"), [(1.0, 0), (3.0, 1)])
-def test_check_fails_where_a_claim_does_not_hold(
+def test_check_fails_if_a_claim_does_not_hold(
     value: float, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["bench", "--check"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.augmented import write_mnist
-from bench.cost_model import Cell, CostModel, Problem, Work
+from bench.cost_model import Cell, CostModel, FitSize, UnitCost
 from bench.ranks import FIT, run
 from bench.scaling import add_speedups
 from common.data.decode import PixelFormat
@@ -85,9 +85,9 @@ def test_speedups_are_against_one_rank_at_the_same_problem() -> None:
 
 
 def test_the_cost_model_finds_the_constants_that_made_the_measurements() -> None:
-    truth = CostModel(Work(2e-11, 0.2), Work(4e-11, 0.5), Work(1e-11, 0.1), 1e-9, 2e-5, 2e-10)
+    truth = CostModel(UnitCost(2e-11, 0.2), UnitCost(4e-11, 0.5), UnitCost(1e-11, 0.1), 1e-9, 2e-5, 2e-10)
     grid = [(1, 1), (1, 2), (1, 4), (2, 1), (4, 1)]
-    problems = [Problem(n, 784, 10, 10) for n in (10_000, 80_000)]
+    problems = [FitSize(n, 784, 10, 10) for n in (10_000, 80_000)]
     cells = [Cell(p, r, t, truth.phases(p, r, t)) for p in problems for r, t in grid]
     sums = [(8, 2 * truth.alpha), (1 << 25, 2 * truth.alpha + (1 << 25) * truth.beta)]
     found = CostModel.fitted(cells, sums)
@@ -101,8 +101,9 @@ def test_the_cost_model_finds_the_constants_that_made_the_measurements() -> None
 
 
 def test_the_cost_model_follows_the_arithmetic() -> None:
-    model = CostModel(Work(2e-11, 0.0), Work(4e-11, 0.0), Work(1e-11, 0.0), 0.0, 0.0, 0.0)  # free messages
-    small, large = Problem(10_000, 784, 10, 10), Problem(40_000, 784, 10, 10)
+    product, system, score = UnitCost(2e-11, 0.0), UnitCost(4e-11, 0.0), UnitCost(1e-11, 0.0)
+    model = CostModel(product, system, score, 0.0, 0.0, 0.0)  # free messages
+    small, large = FitSize(10_000, 784, 10, 10), FitSize(40_000, 784, 10, 10)
     assert model.phases(large, 1, 1)["moments"] == pytest.approx(4 * model.phases(small, 1, 1)["moments"])
     assert model.phases(small, 4, 2)["moments"] == pytest.approx(model.phases(small, 1, 1)["moments"] / 8)
     assert model.phases(small, 10, 1)["path"] == pytest.approx(model.phases(small, 1, 1)["path"] / 10)
@@ -123,7 +124,9 @@ def test_a_grown_mnist_begins_as_mnist_does(tmp_path: Path) -> None:
     assert np.array_equal(train.labels[60_000:], original.labels[:500])
 
 
-def test_a_job_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_raises_an_error_with_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="unrecognized arguments: --nope"):
         run(2, ROOT / "mpi_jobs" / "ridge_data_parallel.py", "--nope")
@@ -132,7 +135,7 @@ def test_a_job_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 CNN = """
 import sys
 from bench import cnn, harness
-cnn.CASES = {"many": cnn.Case("small", 8, 20_000, 4, rounds=2, steps=1)}
+cnn.CASES = {"many": cnn.TrainingCase("small", 8, 20_000, 4, rounds=2, steps=1)}
 cnn.EPOCHS, cnn.ROUNDS, cnn.RANKS = 2, 1, (2, 3)
 cnn.HANDS, cnn.SIDE = sys.argv.pop(1), 16
 sys.exit(harness.main("", cnn.measure))
@@ -154,7 +157,7 @@ def test_the_cnn_benchmark_measures_everything_and_writes_it_down(tmp_path: Path
 
 
 def test_one_rank_is_compared_with_plain_torch(tmp_path: Path) -> None:
-    """What the benchmark does on a GPU, on the processor."""
+    """The benchmark does this on a GPU; here it runs on the processor."""
     case = json.dumps({"network": "small", "side": 8, "n_classes": 10, "batch": 4, "rounds": 2, "steps": 1})
     words = ["mpiexec", "-n", "1", "python", ROOT / "bench" / "cnn_rank.py", case]
     done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))

@@ -14,7 +14,7 @@ from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 
-# tests/spark_jobs runs jobs on a standalone cluster; here two threads do, which start sooner
+# two threads instead of a standalone cluster, which tests/spark_jobs uses and which is slower to start
 SCALE = """
 import sys
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ sys.exit(harness.main("", strategy.measure))
 """
 
 
-def test_images_are_made_by_their_number_alone() -> None:
+def test_the_number_of_an_image_alone_decides_what_it_is() -> None:
     rng = np.random.default_rng(0)
     originals = rng.integers(0, 256, (10, 28, 28, 1), np.uint8)
     reader = AugmentingReader(ArrayReader.of("some", originals, PixelFormat()), 10)

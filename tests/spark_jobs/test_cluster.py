@@ -1,4 +1,4 @@
-"""Jobs as users start them: by spark-submit, on this machine and on a real standalone cluster."""
+"""Jobs as users start them: by spark-submit, on this machine and on a standalone cluster."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_the_line_as_typed_prints_where_its_report_is(tmp_path: Path) -> None:
 
 class Cluster(NamedTuple):
     master: str
-    python: Path  # of an environment that has the dependencies and not this project
+    python: Path  # Python of an environment without this project
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One master and two workers of one core and 1 GiB each, as processes of their own on loopback."""
+    """One master and two workers of one core and 1 GiB each, in their own processes on loopback."""
     folder = tmp_path_factory.mktemp("cluster")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
     with standalone_cluster(folder / "cluster", memory="1g", environment=environment()) as master:
@@ -59,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.mark.mnist
 def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: Path, data_root: Path) -> None:
-    """Neither driver nor workers have the project installed: it comes from the zip, into a foreign folder."""
+    """The project is installed neither for the driver nor for workers: it comes from the zip."""
     archive = project_zip(tmp_path / "project.zip")
     libraries = {"PYTHONPATH": str(Path(pyspark.__file__).parent.parent), "PYSPARK_PYTHON": str(cluster.python)}
     alone = command(cluster.python, "-c", "import numpy, PIL, common", cwd=tmp_path, **libraries)
@@ -71,10 +71,14 @@ def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: 
     line = re.search(r"^spark-submit --master .*$", readme, re.MULTILINE)
     assert line
     assert "spark_jobs/gram.py" in line[0]
-    own = {"spark://HOST:7077": cluster.master, "dist/project.zip": str(archive), "/shared/data": str(data_root)}
+    actual = {
+        "spark://HOST:7077": cluster.master,
+        "dist/project.zip": str(archive),
+        "/shared/data": str(data_root),
+    }
     sizes = ["--driver-memory", "1g", "--executor-memory", "1g", "--conf", "spark.driver.host=127.0.0.1"]
     sizes += ["--conf", f"spark.executorEnv.PYTHONPATH={libraries['PYTHONPATH']}"]
-    words = [own.get(word, word) for word in shlex.split(line[0])]
+    words = [actual.get(word, word) for word in shlex.split(line[0])]
     words[words.index("spark_jobs/gram.py")] = str(ROOT / "spark_jobs" / "gram.py")
     metrics = submit(*sizes, *words[1:], cwd=tmp_path, SPARK_LOCAL_IP="127.0.0.1", **libraries)
     for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
@@ -84,8 +88,8 @@ def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: 
 
 
 @pytest.mark.mnist
-def test_the_serial_fit_of_mnist_keeps_to_its_memory(tmp_path: Path, data_root: Path) -> None:
-    """The whole job's peak is below three times the uint8 images plus 200 MB: no float64 copy of X."""
+def test_the_serial_fit_of_mnist_keeps_to_its_memory_bound(tmp_path: Path, data_root: Path) -> None:
+    """The peak is below three times the uint8 images plus 200 MB, so there is no float64 copy of X."""
     script = (
         "import sys; from spark_jobs import serial; serial.main(sys.argv[1:]); "
         "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
@@ -98,10 +102,10 @@ def test_the_serial_fit_of_mnist_keeps_to_its_memory(tmp_path: Path, data_root: 
 
 
 def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: Path) -> None:
-    """A worker that cannot see the data: the Python error is shown once, without the JVM's stack."""
+    """The Python error of a worker is shown once, without the stack trace of the JVM."""
     script = tmp_path / "job.py"
     script.write_text(
-        "from common.run.flags import Console\n"
+        "from common.console import Console\n"
         "from spark_jobs.engine.session import run_spark_job, spark_context\n"
         "def main():\n"
         "    with spark_context('failing', Console()) as context:\n"
@@ -110,9 +114,9 @@ def test_a_failing_task_shows_the_workers_traceback_and_exits_with_1(tmp_path: P
     )
     done = command(sys.executable, script, cwd=tmp_path)
     assert done.returncode == 1
-    own = done.stderr[done.stderr.index("job.py: a task failed on a worker") :]
-    assert own.rstrip().endswith("ZeroDivisionError: integer division or modulo by zero")
-    assert "\tat org.apache" not in own
+    message = done.stderr[done.stderr.index("job.py: a task failed on a worker") :]
+    assert message.rstrip().endswith("ZeroDivisionError: integer division or modulo by zero")
+    assert "\tat org.apache" not in message
 
 
 def test_a_job_ends_itself_after_the_time_it_was_given(tmp_path: Path) -> None:

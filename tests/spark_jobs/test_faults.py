@@ -1,4 +1,4 @@
-"""Executors that are killed in the middle: the job ends as if nothing had happened, to the last bit."""
+"""Executors that are killed in the middle of a job: its results stay the same, to the last bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.places import ROOT
 pytestmark = [pytest.mark.spark, pytest.mark.mnist]
 
 BUSY_S = 1.0
-"""Seconds of processor time of an executor's Python workers after which it is killed."""
+"""Processor time of an executor's Python workers, in seconds, after which the executor is killed."""
 
 
 class Cluster(NamedTuple):
@@ -38,37 +38,50 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def busy_executor(cluster: Cluster) -> int | None:
-    """An executor of this cluster whose Python workers have worked for BUSY_S."""
-    every = processes()
+    """Return an executor of the cluster whose Python workers have used BUSY_S of processor time, or None."""
+    running = processes()
     executors = [
-        pid for pid, (_, line, _) in every.items()
+        pid
+        for pid, (_, line, _) in running.items()
         if "CoarseGrainedExecutorBackend" in line
         and str(cluster.folder) in str(Path(f"/proc/{pid}/cwd").readlink())
-    ]  # fmt: skip
+    ]
     for executor in executors:
         below, seconds = {executor}, 0.0
-        for _ in range(3):  # daemon, its workers
-            below |= {pid for pid, (parent, _, _) in every.items() if parent in below}
-        seconds = sum(every[pid][2] for pid in below if pid != executor and "pyspark" in every[pid][1])
+        for _ in range(3):  # the daemon, and below it the workers
+            below |= {pid for pid, (parent, _, _) in running.items() if parent in below}
+        seconds = sum(running[pid][2] for pid in below if pid != executor and "pyspark" in running[pid][1])
         if seconds > BUSY_S:
             return executor
     return None
 
 
 def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
-    """Run a job on the cluster, and on the way kill an executor that is at work."""
+    """Run a job on the cluster, and with `kill` end an executor that is computing for it."""
     line: Sequence[str] = [
-        "spark-submit", "--master", cluster.master, "--executor-memory", "1g", "--conf",
-        "spark.driver.host=127.0.0.1", *map(str, words),
-    ]  # fmt: skip
+        "spark-submit",
+        "--master",
+        cluster.master,
+        "--executor-memory",
+        "1g",
+        "--conf",
+        "spark.driver.host=127.0.0.1",
+        *map(str, words),
+    ]
     process = subprocess.Popen(
-        line, cwd=cwd, env=environment(SPARK_LOCAL_IP="127.0.0.1"), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        line,
+        cwd=cwd,
+        env=environment(SPARK_LOCAL_IP="127.0.0.1"),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if kill:
         deadline = time.monotonic() + 120
         while (victim := busy_executor(cluster)) is None:
-            assert process.poll() is None, f"it ended before it could be disturbed: {process.communicate()[0]}"
+            assert process.poll() is None, (
+                f"the job ended before an executor was killed: {process.communicate()[0]}"
+            )
             assert time.monotonic() < deadline
             time.sleep(0.05)
         os.kill(victim, signal.SIGKILL)
@@ -82,11 +95,20 @@ def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
 
 @pytest.fixture(scope="module")
 def table(cluster: Cluster, data_root: Path) -> Path:
-    """MNIST, ingested without a disturbance."""
+    """A table of MNIST, made without a kill."""
     submit(
-        cluster, cluster.folder, ROOT / "spark_jobs" / "ingest.py", "mnist", cluster.folder / "table",
-        "--data-root", data_root, "--size", "40x40", "--quiet", kill=False,
-    )  # fmt: skip
+        cluster,
+        cluster.folder,
+        ROOT / "spark_jobs" / "ingest.py",
+        "mnist",
+        cluster.folder / "table",
+        "--data-root",
+        data_root,
+        "--size",
+        "40x40",
+        "--quiet",
+        kill=False,
+    )
     return cluster.folder / "table"
 
 
@@ -98,16 +120,16 @@ def test_ingest_survives_the_death_of_an_executor(
     disturbed, calm = open_table(f"parquet:{tmp_path / 'table'}"), open_table(f"parquet:{table}")
     assert disturbed is not None
     assert calm is not None
-    assert disturbed.files == calm.files  # their names are hashes of what is in them
+    assert disturbed.files == calm.files  # names are hashes of the contents
     assert np.array_equal(disturbed.class_counts["train"], calm.class_counts["train"])
-    there = {f"images/{path.name}" for path in (tmp_path / "table" / "images").glob("*.parquet")}
-    assert there == {file.file for file in disturbed.files}
+    present = {f"images/{path.name}" for path in (tmp_path / "table" / "images").glob("*.parquet")}
+    assert present == {file.file for file in disturbed.files}
 
 
 def test_gram_survives_the_death_of_an_executor(cluster: Cluster, table: Path, tmp_path: Path) -> None:
     words = ["--data", f"parquet:{table}", "--folds", "5", "--lambdas", "1,100"]
-    own = [*words, "--partitions", "16", "--quiet", "--out", tmp_path / "disturbed"]
-    submit(cluster, tmp_path, ROOT / "spark_jobs" / "gram.py", *own, kill=True)
+    flags = [*words, "--partitions", "16", "--quiet", "--out", tmp_path / "disturbed"]
+    submit(cluster, tmp_path, ROOT / "spark_jobs" / "gram.py", *flags, kill=True)
     calm, disturbed = run_main(serial.main, tmp_path / "calm", *words), metrics_of(tmp_path / "disturbed")
     for key in ("moments_sha256", "validation_correct", "best_lambda", "test_accuracy"):
         assert calm[key] == disturbed[key]
