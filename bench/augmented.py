@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from common.arrays import Floats, Items, Keys, Pixels
-from common.data.catalogue import Catalogue, PixelReader, Read
+from common.data.catalogue import Catalogue, PixelReader, ReadResult
 from common.data.decode import PixelFormat
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 
 MOST_DEGREES, MOST_PIXELS = 15, 2
 """How far an image is turned and shifted, at most."""
@@ -46,13 +46,13 @@ class AugmentingReader:
         """Return a name such as mnist-augmented/00000042."""
         return f"mnist-augmented/{int(item):08d}"
 
-    def read(self, items: Items) -> Read:
+    def read(self, items: Items) -> ReadResult:
         """Make the images of some numbers."""
         pixels = self.source.read(items % self.originals).pixels.copy()
         for i, (item, amounts) in enumerate(zip(items, uniform(items), strict=True)):
             if item >= self.originals:
                 pixels[i, :, :, 0] = self._moved(pixels[i, :, :, 0], amounts)
-        return Read(pixels, np.arange(len(items)), [])
+        return ReadResult(pixels, np.arange(len(items)), [])
 
     def _moved(self, pixels: Pixels, amounts: Floats) -> Pixels:
         """Turn and shift an image, uint8 (h, w), by three amounts in [0, 1): angle, x and y."""
@@ -87,7 +87,7 @@ def augmented(originals: Catalogue, n: int) -> Catalogue:
 
 def write_mnist(data_root: Path, n: int, destination: Path) -> None:
     """Write MNIST with n training images as IDX files, to be used with `--data-root destination`."""
-    train, _ = open_dataset("mnist", data_root, PixelFormat())
+    train, _ = open_labelled("mnist", data_root, PixelFormat())
     folder = destination / "mnist"
     folder.mkdir(parents=True)
     for test_file in (data_root / "mnist").glob("t10k-*"):

@@ -28,7 +28,7 @@ from bench.cnn_rank import TrainingCase
 from bench.harness import Claim, main, say, seconds, table
 from bench.ranks import ROOT, launch
 from common.data.decode import PixelFormat
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 
 TRAIN = ROOT / "mpi_jobs" / "train_cnn.py"
 RANK = ROOT / "bench" / "cnn_rank.py"
@@ -92,7 +92,7 @@ def from_files() -> dict[str, Any]:
                 launch(2, [TRAIN, *always, "--cache", cache, "--out", Path(folder) / "run"])
                 epochs = json.loads((Path(folder) / "run" / "metrics.json").read_text())["epochs"]
             runs.append([epoch["images_per_second"] for epoch in epochs])
-    images, _ = open_dataset(HANDS, Path(), PixelFormat((SIDE, SIDE), crop=True))
+    images, _ = open_labelled(HANDS, Path(), PixelFormat((SIDE, SIDE), crop=True))
     items = images.items[:: max(1, len(images) // 500)]
     decode_s = seconds(lambda: images.reader.read(items), 3) / len(items)
     return {"rates": rates, "decode_s": decode_s}

@@ -13,10 +13,10 @@ from pyspark import SparkContext
 from bench.augmented import augmented
 from common.console import Console
 from common.data.decode import PixelFormat
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 from common.data.storage import Storage
 from common.data.table.table import Table
-from common.data.table.writing import Settings
+from common.data.table.writing import TableSettings
 from common.run.flags import Parser, data_root_flag, positive_integer
 from spark_jobs.engine.session import run_spark_job, spark_context
 from spark_jobs.ingestion.listing import ListedCatalogues
@@ -25,9 +25,9 @@ from spark_jobs.ingestion.table_update import Destination, TableUpdate
 
 def make_images(context: SparkContext, destination: Destination, n: int, data_root: Path) -> Table:
     """Make a table of n training images and of MNIST's test images."""
-    train, test = open_dataset("mnist", data_root, PixelFormat())
+    train, test = open_labelled("mnist", data_root, PixelFormat())
     listing = ListedCatalogues(augmented(train, n), test)
-    settings = Settings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST")
+    settings = TableSettings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST")
     update = TableUpdate.open(destination, settings)
     written = [
         files

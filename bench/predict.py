@@ -112,7 +112,7 @@ def prepared(sizes: Sizes) -> Iterator[Prepared]:
 def enlarge(run: Path, side: int) -> None:
     """Change the network of a run to larger images, which its convolutions accept."""
     checkpoint = Checkpoint.load(run / BEST)
-    preprocessing = replace(checkpoint.preprocessing, form=PixelFormat((side, side), crop=True))
+    preprocessing = replace(checkpoint.preprocessing, pixel_format=PixelFormat((side, side), crop=True))
     spec = checkpoint.spec._replace(height=side, width=side)
     replace(checkpoint, spec=spec, optimiser={}, preprocessing=preprocessing).save(run / BEST)
 

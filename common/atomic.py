@@ -1,4 +1,4 @@
-"""Writing files that are either whole or not there."""
+"""Write files that are either whole or absent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import IO, Any
 from common.errors import RunError
 
 READABLE = ("utf-8", "backslashreplace")
-"""How text for people is encoded: file names can hold bytes that are no text."""
+"""Encoding of text for people; file names may hold bytes that are no valid text."""
 
 
 def readable(text: str) -> str:
-    """Text as it is read again after it was written for people."""
+    """Return text as it reads after it was written with READABLE."""
     return text.encode(*READABLE).decode()
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` when the block ends, and not at all when it raises."""
+    """Open a binary file that appears at `path` when the block ends, and not at all if the block raises."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
@@ -36,10 +36,10 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def written_into(folder: Path) -> Iterator[None]:
-    """Writing into a run folder that is there already.
+    """Write into an existing run folder.
 
     Raises:
-        RunError: it cannot be written.
+        RunError: the folder cannot be written.
     """
     try:
         yield
@@ -50,6 +50,6 @@ def written_into(folder: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """JSON for people and programs, atomically; NaN is refused."""
+    """Write JSON for people and programs, atomically; NaN is refused."""
     with write_atomically(path) as file:
         file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode(*READABLE) + b"\n")

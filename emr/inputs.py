@@ -1,49 +1,55 @@
-"""The user's own files among a job's flags: which have to travel, and what the flags are called on the cluster."""
+"""The local files that a job's flags name: what is shipped to the cluster, and the flags that name it there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
-from common.data.shipped import CARRIED
-from common.data.sources import AT_PATH, NAMED, SPECS, TABLE
+from common.data.shipped import SHIPPED
+from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
+from common.data.sources.source import LocalFiles, NamedSource
 from common.errors import InputError
+from common.run.flags import DESCRIBE, Role
+from emr.package import ROOT
 from emr.tarball import pack
 
+JOBS = ROOT / "spark_jobs"
+
 MAX_BYTES = 8 << 30
-"""Every node unpacks what travels; more than this is better read from S3 where it is."""
+"""Every node unpacks shipped files; more than this is better read from S3."""
 
 COMPRESSION = 1
-"""gzip's: photographs are compressed already, and the rest is soon uploaded."""
+"""Level of gzip: photographs are compressed already, and the rest uploads fast."""
 
-WITHOUT_VALUE = {"--grey", "--quiet", "--scores"}
-"""Flags of jobs that take none."""
-
-ON_DISK = ("mnist",)
-"""Named sets that live below --data-root."""
+MODEL_FILES = "model.*"
+"""What is shipped of a model's run folder."""
 
 WILDCARDS = re.compile(r"[*?\[{]")
 
 
 @dataclass(frozen=True)
-class Carried:
-    """Files that travel with the job.
+class ShippedFiles:
+    """Local files that travel with the job.
 
     Attributes:
-        folder: what they are unpacked into, below each process's working directory.
-        files: by their names in that folder.
+        folder: the folder that they are unpacked into, below each process's working directory.
+        files: local paths by their names in that folder.
     """
 
     folder: str
     files: dict[str, Path]
 
     def digest(self) -> str:
-        """Tells contents apart: SHA-256 over names, sizes and contents.
+        """Return a SHA-256 of names, sizes and contents.
 
         Raises:
             InputError: a file cannot be read.
@@ -52,8 +58,8 @@ class Carried:
         try:
             for name, path in self.files.items():
                 with path.open("rb") as file:
-                    own = hashlib.file_digest(file, "sha256").hexdigest()
-                total.update(f"{name}\0{path.stat().st_size}\0{own}\n".encode("utf-8", "surrogateescape"))
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+                total.update(f"{name}\0{path.stat().st_size}\0{content}\n".encode("utf-8", "surrogateescape"))
         except OSError as error:
             raise InputError(f"{error.filename}: {error.strerror}; make it readable") from error
         return total.hexdigest()
@@ -63,17 +69,71 @@ class Carried:
         pack(file, self.files, COMPRESSION)
 
 
+class Flag(NamedTuple):
+    """A flag or a positional argument of a job.
+
+    Attributes:
+        name: "--data", or the metavar of a positional argument.
+        takes_value: False for switches such as --grey.
+        role: what its value stands for.
+    """
+
+    name: str
+    takes_value: bool
+    role: Role
+
+
+class JobFlags(NamedTuple):
+    """The flags that a job's own parser knows.
+
+    Attributes:
+        flags: by each of their names.
+        positional: the positional arguments, in order.
+    """
+
+    flags: dict[str, Flag]
+    positional: list[Flag]
+
+
+@cache
+def job_flags(script: Path) -> JobFlags:
+    """Ask a job for its flags.
+
+    Raises:
+        InputError: it cannot be started.
+    """
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, DESCRIBE: "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"{script}: does not describe its flags ({reason})")
+    found = JobFlags({}, [])
+    for each in json.loads(done.stdout):
+        takes_value, role = each["takes_value"], Role(each["role"])
+        if each["flags"]:
+            found.flags.update({name: Flag(name, takes_value, role) for name in each["flags"]})
+        else:
+            found.positional.append(Flag(each["name"], takes_value, role))
+    return found
+
+
 @dataclass
 class Inputs:
-    """A job's flags as they are on the cluster, and the files they name.
+    """A job's flags as they are on the cluster, and the local files that they name.
 
     Attributes:
         words: the flags.
-        carried: what travels.
+        shipped: the files that travel.
     """
 
     words: list[str] = field(default_factory=list)
-    carried: list[Carried] = field(default_factory=list)
+    shipped: list[ShippedFiles] = field(default_factory=list)
 
     @classmethod
     def of(cls, job: str, words: Sequence[str], data_root: Path) -> Inputs:
@@ -82,35 +142,26 @@ class Inputs:
         Args:
             job: its name.
             words: its flags, as they would be on this machine.
-            data_root: where named sets live, unless --data-root says so.
+            data_root: the folder in which named sources live, unless --data-root names another.
 
         Raises:
-            InputError: a flag names what is not there, or what the cluster cannot write.
+            InputError: a flag names a file that does not exist, or one that the cluster cannot write.
         """
-        flags, positional = _split(words)
-        data_root = Path(dict(flags).get("--data-root") or data_root)
+        flags, positional = _split(job, words)
         inputs = cls()
-        on_cluster: dict[str, Callable[[str], str]] = {
-            "--data": lambda spec: inputs.source(f"--data {spec}", spec, data_root),
-            "--model": lambda place: inputs.place(f"--model {place}", _local(place), "model.*"),
-            "--classes": lambda place: inputs.place(f"--classes {place}", place),
-            "--add-moments": lambda place: inputs.place(f"--add-moments {place}", place),
-            "--subtract-moments": lambda place: inputs.place(f"--subtract-moments {place}", place),
-            "--save-moments": lambda place: _address(f"--save-moments {place}", place),
-        }
+        data_root = next(
+            (Path(value) for flag, value in flags if value and flag.role == Role.DATA_ROOT), data_root
+        )
         for flag, value in flags:
-            if flag == "--out":
-                raise InputError(f"--out {value}: the run folder comes to fetch_to of emr/cluster.toml by itself")
-            if flag != "--data-root":
-                value = on_cluster.get(flag, str)(value) if value is not None else None
-                inputs.words += [flag] if value is None else [f"{flag}={value}"]
-        if job == "ingest":
-            if len(positional) != 2:
-                raise InputError("ingest: give SOURCE and DEST, DEST being an s3:// address")
-            source, destination = positional
-            positional = [inputs.source(source, source, data_root), _address(f"DEST {destination}", destination)]
-        inputs.words[:0] = positional
-        size = sum(path.stat().st_size for carried in inputs.carried for path in carried.files.values())
+            if flag.role == Role.DATA_ROOT:
+                continue  # the cluster's data root is a shipped folder, if it has one
+            if value is None:
+                inputs.words.append(flag.name)
+            else:
+                on_cluster = inputs._on_cluster(flag, value, data_root)
+                inputs.words.append(f"{flag.name}={on_cluster}")
+        inputs.words[:0] = [inputs._on_cluster(argument, value, data_root) for argument, value in positional]
+        size = sum(path.stat().st_size for shipped in inputs.shipped for path in shipped.files.values())
         if size > MAX_BYTES:
             raise InputError(
                 f"{size / 2**30:.1f} GiB of local files, and every node would unpack them, at most "
@@ -118,78 +169,89 @@ class Inputs:
             )
         return inputs
 
-    def source(self, what: str, spec: str, data_root: Path) -> str:
-        """A data source as the cluster sees it."""
-        kind, _, place = spec.partition(":")
-        if spec in ON_DISK:
-            remedy = "`make data` downloads it, and --data-root or $IMAGE_DATA_ROOT say where it is"
-            root = self._carry(what, "data", data_root, [data_root / spec], remedy)
-            self.words.append(f"--data-root={root}")
-            return spec
+    def _on_cluster(self, flag: Flag, value: str, data_root: Path) -> str:
+        """Return the value of a flag on the cluster, and note the files that it needs there."""
+        what, role = f"{flag.name} {value}", flag.role
+        if role == Role.SOURCE:
+            return self._source(what, value, data_root)
+        if role == Role.INPUT:
+            return value if "://" in value else self._ship(what, LocalFiles.at(Path(value).expanduser()))
+        if role == Role.MODEL:
+            if "://" in value:
+                raise InputError(f"{what}: fetch that run folder, and name it here; it travels with the job")
+            return self._ship(what, LocalFiles.at(Path(value).expanduser(), MODEL_FILES))
+        if role == Role.OUTPUT and "://" not in value:
+            raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
+        if role == Role.RUN_FOLDER:
+            raise InputError(f"{what}: the run folder comes to fetch_to of emr/cluster.toml by itself")
+        return value
+
+    def _source(self, what: str, spec: str, data_root: Path) -> str:
+        """Return a data source as the cluster names it, and note its local files."""
+        kind, _, path = spec.partition(":")
+        found = find_source(spec)
         if "://" in spec:
-            if kind in AT_PATH:
+            if found is not None:
                 raise InputError(f"{what}: on S3, images are named by a glob: ingest 's3://bucket/photos/*/*.jpg'")
             return spec
         if WILDCARDS.search(spec):
             raise InputError(f"{what}: wildcards are for s3:// addresses; folder:PATH travels with the job")
-        if spec in NAMED:
-            return spec  # bundled
-        if kind not in {*AT_PATH, TABLE} or not place:
-            raise InputError(f"{what}: no such source; use one of {SPECS}")
-        return f"{kind}:{self.place(what, place)}"
+        if kind == TABLE and path:
+            return f"{kind}:{self._ship(what, LocalFiles.at(Path(path).expanduser()))}"
+        if found is None:
+            raise InputError(f"{what}: no such source; use one of {specs(TABLE_SPEC)}")
+        location = found.location(spec, data_root)
+        files = found.local_files(location.expanduser()) if location is not None else None
+        if files is None:
+            return spec
+        shipped = self._ship(what, files)
+        if isinstance(found, NamedSource):
+            self.words.append(f"--data-root={shipped}")
+            return spec
+        return f"{kind}:{shipped}"
 
-    def place(self, what: str, place: str, pattern: str = "*") -> str:
-        """A file or folder as the cluster sees it."""
-        if "://" in place:
-            return place
-        path = Path(place).expanduser()
-        if path.is_dir():
-            return self._carry(what, path.resolve().name, path, sorted(path.glob(pattern)), "name another")
-        # metadata name images beside them; everything else stands for itself
-        beside = sorted(path.parent.iterdir()) if path.suffix == ".json" and path.is_file() else [path]
-        return f"{self._carry(what, path.stem, path.parent, beside, 'name another')}/{path.name}"
-
-    def _carry(self, what: str, name: str, root: Path, tops: Sequence[Path], remedy: str) -> str:
-        files = {path.relative_to(root).as_posix(): path for top in tops for path in _files(top)}
+    def _ship(self, what: str, local: LocalFiles) -> str:
+        """Note local files to ship, and return where the cluster finds them."""
+        files = {path.relative_to(local.root).as_posix(): path for top in local.tops for path in _files(top)}
         if not files:
-            raise InputError(f"{what}: no files at {tops[0] if tops else root}; {remedy}")
-        folder = CARRIED + (re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "files")
-        while folder in [other.folder for other in self.carried]:
+            raise InputError(f"{what}: no files at {local.tops[0] if local.tops else local.root}; {local.remedy}")
+        folder = SHIPPED + (re.sub(r"[^a-z0-9]+", "-", local.name.lower()).strip("-") or "files")
+        while folder in [other.folder for other in self.shipped]:
             folder += "-2"
-        self.carried.append(Carried(folder, files))
-        return folder
+        self.shipped.append(ShippedFiles(folder, files))
+        return f"{folder}/{local.location}".rstrip("/")
 
 
-def _split(words: Sequence[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """Flags with their values, in order, and what is no flag."""
-    flags: list[tuple[str, str | None]] = []
+def _split(job: str, words: Sequence[str]) -> tuple[list[tuple[Flag, str | None]], list[tuple[Flag, str]]]:
+    """Return a job's flags with their values, in order, and its positional arguments.
+
+    Raises:
+        InputError: they are not the job's.
+    """
+    known = job_flags(JOBS / f"{job}.py")
+    flags: list[tuple[Flag, str | None]] = []
     positional: list[str] = []
-    waiting = iter(words)
-    for word in waiting:
+    remaining = iter(words)
+    for word in remaining:
         if not word.startswith("--"):
             positional.append(word)
-        elif "=" in word:
-            flag, _, value = word.partition("=")
+            continue
+        name, equals, value = word.partition("=")
+        flag = known.flags.get(name)
+        if flag is None:
+            raise InputError(f"{job}: {name} is none of its flags; --help lists them")
+        if equals:
             flags.append((flag, value))
         else:
-            flags.append((word, None if word in WITHOUT_VALUE else next(waiting, None)))
-    return flags, positional
-
-
-def _local(place: str) -> str:
-    if "://" in place:
-        raise InputError(f"--model {place}: fetch that run folder, and name it here; it travels with the job")
-    return place
-
-
-def _address(what: str, place: str) -> str:
-    if "://" not in place:
-        raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
-    return place
+            flags.append((flag, next(remaining, None) if flag.takes_value else None))
+    if len(positional) != len(known.positional):
+        names = " and ".join(flag.name for flag in known.positional)
+        raise InputError(f"{job}: give {names}" if names else f"{job}: {positional[0]!r} is none of its flags")
+    return flags, list(zip(known.positional, positional, strict=True))
 
 
 def _files(top: Path) -> Iterator[Path]:
-    """A file, or all below a folder that are not hidden, in order."""
+    """Yield a file, or all files below a folder that are not hidden, in order."""
     if top.name.startswith("."):
         return
     if top.is_file():

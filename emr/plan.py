@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import InputError, RunError
 from emr.dependencies import archive_name, dependencies_archive
-from emr.inputs import Carried, Inputs
+from emr.inputs import Inputs, ShippedFiles
 from emr.package import ROOT, project_zip
 from emr.settings import PROJECT, Settings
 
@@ -84,7 +84,7 @@ class Plan:
     owner: str
     artefacts: tuple[Artefact, ...]
     words: tuple[str, ...]
-    shipped: tuple[Carried, ...] = field(repr=False)
+    shipped: tuple[ShippedFiles, ...] = field(repr=False)
 
     @classmethod
     def of(
@@ -118,7 +118,7 @@ class Plan:
             Artefact("packages", f"{code}/{deps}", lambda _: dependencies_archive(packages, python, architecture)),
             *(
                 Artefact(files.folder, f"{data}/{digest[:16]}/{files.folder}.tar.gz", _packer(files, digest))
-                for files, digest in ((files, files.digest()) for files in inputs.carried)
+                for files, digest in ((files, files.digest()) for files in inputs.shipped)
             ),
         ]
         return cls(
@@ -128,7 +128,7 @@ class Plan:
             owner,
             tuple(artefacts),
             tuple(inputs.words),
-            tuple(inputs.carried),
+            tuple(inputs.shipped),
         )
 
     def address(self, key: str) -> str:
@@ -292,7 +292,7 @@ def _group(name: str, role: str, kind: str, count: int, spot: bool) -> dict[str,
     return {"Name": name, "InstanceRole": role, "InstanceType": kind, "InstanceCount": count, "Market": market}
 
 
-def _packer(files: Carried, digest: str) -> Callable[[Path], Path]:
+def _packer(files: ShippedFiles, digest: str) -> Callable[[Path], Path]:
     """Return a function that packs shipped files in a folder, and checks that they still have this digest."""
 
     def pack(folder: Path) -> Path:

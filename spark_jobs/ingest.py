@@ -11,10 +11,20 @@ from collections.abc import Sequence
 from pyspark import SparkContext
 
 from common.console import Console
-from common.data.sources import AT_PATH, NAMED
+from common.data.sources import specs
 from common.data.storage import Storage
 from common.report.table import write_report
-from common.run.flags import Parser, data_root_flag, fraction, pixel_flags, pixel_format, quiet_flag
+from common.run.flags import (
+    Parser,
+    data_root_flag,
+    fraction,
+    input_location,
+    output_location,
+    pixel_flags,
+    pixel_format,
+    quiet_flag,
+    source_spec,
+)
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 from spark_jobs.ingestion.listing import open_listing
 from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, class_names_of
@@ -61,13 +71,18 @@ def ingest(
 def parser() -> Parser:
     """Return a parser of the job's flags."""
     flags = Parser(description="Decode images on Spark's executors, once, into a table of Parquet files.")
-    sources = ", ".join([*NAMED, *(f"{kind}:PATH" for kind in AT_PATH)])
     flags.add_argument(
         "source",
         metavar="SOURCE",
-        help=f"{sources}, or a glob such as 's3://bucket/photos/*/*.jpg', where the folder of a file is its class",
+        type=source_spec,
+        help=specs("or a glob such as 's3://bucket/photos/*/*.jpg', where the folder of a file is its class"),
     )
-    flags.add_argument("destination", metavar="DEST", help="the table: a path that all workers see, or s3://…")
+    flags.add_argument(
+        "destination",
+        metavar="DEST",
+        type=output_location,
+        help="the table: a path that all workers see, or s3://…",
+    )
     data_root_flag(flags)
     pixel_flags(flags)
     flags.add_argument(
@@ -77,7 +92,10 @@ def parser() -> Parser:
         help=f"test fraction, chosen by hashes of names, if the source has no test set (default: {TEST_FRACTION})",
     )
     flags.add_argument(
-        "--classes", metavar="FROM", help="use exactly the classes of this table, run folder or text file"
+        "--classes",
+        metavar="FROM",
+        type=input_location,
+        help="use exactly the classes of this table, run folder or text file",
     )
     quiet_flag(flags)
     return flags
@@ -87,12 +105,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, open the table, ingest, and write the report."""
     arguments = parser().parse_arguments(argv)
     console = Console(arguments.quiet)
-    destination = Destination.open(Storage.at(arguments.destination))
+    destination = Destination.open(Storage.at(str(arguments.destination)))
     options = IngestOptions(
         arguments.data_root,
         pixel_format(arguments),
         arguments.test,
-        class_names_of(arguments.classes) if arguments.classes else None,
+        class_names_of(str(arguments.classes)) if arguments.classes else None,
     )
     with spark_context("ingest", console) as context:
         ingested = ingest(context, arguments.source, destination, options, console)

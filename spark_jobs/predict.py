@@ -19,7 +19,7 @@ from common.arrays import Labels
 from common.console import Console
 from common.data.catalogue import Skipped
 from common.data.images import Block, CatalogueImages, Images
-from common.data.sources import SPECS, open_dataset, open_table
+from common.data.sources import TABLE_SPEC, open_labelled, open_table, specs
 from common.data.splits import FoldRule
 from common.data.storage import PARTIAL, Storage
 from common.data.table.reading import TableImages
@@ -36,7 +36,15 @@ from common.predict.predictions import (
 from common.provenance import Engine
 from common.report.prediction import write_report
 from common.ridge.model import RidgeModel
-from common.run.flags import Parser, data_root_flag, out_flag, positive_integer, quiet_flag
+from common.run.flags import (
+    Parser,
+    data_root_flag,
+    model_folder,
+    out_flag,
+    positive_integer,
+    quiet_flag,
+    source_spec,
+)
 from common.run.folder import RunFolder
 from spark_jobs.engine.blocks import gather, image_parts, read_parts
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
@@ -131,7 +139,7 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
     if table is not None:
         images: list[Images] = [_images_of_table(table, selection, model)]
     else:
-        splits = zip(SPLITS, open_dataset(data, data_root, model.pixel_format), strict=True)
+        splits = zip(SPLITS, open_labelled(data, data_root, model.pixel_format), strict=True)
         images = [
             CatalogueImages(catalogue) for name, catalogue in splits if catalogue and wanted in ("all", name)
         ]
@@ -174,9 +182,15 @@ def remove_partial(storage: Storage) -> None:
 def parser() -> Parser:
     """Return a parser of the job's flags."""
     flags = Parser(description="Predict the classes of images with a model that a ridge job has fitted.")
-    flags.add_argument("--model", metavar="RUN", type=Path, required=True, help="the run folder of a ridge job")
     flags.add_argument(
-        "--data", metavar="SPEC", required=True, help=f"{SPECS}, or a glob such as 's3://bucket/new/*.jpg'"
+        "--model", metavar="RUN", type=model_folder, required=True, help="the run folder of a ridge job"
+    )
+    flags.add_argument(
+        "--data",
+        metavar="SPEC",
+        type=source_spec,
+        required=True,
+        help=specs(TABLE_SPEC, "or a glob such as 's3://bucket/new/*.jpg'"),
     )
     data_root_flag(flags)
     flags.add_argument("--split", choices=("all", *SPLITS), default="all", help="if the source has splits")

@@ -1,7 +1,7 @@
 """Catalogue: which images exist, without their pixels.
 
-A catalogue is what a driver or rank 0 holds, splits and deals out. Its pixels come to life where they are
-used, through the catalogue's reader, which is small and travels by pickle between processes of one run.
+A driver or rank 0 holds a catalogue, splits it and deals it out. Its pixels are read where they are used, by the
+catalogue's reader, which is small and travels by pickle between the processes of one run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.atomic import READABLE, write_atomically
 
 
 def printable(name: str) -> str:
-    """A class name that any page and figure can show: control characters and stray bytes replaced."""
+    """Return a class name that any page and figure can show: control characters and stray bytes are replaced."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
 
 
@@ -31,8 +31,8 @@ class Classes(NamedTuple):
     """The classes of a source or of a model.
 
     Attributes:
-        names: for people; two classes may have the same.
-        ids: what the source itself calls them; None where that is their names.
+        names: names for people; two classes may have the same.
+        ids: the source's own identifiers; None if those are the names.
     """
 
     names: tuple[str, ...]
@@ -40,39 +40,40 @@ class Classes(NamedTuple):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """What predictions call them: ids where there are some."""
+        """What predictions call the classes: ids if there are any, else names."""
         return self.ids or self.names
 
     def positions(self, others: Classes) -> Labels:
-        """Where each of the others is among these, int64 (n_others,), -1 where it is not.
+        """Return where each of the others is among these classes, int64 (n_others,), -1 if it is not.
 
-        Classes are the same by id where both sides have ids, and else by name, where that tells which.
+        Classes are matched by id if both sides have ids, and by name otherwise. A name that two classes share
+        matches neither.
         """
         by_id = self.ids is not None and others.ids is not None
-        own, wanted = (self.written, others.written) if by_id else (self.names, others.names)
-        known = {name: position for position, name in enumerate(own)}
-        times = Counter(own)
-        return np.array([known[name] if times[name] == 1 else -1 for name in wanted], np.int64)
+        ours, theirs = (self.written, others.written) if by_id else (self.names, others.names)
+        position = {name: number for number, name in enumerate(ours)}
+        times = Counter(ours)
+        return np.array([position[name] if times[name] == 1 else -1 for name in theirs], np.int64)
 
 
 class Skipped(NamedTuple):
-    """An image that could not be used, and why."""
+    """An image that could not be used, and the reason."""
 
     name: str
     reason: str
 
 
 MOST_SKIPPED = 50
-"""Skipped images that a page names."""
+"""Skipped images that a page lists, at most."""
 
 
-class Read(NamedTuple):
-    """What a reader made of some items.
+class ReadResult(NamedTuple):
+    """The outcome of reading some items.
 
     Attributes:
         pixels: uint8 (m, height, width, channels), the images that could be read.
-        kept: int64 (m,), their positions among the items asked for.
-        skipped: the others.
+        kept: int64 (m,), their positions among the items.
+        skipped: the images that could not be read.
     """
 
     pixels: Pixels
@@ -81,7 +82,10 @@ class Read(NamedTuple):
 
 
 class PixelReader(Protocol):
-    """Turns items into pixels; the only thing that differs between data sources."""
+    """Turns items into pixels.
+
+    A reader is all that workers see of a source; they need not know which source it is.
+    """
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -90,28 +94,28 @@ class PixelReader(Protocol):
 
     @property
     def decodes(self) -> bool:
-        """Whether reading means decoding files, so that what was read is worth keeping."""
+        """True if reading means decoding files, so that pixels are worth keeping."""
         ...
 
     def name(self, item: Any) -> str:
-        """A stable name of one item, for people."""
+        """Return a stable name of one item, for people."""
         ...
 
-    def read(self, items: Items) -> Read:
-        """Read the items in their order; an unreadable image is skipped, never raised."""
+    def read(self, items: Items) -> ReadResult:
+        """Read the items in their order; an unreadable image is skipped and raises nothing."""
         ...
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The images of one source or one split of it.
+    """The images of one source, or of one split of it.
 
     Attributes:
         reader: turns items into pixels.
         items: (n,), what the reader needs to find each image.
         labels: int64 (n,).
-        class_names: one name a class, the same in every split.
-        class_ids: what the source itself calls the classes; None where that is their names.
+        class_names: one name per class, the same in every split.
+        class_ids: the source's own identifiers of the classes; None if those are the names.
     """
 
     reader: PixelReader
@@ -130,7 +134,7 @@ class Catalogue:
 
     @property
     def classes(self) -> Classes:
-        """Names and ids."""
+        """Names and ids of the classes."""
         return Classes(self.class_names, self.class_ids)
 
     @property
@@ -140,15 +144,15 @@ class Catalogue:
         return height * width * channels
 
     def take(self, indices: NDArray[Any] | slice) -> Catalogue:
-        """The images at `indices` (integers, a mask or a slice), in that order."""
+        """Return the images at `indices` (integers, a mask or a slice), in that order."""
         return replace(self, items=self.items[indices], labels=self.labels[indices])
 
     def names(self) -> list[str]:
-        """A stable name of each image."""
+        """Return a stable name of each image."""
         return [self.reader.name(item) for item in self.items]
 
     def digest(self) -> str:
-        """Equal for the same images under the same labels, in whatever order."""
+        """Return a SHA-256 of names and labels, which does not depend on the order of the images."""
         rows = sorted(
             f"{self.class_names[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True)
         )
@@ -156,7 +160,7 @@ class Catalogue:
 
 
 def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
-    """The images that could not be used, as CSV with a header."""
+    """Write skipped images as CSV with a header."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([Skipped._fields, *skipped])
     with write_atomically(path) as file:

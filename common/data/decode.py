@@ -1,4 +1,7 @@
-"""Image bytes to uint8 pixels: the one place that knows EXIF, colour modes, sizes, bombs and corrupt files."""
+"""From the bytes of an image file to uint8 pixels.
+
+This is the one place that knows EXIF, colour modes, sizes, decompression bombs and corrupt files.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -19,16 +23,12 @@ from common.arrays import Pixels
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
-# Pillow warns of odd metadata; only pixels matter here. Once and for all, because threads decode side by side.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
 MAX_PIXELS = 64_000_000
-"""Width times height above which a file is refused from its header, before any pixel is allocated."""
+"""Width times height above which a file is refused by its header, before any pixel is allocated."""
 
 
-Stages = Mapping[str, Callable[[Any, "PixelFormat"], Any]]
-"""What is done one after the other to the bytes of a file, until they are pixels: what each takes, the one before
-returned."""
+DecodingSteps = Mapping[str, Callable[[Any, "PixelFormat"], Any]]
+"""The steps from the bytes of a file to pixels, by name and in order: each takes the result of the one before."""
 
 
 class UndecodableImageError(Exception):
@@ -37,14 +37,14 @@ class UndecodableImageError(Exception):
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What every image of a run is turned into.
+    """What every image of a run is decoded into.
 
     Attributes:
-        size: (height, width) to resize to, or None to take images as they are.
+        size: (height, width) to resize to, or None to keep the image's own size.
         grey: one channel of luminance instead of three of colour.
-        binarize: fraction of full intensity from which a grey pixel counts as white (255), below as 0.
-        crop: of a picture with other proportions than `size`, take the largest part in its centre that has
-            them, instead of squeezing it.
+        binarize: fraction of full intensity from which a grey pixel becomes white (255); below it, black (0).
+        crop: if an image's proportions are not those of `size`, take the largest part in its centre that has
+            them instead of squeezing the image.
     """
 
     size: tuple[int, int] | None = None
@@ -54,15 +54,15 @@ class PixelFormat:
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> PixelFormat:
-        """What dataclasses.asdict made of one, as JSON gives it back.
+        """Restore a pixel format from the output of dataclasses.asdict, after a round trip through JSON.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not.
+            KeyError, TypeError, ValueError: `described` is no such output.
         """
         size = described["size"]
         height, width = size or (0, 0)
-        form = cls((height, width) if size else None, described["grey"], described["binarize"])
-        return replace(form, crop=described.get("crop", False))  # which older descriptions do not mention
+        found = cls((height, width) if size else None, described["grey"], described["binarize"])
+        return replace(found, crop=described.get("crop", False))  # older descriptions lack it
 
     @property
     def channels(self) -> int:
@@ -71,23 +71,24 @@ class PixelFormat:
 
     @property
     def mode(self) -> str:
-        """Pillow's name for images of so many channels."""
+        """Pillow's name of images with this number of channels."""
         return "L" if self.channels == 1 else "RGB"
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """What an image of this height and width is resized to: `size`, or what just covers it, to be cropped.
+        """Return the height and width that an image of the given ones is resized to.
 
-        Of squares, resizing and cropping is, pixel by pixel, torchvision's Resize(side) and CenterCrop(side).
+        This is `size`, or if the image is to be cropped, the smallest size that covers `size`. For a square
+        `size`, resizing and cropping equal torchvision's Resize(side) and CenterCrop(side), pixel by pixel.
 
         Raises:
-            UndecodableImageError: it is so thin that what covers `size` would have more than MAX_PIXELS pixels.
+            UndecodableImageError: the image is so thin that covering `size` takes more than MAX_PIXELS pixels.
         """
         if self.size is None:
             return height, width
         to_height, to_width = self.size
         if not self.crop or (height, width) == self.size:
             return self.size
-        if to_height * width >= to_width * height:  # the image is the wider of the two
+        if to_height * width >= to_width * height:  # the image has the wider proportions
             to_width = to_height * width // height
         else:
             to_height = to_width * height // width
@@ -96,7 +97,7 @@ class PixelFormat:
         return to_height, to_width
 
     def centre(self, height: int, width: int) -> tuple[slice, slice]:
-        """Rows and columns that are left of an image that was resized to this height and width."""
+        """Return the rows and columns to keep of an image that was resized to this height and width."""
         to_height, to_width = self.size or (height, width)
         top, left = round((height - to_height) / 2), round((width - to_width) / 2)
         return slice(top, top + to_height), slice(left, left + to_width)
@@ -112,35 +113,45 @@ class PixelFormat:
         return " ".join(words) or "as they are"
 
 
-def decode(data: bytes, form: PixelFormat, stages: Stages | None = None) -> Pixels:
+@cache
+def ignore_pillow_warnings() -> None:
+    """Ignore Pillow's warnings of odd metadata in this process, because only pixels matter here.
+
+    warnings.catch_warnings would not do: threads decode side by side, and it changes the filters of all of them.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def decode(data: bytes, pixel_format: PixelFormat, steps: DecodingSteps | None = None) -> Pixels:
     """Decode one image file.
 
     Args:
         data: the bytes of a PNG, JPEG, BMP, TIFF or WebP file; of several frames, the first counts.
-        form: what to turn it into.
-        stages: how; None for STAGES.
+        pixel_format: what to decode it into.
+        steps: the decoding steps; None for DECODING_STEPS.
 
     Returns:
         uint8 (height, width, channels).
 
     Raises:
-        UndecodableImageError: not such a file, truncated, or more than MAX_PIXELS pixels.
+        UndecodableImageError: the file is of another kind, truncated, or has more than MAX_PIXELS pixels.
     """
-    made: Any = data
-    with _blamed():
-        for stage in (STAGES if stages is None else stages).values():
-            made = stage(made, form)
-    pixels: Pixels = made
+    ignore_pillow_warnings()
+    result: Any = data
+    with _errors_of_the_image():
+        for step in (DECODING_STEPS if steps is None else steps).values():
+            result = step(result, pixel_format)
+    pixels: Pixels = result
     return pixels
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded.
+    """Facts about an image that need no decoding.
 
     Attributes:
-        height: of it, as it is stored.
-        width: of it.
-        upright: whether it needs no turning.
+        height: height of the image as stored.
+        width: width of the image as stored.
+        upright: True if its EXIF orientation asks for no rotation or reflection.
     """
 
     height: int
@@ -149,18 +160,19 @@ class Header(NamedTuple):
 
 
 def header(file: BinaryIO | Path) -> Header:
-    """What the first bytes of an image file say.
+    """Read the header of an image file.
 
     Raises:
-        UndecodableImageError: it is no such file, or has more than MAX_PIXELS pixels.
+        UndecodableImageError: the file is of another kind, or has more than MAX_PIXELS pixels.
     """
-    with _blamed(), _opened(file) as image:
+    ignore_pillow_warnings()
+    with _errors_of_the_image(), _opened(file) as image:
         return Header(image.height, image.width, image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
 
 
 @contextmanager
 def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
-    """An image of an allowed kind and size, its pixels not read yet."""
+    """Open an image of an allowed kind and size, without reading its pixels."""
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -169,18 +181,18 @@ def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _blamed() -> Iterator[None]:
-    """Whatever goes wrong is the image's fault.
+def _errors_of_the_image() -> Iterator[None]:
+    """Turn every error in the block into an UndecodableImageError.
 
     Raises:
-        UndecodableImageError: something does.
+        UndecodableImageError: the block raised something.
     """
     try:
         yield
     except UndecodableImageError:
         raise
     # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,
-    # zlib.error, DecompressionBombError, ...): whatever it was, the image is unusable and the rest are not.
+    # zlib.error, DecompressionBombError, …). Whichever it is, this image is skipped and the others are not.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UndecodableImageError(
@@ -188,61 +200,62 @@ def _blamed() -> Iterator[None]:
         ) from error
 
 
-def reformat(pixels: Pixels, form: PixelFormat) -> Pixels:
-    """Bring images that are already decoded into `form`: uint8 (n, h, w, c) to uint8 (n, h', w', c')."""
-    if form == PixelFormat():
+def reformat(pixels: Pixels, pixel_format: PixelFormat) -> Pixels:
+    """Bring images in memory into a pixel format: uint8 (n, h, w, c) to uint8 (n, h', w', c')."""
+    if pixel_format == PixelFormat():
         return pixels
     images = (Image.fromarray(p[:, :, 0] if p.shape[2] == 1 else p) for p in pixels)
-    # an image without colour stays at one channel: three copies of it would say nothing more
-    form = replace(form, grey=form.grey or pixels.shape[3] == 1)
-    height, width = form.size or pixels.shape[1:3]
-    out = np.empty((len(pixels), height, width, form.channels), np.uint8)
+    # an image without colour keeps its one channel: three copies of it would add nothing
+    pixel_format = replace(pixel_format, grey=pixel_format.grey or pixels.shape[3] == 1)
+    height, width = pixel_format.size or pixels.shape[1:3]
+    out = np.empty((len(pixels), height, width, pixel_format.channels), np.uint8)
     for i, image in enumerate(images):
-        out[i] = _to_bytes(_crop(_resize(_in_mode(image, form), form), form), form)
+        resized = _resize(_in_mode(image, pixel_format), pixel_format)
+        out[i] = _to_bytes(_crop(resized, pixel_format), pixel_format)
     return out
 
 
-# Stages: from bytes to an upright image in the form's mode, to its size, to its part, to bytes.
+# The decoding steps: from bytes to an upright image in the format's mode, to its size, to its part, to an array.
 
 
-def _load(data: bytes, form: PixelFormat) -> Image.Image:
+def _load(data: bytes, pixel_format: PixelFormat) -> Image.Image:
     with _opened(io.BytesIO(data)) as image:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # which copies nothing where there is nothing to turn
-        return _in_mode(_flatten(image), form)
+        ImageOps.exif_transpose(image, in_place=True)  # copies nothing if the image is upright
+        return _in_mode(_flatten(image), pixel_format)
 
 
-def _in_mode(image: Image.Image, form: PixelFormat) -> Image.Image:
-    return image if image.mode == form.mode else image.convert(form.mode)
+def _in_mode(image: Image.Image, pixel_format: PixelFormat) -> Image.Image:
+    return image if image.mode == pixel_format.mode else image.convert(pixel_format.mode)
 
 
-def _resize(image: Image.Image, form: PixelFormat) -> Image.Image:
-    if form.size is None:
+def _resize(image: Image.Image, pixel_format: PixelFormat) -> Image.Image:
+    if pixel_format.size is None:
         return image
-    height, width = form.resized(image.height, image.width)
+    height, width = pixel_format.resized(image.height, image.width)
     return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def _crop(image: Image.Image, form: PixelFormat) -> Image.Image:
-    if form.size is None or image.size == (form.size[1], form.size[0]):
+def _crop(image: Image.Image, pixel_format: PixelFormat) -> Image.Image:
+    if pixel_format.size is None or image.size == (pixel_format.size[1], pixel_format.size[0]):
         return image
-    rows, columns = form.centre(image.height, image.width)
+    rows, columns = pixel_format.centre(image.height, image.width)
     return image.crop((columns.start, rows.start, columns.stop, rows.stop))
 
 
-def _to_bytes(image: Image.Image, form: PixelFormat) -> Pixels:
+def _to_bytes(image: Image.Image, pixel_format: PixelFormat) -> Pixels:
     pixels = np.asarray(image, np.uint8)
-    if form.binarize is not None:
-        pixels = np.where(pixels >= form.binarize * 255, np.uint8(255), np.uint8(0))
-    return pixels.reshape(*pixels.shape[:2], form.channels)
+    if pixel_format.binarize is not None:
+        pixels = np.where(pixels >= pixel_format.binarize * 255, np.uint8(255), np.uint8(0))
+    return pixels.reshape(*pixels.shape[:2], pixel_format.channels)
 
 
-STAGES: Stages = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
-"""The usual ones."""
+DECODING_STEPS: DecodingSteps = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
+"""The plain decoding steps, by Pillow."""
 
 
 def _flatten(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit L or RGB, transparency over white."""
+    """Convert any mode to 8-bit L or RGB, with white behind transparency."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -254,9 +267,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(deep: NDArray[Any]) -> Pixels:
-    """Grey of more than 8 bits, (h, w) of any number type, to uint8: Pillow would clip it at 255.
+    """Convert grey of more than 8 bits, (h, w) of any number type, to uint8; Pillow would clip it at 255.
 
-    16-bit integers are scaled by their range. Floats have none: in [0, 1] they are intensities, beyond it
+    16-bit integers are scaled by their range. Floats have no range: in [0, 1] they are intensities, beyond it
     they are taken as 8-bit values.
     """
     values = deep
@@ -266,7 +279,7 @@ def _to_8_bits(deep: NDArray[Any]) -> Pixels:
             raise UndecodableImageError("pixels that are NaN or infinite")
         values = np.clip(np.rint(values * 255 if largest <= 1 else values), 0, 255)
     elif values.dtype.itemsize == 2 or largest > 255:
-        # v / 257, rounded, in integers: a file may be small and its pixels many
+        # v / 257, rounded, in integers: a small file may hold many pixels
         values = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
     eight: Pixels = np.clip(values, 0, 255).astype(np.uint8)
     return eight

@@ -1,6 +1,6 @@
-"""Images to train or test on, whatever source they are from: dealt out in parts, which yield blocks of pixels.
+"""Images to train or test on, from any source: dealt out in parts, which yield blocks of pixels.
 
-Parts are what engines send to where the work is; they are small and travel by pickle between processes of one run.
+Engines send parts to their workers. Parts are small and travel by pickle between the processes of one run.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.splits import ALWAYS_TRAINING, shard
 
 BLOCK_BYTES = 4 << 20
-"""Pixels of one block: a few thousand small images, well below what an engine's record may hold."""
+"""Pixels of one block: a few thousand small images, well below the largest record of any engine."""
 
 DECODED_ROWS = 256
-"""Images of a block that must be decoded, at most: few enough to show progress."""
+"""Images of one block if they must be decoded, at most: few enough to show progress."""
 
 
 class Block(NamedTuple):
-    """Some images.
+    """Some images in memory.
 
     Attributes:
         pixels: uint8 (n, height, width, channels).
         labels: int64 (n,).
         folds: int16 (n,), the fold that each validates.
-        names: n stable names, strings or what str() makes strings of; None where nobody asked for them.
-        skipped: images that belonged here and are unusable.
+        names: n stable names, as strings or as objects that str() turns into them; None if not asked for.
+        skipped: images that belonged to this block and could not be used.
     """
 
     pixels: Pixels
@@ -45,7 +45,7 @@ class Part(Protocol):
     """Some of the images, not read yet."""
 
     def blocks(self, names: bool = False) -> Iterator[Block]:
-        """Read them, a block at a time; with their names if asked for."""
+        """Read the images block by block, with their names if `names` is set."""
         ...
 
 
@@ -54,9 +54,9 @@ class Images(ABC):
 
     Attributes:
         shape: (height, width, channels) of each.
-        class_names: one name a class.
-        class_counts: int64 (n_classes,), how many images each class has; of tables, without regard to a limit.
-        decodes: whether reading means decoding files, so that what was read is worth keeping.
+        class_names: one name per class.
+        class_counts: int64 (n_classes,), images per class; for tables, regardless of a limit.
+        decodes: True if reading means decoding files, so that pixels are worth keeping.
     """
 
     shape: tuple[int, int, int]
@@ -66,16 +66,16 @@ class Images(ABC):
 
     @abstractmethod
     def parts(self, count: int) -> Sequence[Part]:
-        """All images in at most `count` parts of about even size, at least one."""
+        """Return all images in at most `count` parts of about even size, at least one."""
 
     @property
     @abstractmethod
     def identities(self) -> frozenset[str]:
-        """What tells these images from others: equal only where the images are the same."""
+        """Fingerprints: equal if and only if the images are."""
 
     @abstractmethod
     def without(self, identities: frozenset[str]) -> Images:
-        """Those that are not among the identified."""
+        """Return the images that have none of these identities."""
 
     def __len__(self) -> int:
         return int(self.class_counts.sum())
@@ -87,13 +87,13 @@ class Images(ABC):
         return height * width * channels
 
     def load(self, advance: Callable[[int], object] = lambda _: None, names: bool = False) -> Block:
-        """Read everything into one block, without holding the pixels twice.
+        """Read all images into one block, without holding the pixels twice.
 
         Args:
-            advance: is told how many images have been read since it was last told.
+            advance: called with the number of images that have been read since its last call.
             names: whether to keep the names.
         """
-        # trimmed at the end if images were skipped
+        # if images are skipped, the arrays are trimmed at the end
         pixels = np.empty((len(self), *self.shape), np.uint8)
         labels = np.empty(len(self), np.int64)
         folds = np.empty(len(self), np.int16)
@@ -115,8 +115,8 @@ class CatalogueImages(Images):
     """Images of a catalogue.
 
     Args:
-        catalogue: which.
-        folds: int16 (len(catalogue),), or None where none validates, as of test images.
+        catalogue: the images.
+        folds: int16 (len(catalogue),), or None if no image validates, as in a test set.
     """
 
     def __init__(self, catalogue: Catalogue, folds: Folds | None = None) -> None:
@@ -129,20 +129,21 @@ class CatalogueImages(Images):
 
     @property
     def identities(self) -> frozenset[str]:
-        """One, of all names and labels together."""
+        """One fingerprint, of all names and labels together."""
         return frozenset({self.catalogue.digest()})
 
     def without(self, identities: frozenset[str]) -> CatalogueImages:
-        """All or nothing."""
+        """Return all images or none: a catalogue has one identity."""
         kept = slice(0, 0) if self.identities <= identities else slice(None)
         return CatalogueImages(self.catalogue.take(kept), self.folds[kept])
 
     def parts(self, count: int) -> list[CataloguePart]:
-        """Parts whose blocks are mostly of one fold, so that few are cut in two."""
+        """Return parts whose blocks are mostly of one fold, so that few blocks are cut in two."""
         count = max(1, min(count, len(self)))
         order = np.argsort(self.folds, kind="stable")
-        # A hold-out is dealt out image by image, so that every part has its share to validate. With K folds every
-        # image validates; there each part gets a stretch of one fold or two, and sums up few matrices.
+        # A hold-out is dealt out image by image, so that every part has its share of validation images. With K
+        # folds every image validates, and each part gets a stretch of one or two folds, so that it sums up few
+        # matrices.
         dealt = count > 1 and ALWAYS_TRAINING in self.folds
         images = self.catalogue
         parts = []
@@ -154,7 +155,7 @@ class CatalogueImages(Images):
 
 @dataclass(frozen=True)
 class CataloguePart:
-    """What a worker needs to read its part of a catalogue: no pixels, no class names.
+    """The part of a catalogue that one worker reads; it holds no pixels and no class names.
 
     Attributes:
         reader: turns items into pixels.
@@ -174,7 +175,7 @@ class CataloguePart:
         if self.reader.decodes:
             rows = min(rows, DECODED_ROWS)
         for start in range(0, len(self.items), rows):
-            # nothing of it stays here while it is worked on: there may be many parts that wait like this
+            # no reference to the block stays here while the caller works on it: many parts may wait like this one
             yield self._block(slice(start, start + rows), names)
 
     def _block(self, where: slice, names: bool) -> Block:

@@ -1,9 +1,9 @@
 """Seeded stratified splits, folds and shards.
 
-One order serves them all. Within each class the images are shuffled; then image j of a class of m gets the
-key (j + u) / m, with u uniform in [0, 1) drawn once a class, and all images are sorted by key. Any stretch of
-that order holds each class in its share, give or take two images, and single images of rare classes fall
-anywhere. So a limit is a prefix, a held-out fraction a suffix, and K folds are K stretches of even length.
+One order serves them all. Within each class the images are shuffled. Image j of a class of m images then gets the
+key (j + u) / m, with u uniform in [0, 1) drawn once per class, and all images are sorted by key. Any stretch of
+this order holds each class in proportion, give or take two images, and the only image of a rare class may fall
+anywhere. So a limit is a prefix, a held-out fraction is a suffix, and K folds are K stretches of even length.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from common.arrays import Folds, Hashes, Indices, Labels
 
 ALWAYS_TRAINING = -1
-"""The fold number of images that validate no model."""
+"""The fold number of images that never validate."""
 
 
 def stratified_order(labels: Labels, seed: int, purpose: str) -> Indices:
-    """A permutation of range(n) in which every stretch is stratified.
+    """Return a permutation of range(n), int64 (n,), in which every stretch is stratified.
 
     Args:
         labels: int64 (n,).
         seed: the run's seed.
-        purpose: orders for different purposes are independent of each other.
+        purpose: a word; orders for different purposes are independent of each other.
     """
     rng = np.random.default_rng([seed, *purpose.encode()])
     shuffled = rng.permutation(len(labels))
@@ -42,34 +42,34 @@ def stratified_order(labels: Labels, seed: int, purpose: str) -> Indices:
 
 
 class Holdout(NamedTuple):
-    """Positions of the images that stay and of those held out, each ascending."""
+    """Positions of the remaining and of the held-out images, each ascending."""
 
     rest: Indices
     held_out: Indices
 
 
 def hold_out(labels: Labels, fraction: float, seed: int, purpose: str) -> Holdout:
-    """Hold out a stratified fraction, at least one image and never all."""
+    """Hold out a stratified fraction: at least one image, and never all."""
     order = stratified_order(labels, seed, purpose)
     n_held_out = min(max(round(fraction * len(labels)), 1), len(labels) - 1)
     n_rest = len(labels) - n_held_out
     return Holdout(np.sort(order[:n_rest]), np.sort(order[n_rest:]))
 
 
-def limit(labels: Labels, n: int, seed: int) -> Indices:
-    """Positions of n images, stratified, ascending; a larger n includes what a smaller one did."""
+def stratified_limit(labels: Labels, n: int, seed: int) -> Indices:
+    """Return the positions of n images, stratified and ascending; a larger n includes every smaller one's."""
     return np.sort(stratified_order(labels, seed, "limit")[:n])
 
 
 def validation_fold(labels: Labels, fraction: float, seed: int) -> Folds:
-    """Fold numbers, int16 (n,): 0 for a stratified fraction, ALWAYS_TRAINING for the rest."""
+    """Return fold numbers, int16 (n,): 0 for a stratified fraction, ALWAYS_TRAINING for the rest."""
     folds = np.full(len(labels), ALWAYS_TRAINING, np.int16)
     folds[hold_out(labels, fraction, seed, "validation").held_out] = 0
     return folds
 
 
 def k_folds(labels: Labels, k: int, seed: int) -> Folds:
-    """Fold numbers 0 to k-1, int16 (n,): stratified, of sizes that differ by at most one."""
+    """Return fold numbers 0 to k-1, int16 (n,): stratified folds whose sizes differ by at most one."""
     folds = np.empty(len(labels), np.int16)
     order = stratified_order(labels, seed, "folds")
     for fold in range(k):
@@ -78,19 +78,19 @@ def k_folds(labels: Labels, k: int, seed: int) -> Folds:
 
 
 def shard(n: int, rank: int, size: int) -> slice:
-    """Part `rank` of `size` contiguous parts of n items, whose lengths differ by at most one."""
+    """Return part `rank` of `size` contiguous parts of n items, whose lengths differ by at most one."""
     return slice(n * rank // size, n * (rank + 1) // size)
 
 
 HASHES = 3
-"""Independent 32-bit hashes of a name: which split, which fold, in which order."""
+"""Independent 32-bit hashes of a name: one each for its split, its fold and its place in the order."""
 
 FOLD_BUCKETS = 5040
-"""Fine folds that a name can hash to: 7!, which divides by every K from 1 to 10, and by 12, 14, 15, 16 and 18."""
+"""Fine folds that a name can hash to: 7!, which is divisible by every K up to 10, and by 12, 14, 15, 16 and 18."""
 
 
 def stable_hashes(names: Iterable[str]) -> Hashes:
-    """Hashes that a name has for ever and everywhere, uint32 (n, HASHES)."""
+    """Return hashes that a name has for ever and on every machine, uint32 (n, HASHES)."""
     digests = b"".join(
         hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=4 * HASHES).digest() for name in names
     )
@@ -98,12 +98,12 @@ def stable_hashes(names: Iterable[str]) -> Hashes:
 
 
 def hashed_test(hashes: Hashes, fraction: float) -> NDArray[np.bool_]:
-    """Which names a fraction of all names holds out for the test, bool (n,)."""
+    """Return which names belong to the test set if it takes this fraction of all names, bool (n,)."""
     return hashes[:, 0] < fraction * 2.0**32
 
 
 def hashed_buckets(hashes: Hashes) -> Folds:
-    """The fine fold of each name, int16 (n,), from 0 to FOLD_BUCKETS − 1."""
+    """Return the fine fold of each name, int16 (n,), from 0 to FOLD_BUCKETS − 1."""
     return (hashes[:, 1].astype(np.int64) * FOLD_BUCKETS >> 32).astype(np.int16)
 
 
@@ -113,18 +113,18 @@ class FoldRule:
 
     Attributes:
         k: K-fold cross-validation, or None for one hold-out.
-        validation: the fraction of a hold-out, which K folds have no use for.
+        validation: the fraction of a hold-out; unused with K folds.
     """
 
     k: int | None
     validation: float
 
     def of_labels(self, labels: Labels, seed: int) -> Folds:
-        """Stratified folds of images whose labels are all at hand, int16 (n,)."""
+        """Return stratified folds of images whose labels are all known, int16 (n,)."""
         return k_folds(labels, self.k, seed) if self.k else validation_fold(labels, self.validation, seed)
 
     def of_buckets(self, buckets: Folds) -> Folds:
-        """Folds by the hash of each image's name alone, int16 (n,): a name never moves."""
+        """Return folds by the hash of each image's name alone, int16 (n,): a name never changes its fold."""
         if self.k:
             return (buckets.astype(np.int64) * self.k // FOLD_BUCKETS).astype(np.int16)
         return np.where(buckets < self.validation * FOLD_BUCKETS, np.int16(0), np.int16(ALWAYS_TRAINING))

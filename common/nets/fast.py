@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from common.arrays import Pixels
-from common.data.decode import MAX_PIXELS, STAGES, PixelFormat, Stages, UndecodableImageError, header
+from common.data.decode import (
+    DECODING_STEPS,
+    MAX_PIXELS,
+    DecodingSteps,
+    PixelFormat,
+    UndecodableImageError,
+    header,
+)
 from common.nets.classifier import Classifier
 from common.nets.devices import limit_thread, multiplies_in_bf16
 
@@ -111,7 +118,7 @@ def _load(data: bytes, pixel_format: PixelFormat) -> Tensor:
         with suppress(ValueError):
             pixels = simplejpeg.decode_jpeg(data, "GRAY" if pixel_format.channels == 1 else "RGB")
     if pixels is None:
-        image = np.array(STAGES["decode"](data, pixel_format))
+        image = np.array(DECODING_STEPS["decode"](data, pixel_format))
         pixels = image.reshape(*image.shape[:2], pixel_format.channels)
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -141,9 +148,9 @@ def _crop(image: Tensor, pixel_format: PixelFormat) -> Tensor:
 
 
 def _to_bytes(image: Tensor, pixel_format: PixelFormat) -> Pixels:
-    pixels: Pixels = STAGES["to bytes"](image.permute(1, 2, 0).numpy(), pixel_format)
+    pixels: Pixels = DECODING_STEPS["to bytes"](image.permute(1, 2, 0).numpy(), pixel_format)
     return pixels
 
 
-FAST_DECODING_STEPS: Stages = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
+FAST_DECODING_STEPS: DecodingSteps = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
 """The decoding steps of the fast mode."""

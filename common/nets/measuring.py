@@ -14,7 +14,7 @@ import numpy as np
 
 from common.arrays import Items, Pixels
 from common.data.catalogue import PixelReader
-from common.data.decode import PixelFormat, Stages
+from common.data.decode import DecodingSteps, PixelFormat
 from common.data.sources.files import FileReader
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Stopwatch:
 
         return call
 
-    def timed_steps(self, steps: Stages) -> Stages:
+    def timed_steps(self, steps: DecodingSteps) -> DecodingSteps:
         """Return the same decoding steps, timed."""
 
         def timed(name: str, step: Callable[[Any, PixelFormat], Any]) -> Callable[[Any, PixelFormat], Any]:
@@ -78,7 +78,7 @@ class DecodedSample(NamedTuple):
         """Decode images until there are no more, or until `enough_s` seconds have passed and one was decoded."""
         watch = Stopwatch()
         if isinstance(reader, FileReader):
-            reader = replace(reader, stages=watch.timed_steps(reader.stages))
+            reader = replace(reader, steps=watch.timed_steps(reader.steps))
         pixels: list[Pixels] = []
         kept: list[int] = []
         done = 0

@@ -34,22 +34,22 @@ class Preprocessing:
     """What happens to every image.
 
     Attributes:
-        form: what files are decoded into.
+        pixel_format: what files are decoded into.
         mean: taken off the intensities in [0, 1]; one value a channel of the network's, which grey images are
             repeated for.
         deviation: what they are then divided by.
     """
 
-    form: PixelFormat
+    pixel_format: PixelFormat
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     @classmethod
-    def for_channels(cls, form: PixelFormat, channels: int) -> Preprocessing:
+    def for_channels(cls, pixel_format: PixelFormat, channels: int) -> Preprocessing:
         """The usual one for a network of 1 or 3 channels."""
         if channels == 1:
-            return cls(form, GREY_MEAN, GREY_DEVIATION)
-        return cls(form, COLOUR_MEAN, COLOUR_DEVIATION)
+            return cls(pixel_format, GREY_MEAN, GREY_DEVIATION)
+        return cls(pixel_format, COLOUR_MEAN, COLOUR_DEVIATION)
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Preprocessing:
@@ -58,16 +58,17 @@ class Preprocessing:
         Raises:
             KeyError, TypeError, ValueError: it did not.
         """
-        form = PixelFormat.of(described["form"])
-        return cls(form, tuple(map(float, described["mean"])), tuple(map(float, described["deviation"])))
+        pixel_format = PixelFormat.of(described["form"])
+        return cls(pixel_format, tuple(map(float, described["mean"])), tuple(map(float, described["deviation"])))
 
     def described(self) -> dict[str, Any]:
         """As plain values, for a checkpoint."""
-        return asdict(self)
+        values = asdict(self)
+        return {"form": values.pop("pixel_format")} | values  # as checkpoints have always called it
 
     def __str__(self) -> str:
         values = zip(self.mean, self.deviation, strict=True)
-        return f"{self.form}, normalised by " + ", ".join(
+        return f"{self.pixel_format}, normalised by " + ", ".join(
             f"{mean:g} ± {deviation:g}" for mean, deviation in values
         )
 

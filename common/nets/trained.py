@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from common.data.catalogue import Classes
-from common.data.decode import STAGES, Stages
+from common.data.decode import DECODING_STEPS, DecodingSteps
 from common.errors import InputError
 from common.nets.checkpoints import BEST, LAST, Checkpoint
 from common.nets.classifier import Classifier
@@ -64,7 +64,7 @@ class TrainedNetwork(NamedTuple):
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the decoded images that it takes."""
-        return self.spec.height, self.spec.width, self.preprocessing.form.channels
+        return self.spec.height, self.spec.width, self.preprocessing.pixel_format.channels
 
     def classifier(self, device: torch.device, mode: str) -> Classifier:
         """Build a classifier that is ready to predict.
@@ -95,10 +95,10 @@ def _checkpoint_in(folder: Path) -> Path:
     raise InputError(f"--model {folder}: no {BEST} in it{hint}")
 
 
-def decoding_steps(mode: str) -> Stages:
+def decoding_steps(mode: str) -> DecodingSteps:
     """Return the decoding steps of a mode, one of MODES."""
     if mode == "plain":
-        return STAGES
+        return DECODING_STEPS
     # imported here, so that plain mode works without simplejpeg
     from common.nets.fast import FAST_DECODING_STEPS
 

@@ -13,7 +13,7 @@ from common.console import Console
 from common.data.catalogue import Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, Images
-from common.data.labelled import check_unusable
+from common.data.labelled import check_skipped
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.features.feature_map import FeatureMap
@@ -106,7 +106,7 @@ class Problem:
         Raises:
             InputError: there are more than max_skipped allows; the message lists them.
         """
-        check_unusable(skipped, len(self.images), "training", self.max_skipped)
+        check_skipped(skipped, len(self.images), "training", self.max_skipped)
 
     def check_folds(self, readable: Iterable[int]) -> None:
         """Make sure that every fold kept images to train on or to validate with.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from common.data.decode import PixelFormat
-from common.data.sources import SPECS
+from common.data.sources import TABLE_SPEC, specs
 from common.ridge.path import PENALTIES
 
 MAX_SIZE = 100_000
@@ -25,6 +27,22 @@ MAX_GRID = 1_000
 
 PARSE_ONLY = "JOB_PARSE_ONLY"
 """Set by who wants to know whether a job's flags are right, and nothing else of it."""
+
+
+DESCRIBE = "JOB_DESCRIBE_FLAGS"
+"""If set, a job prints its flags as JSON, as Parser.described has them, and exits with 0."""
+
+
+class Role(StrEnum):
+    """What the value of a flag stands for."""
+
+    PLAIN = "plain"
+    SOURCE = "source"
+    INPUT = "input location"
+    OUTPUT = "output location"
+    RUN_FOLDER = "run folder"
+    MODEL = "model"
+    DATA_ROOT = "data root"
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -45,8 +63,27 @@ class Parser(argparse.ArgumentParser):
         print(f"{self.prog}: {message}; --help lists the flags", file=sys.stderr)
         raise SystemExit(2)
 
+    def described(self) -> list[dict[str, Any]]:
+        """Return flags and positional arguments as plain values, in order.
+
+        Each has `flags`, its names, none for a positional argument; `name`, for people; `takes_value`; and `role`,
+        a Role.
+        """
+        return [
+            {
+                "flags": list(action.option_strings),
+                "name": str(action.metavar or action.dest),
+                "takes_value": action.nargs != 0,
+                "role": ROLES.get(action.type, Role.PLAIN),
+            }
+            for action in self._actions
+        ]
+
     def parse_arguments(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """Parse argv, or this process's own; argparse would take `--lambdas -5:5:10` for two flags."""
+        if DESCRIBE in os.environ:
+            print(json.dumps(self.described()))
+            raise SystemExit(0)
         words: list[str] = []
         for word in sys.argv[1:] if argv is None else argv:
             if re.match(r"-[\d.]", word) and words and re.fullmatch(r"--[a-z-]+", words[-1]):
@@ -63,7 +100,7 @@ def ridge_parser(description: str) -> Parser:
     """A parser with the flags of every ridge job."""
     parser = Parser(description=description, formatter_class=Help)
     data = parser.add_argument_group("data")
-    data_flags(data, SPECS)
+    data_flags(data, specs(TABLE_SPEC))
     pixel_flags(data)
     fit = parser.add_argument_group("fit")
     fit.add_argument(
@@ -79,9 +116,9 @@ def ridge_parser(description: str) -> Parser:
     return parser
 
 
-def data_flags(group: argparse._ActionsContainer, specs: str) -> None:
-    """Add which images to use; `specs` are the sources that the job reads."""
-    group.add_argument("--data", metavar="SPEC", default="digits", help=specs)
+def data_flags(group: argparse._ActionsContainer, sources: str) -> None:
+    """Add which images to use; `sources` are the sources that the job reads, for --help."""
+    group.add_argument("--data", metavar="SPEC", type=source_spec, default="digits", help=sources)
     data_root_flag(group)
     group.add_argument(
         "--limit", metavar="N", type=positive_integer, help="so many training images, of each class its share"
@@ -123,12 +160,52 @@ def output_flags(group: argparse._ActionsContainer) -> None:
 def out_flag(group: argparse._ActionsContainer) -> None:
     """Add --out: a Path, or the text of an address such as s3://bucket/folder."""
     group.add_argument(
-        "--out", metavar="DIR", type=location, help="the run folder, or s3://… (default: a new one below runs/)"
+        "--out", metavar="DIR", type=run_folder, help="the run folder, or s3://… (default: a new one below runs/)"
     )
 
 
-def location(text: str) -> Path | str:
-    """The type of flags that name a path of this machine or an address such as s3://bucket/folder."""
+def source_spec(text: str) -> str:
+    """The type of flags that name a source, as --data does."""
+    return text
+
+
+def input_location(text: str) -> Path | str:
+    """The type of flags that name a path or an address such as s3://bucket/folder to read from."""
+    return _location(text)
+
+
+def output_location(text: str) -> Path | str:
+    """The type of flags that name a path or an address to write to."""
+    return _location(text)
+
+
+def run_folder(text: str) -> Path | str:
+    """The type of flags that name the run folder to write: a path or an address."""
+    return _location(text)
+
+
+def model_folder(text: str) -> Path:
+    """The type of flags that name the run folder of a fitted model on this machine."""
+    return Path(text)
+
+
+def data_root(text: str) -> Path:
+    """The type of flags that name the folder in which named sources live."""
+    return Path(text)
+
+
+ROLES: dict[object, Role] = {
+    source_spec: Role.SOURCE,
+    input_location: Role.INPUT,
+    output_location: Role.OUTPUT,
+    run_folder: Role.RUN_FOLDER,
+    model_folder: Role.MODEL,
+    data_root: Role.DATA_ROOT,
+}
+"""What the values of flags of these types stand for."""
+
+
+def _location(text: str) -> Path | str:
     return text.rstrip("/") if "://" in text else Path(text)
 
 
@@ -154,7 +231,7 @@ def quiet_flag(group: argparse._ActionsContainer) -> None:
 def data_root_flag(group: argparse._ActionsContainer) -> None:
     """Add --data-root."""
     group.add_argument(
-        "--data-root", metavar="DIR", type=Path, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
+        "--data-root", metavar="DIR", type=data_root, default=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
         help="where named sets live; else $IMAGE_DATA_ROOT, else data/",
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ from common.console import Console
 from common.data.catalogue import Skipped, write_skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, Images
-from common.data.labelled import check_unusable, open_splits, warn_of_splits
+from common.data.labelled import check_skipped, open_splits, warn_of_splits
 from common.data.sources import open_table
 from common.data.splits import FoldRule
 from common.errors import InputError
@@ -121,7 +121,7 @@ class RidgeRun:
         Raises:
             InputError: there are more than --max-corrupt allows; the message lists them.
         """
-        check_unusable(skipped, len(self.test), "test", self.problem.max_skipped)
+        check_skipped(skipped, len(self.test), "test", self.problem.max_skipped)
 
     def evaluate(self, model: RidgeModel, test: Block) -> Tested:
         """Score a model on test images that `load_test` read."""

@@ -1,7 +1,6 @@
-"""`python -m common.tools.download`: fetch MNIST into the data root.
+"""`python -m common.tools.download`: download sources into the data root.
 
-pooch downloads and verifies; what is added here is what it leaves to its caller: several mirrors, and a download
-that goes on where an interrupted one stopped.
+pooch downloads and verifies. This module adds several mirrors, and resumes interrupted downloads.
 """
 
 from __future__ import annotations
@@ -16,35 +15,25 @@ import pooch
 from requests.exceptions import ChunkedEncodingError, RequestException, Timeout
 from requests.exceptions import ConnectionError as Unreachable
 
+from common.data.sources import SOURCES
 from common.errors import InputError
 from common.run.exits import run_job
 from common.run.flags import Parser, data_root_flag
 
-# SHA-256 of the files as they were published.
-MNIST_FILES = {
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
-MNIST_MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "https://storage.googleapis.com/cvdf-datasets/mnist",
-)
 TIMEOUT_S = 30
 
 
 def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progress: bool) -> None:
-    """Bring files into `folder`; those already there with the right checksum are left alone.
+    """Download files into `folder`; files that are there with the right checksum are left alone.
 
     Args:
-        folder: made if it is not there.
-        files: SHA-256 by name.
+        folder: made if it does not exist.
+        files: SHA-256 of each file, by name.
         mirrors: addresses to try in turn for each file.
-        progress: whether to show a bar.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: no mirror gave a file whose checksum is right.
+        InputError: no mirror served a file with the right checksum.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +44,8 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
         if target.is_file() and pooch.file_hash(target) == sha256:
             continue
         failure: Exception | None = None
-        for mirror in (*mirrors, *mirrors):  # twice, for a connection that broke or a download that began again
+        # twice, for a connection that broke or a download that started again
+        for mirror in (*mirrors, *mirrors):
             try:
                 _download(f"{mirror}/{name}", target, sha256, progress)
             except (RequestException, OSError, ValueError) as error:
@@ -64,7 +54,7 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
                 break
         else:
             with suppress(OSError):
-                folder.rmdir()  # if nothing is in it
+                folder.rmdir()  # if it is empty
             raise InputError(
                 f"{name} could not be downloaded from any of {len(mirrors)} mirrors ({type(failure).__name__}); "
                 "every job runs without it on the bundled set, --data digits"
@@ -72,33 +62,42 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
 
 
 def _download(url: str, target: Path, sha256: str, progress: bool) -> None:
-    """Download one file, going on behind the bytes of an earlier attempt, whichever mirror they came from."""
+    """Download one file, from the end of an earlier attempt on, whichever mirror that used.
+
+    Raises:
+        RequestException, OSError: the download failed.
+        ValueError: the checksum is wrong.
+    """
     partial = target.with_name(f".{target.name}.partial")
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    size = partial.stat().st_size if partial.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
     downloader = pooch.HTTPDownloader(progressbar=progress, headers=headers, timeout=TIMEOUT_S)
     try:
         with partial.open("ab") as file:
             downloader(url, file, None)
     except (Unreachable, Timeout, ChunkedEncodingError):
-        raise  # the bytes so far are good: go on from them
+        raise  # the bytes so far are good, so the next attempt continues there
     except (RequestException, OSError):
-        partial.unlink(missing_ok=True)  # the server refused them: begin again
+        partial.unlink(missing_ok=True)  # the server refused the range, so the next attempt starts again
         raise
     if pooch.file_hash(partial) != sha256:
-        partial.unlink()  # also where a server gave the whole file when asked for its end
+        partial.unlink()  # also if a server ignored the range and sent the whole file
         raise ValueError(f"{url}: wrong checksum")
     partial.replace(target)
 
 
 def main() -> int:
-    """Parse and download."""
-    parser = Parser(description="Download MNIST (11 MB) into the data root; checksums are verified.")
+    """Parse, and download every source that can be downloaded."""
+    downloads = [source.download for source in SOURCES if source.download is not None]
+    titles = ", ".join(f"{download.title} ({download.megabytes} MB)" for download in downloads)
+    parser = Parser(description=f"Download {titles} into the data root; checksums are verified.")
     data_root_flag(parser)
-    folder = parser.parse_arguments(None).data_root / "mnist"
+    data_root: Path = parser.parse_arguments(None).data_root
     logging.getLogger("pooch").setLevel(logging.WARNING)
-    fetch(folder, MNIST_FILES, MNIST_MIRRORS, progress=os.isatty(2))
-    print(f"MNIST is in {folder}")
+    for download in downloads:
+        folder = data_root / download.folder
+        fetch(folder, download.files, download.mirrors, progress=os.isatty(2))
+        print(f"{download.title} is in {folder}")
     return 0
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from common.arrays import Items
-from common.data.catalogue import PixelReader, Read
+from common.data.catalogue import PixelReader, ReadResult
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk
 
 
@@ -29,7 +29,7 @@ class Decoder:
     def __init__(self, reader: PixelReader, threads: int, wake: threading.Event) -> None:
         self._reader, self._threads, self._wake = reader, threads, wake
         self._pool = ThreadPoolExecutor(threads, "decode")
-        self._underway: deque[tuple[Chunk, list[Future[tuple[Read, float]]]]] = deque()
+        self._underway: deque[tuple[Chunk, list[Future[tuple[ReadResult, float]]]]] = deque()
         self.seconds = 0.0
 
     def begin(self, chunk: Chunk) -> None:
@@ -43,7 +43,7 @@ class Decoder:
             future.add_done_callback(lambda _: self._wake.set())
         self._underway.append((chunk, futures))
 
-    def _read(self, items: Items) -> tuple[Read, float]:
+    def _read(self, items: Items) -> tuple[ReadResult, float]:
         started = time.perf_counter()
         read = self._reader.read(items)
         return read, time.perf_counter() - started

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.predict.files import FORMATS
-from common.predict.inputs import SOURCES, absolute
+from common.predict.inputs import absolute, prediction_specs
 from common.run.flags import (
     Help,
     Parser,
@@ -46,7 +46,7 @@ def _model_flags(group: argparse._ActionsContainer, required: bool) -> None:
         required=required,
         help="run folder of train_cnn.py, or a checkpoint file",
     )
-    group.add_argument("--data", metavar="SPEC", required=required, help=SOURCES)
+    group.add_argument("--data", metavar="SPEC", required=required, help=prediction_specs())
     data_root_flag(group)
     group.add_argument(
         "--split",

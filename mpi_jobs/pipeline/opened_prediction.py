@@ -14,10 +14,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from common.atomic import write_json, written_into
+from common.data.sources.source import Requirements
 from common.errors import InputError
 from common.nets.measuring import DecodedSample
 from common.predict.files import PredictionFile
-from common.predict.inputs import Inputs, Wanted, open_inputs
+from common.predict.inputs import Inputs, open_inputs
 from common.predict.predictions import RowFormat
 from common.run.flags import Parser
 from common.run.folder import RunFolder
@@ -234,7 +235,7 @@ def open_images(arguments: argparse.Namespace, network: TrainedNetwork, mode: st
     """
     from common.nets.trained import decoding_steps
 
-    wanted = Wanted(network.preprocessing.form, network.shape, network.classes, decoding_steps(mode))
+    wanted = Requirements(network.preprocessing.pixel_format, network.shape, network.classes, decoding_steps(mode))
     return open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
 
 

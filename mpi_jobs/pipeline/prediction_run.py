@@ -126,7 +126,7 @@ class PredictionRun:
         """Wait for the first image, and find the costs per image if the layout depends on them."""
         arguments = opened.arguments
         if not wait_for_first(opened.inputs):
-            if not opened.inputs.n_passed:
+            if not opened.inputs.n_left_out:
                 raise InputError(f"--data {arguments.data}: no images in it")
         elif arguments.ratio is None and (self._world.size > MOST_WITHOUT_CHOICE or arguments.profile is not None):
             self._profile = find_profile(opened, arguments.threads or 1)

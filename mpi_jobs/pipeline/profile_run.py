@@ -115,7 +115,7 @@ class ProfileRun:
         """Measure one mode on this rank's own images."""
         arguments, network, reader, items, batch = self._subject
         if isinstance(reader, FileReader):
-            reader = replace(reader, stages=decoding_steps(mode))
+            reader = replace(reader, steps=decoding_steps(mode))
         own = items[shard(len(items), self._world.rank, self._world.size)]
         own = own if len(own) else items[:1]
         reader.read(own[:1])  # not measured: the first image includes late imports

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from common.predict.inputs import Arrived, Inputs
+from common.data.sources.source import ImageList
+from common.predict.inputs import Inputs
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.mailbox import Mailbox, Role
 from mpi_jobs.pipeline.messages import Accepted, Announced, Chunk, Decoded, End, Finished, HandOver
@@ -177,14 +178,14 @@ class Source(Role):
         free = [rank for rank in ranks if len(self._held[rank]) < CHUNKS_PER_WORKER]
         return min(free, key=lambda rank: (len(self._held[rank]), self._team[rank] != team, rank), default=None)
 
-    def _cut(self) -> Arrived | None:
+    def _cut(self) -> ImageList | None:
         """Return the images of the next chunk, or None if it is not full and has not waited for long enough.
 
         Chunks become smaller towards the end, so that no worker is left with much when all others are done.
         """
         inputs, size = self._inputs, self._limits.batch
         if inputs.total is not None:
-            left = inputs.total - inputs.n_passed - self._given
+            left = inputs.total - inputs.n_left_out - self._given
             size = max(1, min(size, -(-left // (CHUNKS_PER_WORKER * self._layout.workers))))
         waiting = len(inputs.peek(size))
         if not waiting:
@@ -197,7 +198,7 @@ class Source(Role):
         self._waiting_since = None
         return inputs.take(size)
 
-    def _give(self, worker: int, images: Arrived) -> None:
+    def _give(self, worker: int, images: ImageList) -> None:
         number, self._next = self._next, self._next + 1
         self._first_given_at = self._first_given_at or time.perf_counter()
         self._given += len(images)

@@ -7,6 +7,7 @@ from argparse import BooleanOptionalAction as Switch
 from pathlib import Path
 from typing import Any
 
+from common.data.sources import specs
 from common.nets.networks import SMALL
 from common.nets.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
 from common.run.flags import (
@@ -23,7 +24,6 @@ from common.run.flags import (
 from mpi_jobs.training.gradients import WIRES
 from mpi_jobs.training.optimisers import BASE_BATCH, LEARNING_RATES, SCHEDULES, STATES
 
-SOURCES = "digits, mnist, folder:PATH, herbarium:PATH"
 MAX_SIDE = 4096
 
 NOT_KEPT = {"out", "resume", "weights", "quiet", "batch", "device", "cuda_aware"}
@@ -37,7 +37,7 @@ def training_parser() -> Parser:
         formatter_class=Help,
     )
     data = parser.add_argument_group("data")
-    data_flags(data, SOURCES)
+    data_flags(data, specs())
     data.add_argument(
         "--image-size", metavar="N", type=_side,
         help="resize and crop every image to N×N "

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Indices, Items, Labels, Pixels
-from common.data.catalogue import PixelReader, Read, Skipped
+from common.data.catalogue import PixelReader, ReadResult, Skipped
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.shared_memory import shared_bytes
 
@@ -163,18 +163,18 @@ class Loader:
             pixels = changed
         return Batch(pixels, share.labels[kept], share.items[kept], skipped)
 
-    def _read_cached(self, share: Share, cache: PixelCache) -> Read:
+    def _read_cached(self, share: Share, cache: PixelCache) -> ReadResult:
         """Read what the cache does not have."""
         known = cache.known(share.numbers)
         if known.all():
-            return Read(cache.load(share.numbers), np.arange(len(known)), [])
+            return ReadResult(cache.load(share.numbers), np.arange(len(known)), [])
         read = self._reader.read(share.items[~known])
         found = np.flatnonzero(~known)[read.kept]
         cache.store(share.numbers[found], read.pixels)
         pixels = np.empty((len(known), *self._reader.shape), np.uint8)
         pixels[known], pixels[found] = cache.load(share.numbers[known]), read.pixels
         known[found] = True
-        return Read(pixels[known], np.flatnonzero(known), read.skipped)
+        return ReadResult(pixels[known], np.flatnonzero(known), read.skipped)
 
 
 def _joined(parts: list[Batch], shape: tuple[int, int, int]) -> Batch:

@@ -17,6 +17,7 @@ from common.data.catalogue import Classes, PixelReader
 from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
 from common.data.labelled import open_splits, warn_of_splits
+from common.data.sources import TABLE, specs
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, find, remove_partials
@@ -24,7 +25,7 @@ from common.nets.networks import SMALL, NetworkSpec
 from common.nets.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
 from common.run.folder import RunFolder
 from mpi_jobs.engine.world import counted_ranks
-from mpi_jobs.training.flags import SOURCES, differences, keep, training_parser
+from mpi_jobs.training.flags import differences, keep, training_parser
 from mpi_jobs.training.optimisers import LEARNING_RATES
 
 BATCH = 32
@@ -52,7 +53,7 @@ class Opened:
     Attributes:
         train: training and validation images.
         test: images.
-        form: what files would be decoded into.
+        pixel_format: what files would be decoded into.
         folder: where the run folder will be; None once it is there.
         path: of the run folder.
         checkpoint: that the run goes on from.
@@ -60,7 +61,7 @@ class Opened:
 
     train: CatalogueImages
     test: CatalogueImages
-    form: PixelFormat
+    pixel_format: PixelFormat
     folder: RunFolder | None
     path: Path
     checkpoint: Checkpoint | None
@@ -163,21 +164,21 @@ def open_images(asked: Asked, console: Console) -> Opened:
     arguments, checkpoint, _ = asked
     kind, _, place = arguments.data.partition(":")
     with console.phase("open"):
-        if kind == "parquet":
-            raise InputError(f"--data {arguments.data}: train_cnn.py reads {SOURCES}")
+        if kind == TABLE:
+            raise InputError(f"--data {arguments.data}: train_cnn.py reads {specs()}")
         side = arguments.image_size or (PHOTOGRAPH_SIDE if place else None)
-        form = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
-        train, test = open_splits(arguments, form, FoldRule(None, arguments.validation))
+        pixel_format = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
+        train, test = open_splits(arguments, pixel_format, FoldRule(None, arguments.validation))
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
-        return Opened(train, test, form, folder, folder.path, None)
+        return Opened(train, test, pixel_format, folder, folder.path, None)
     if train.class_names != checkpoint.classes.names:
         raise InputError(
             f"--resume {arguments.resume}: it knows {_told(checkpoint.classes.names)}, and "
             f"--data {arguments.data} has {_told(train.class_names)}"
         )
-    opened = Opened(train, test, form, None, find(arguments.resume).resolve().parent, checkpoint)
+    opened = Opened(train, test, pixel_format, None, find(arguments.resume).resolve().parent, checkpoint)
     for split, digest in opened.digests.items():
         if checkpoint.images.get(split) != digest:
             raise InputError(
@@ -206,8 +207,8 @@ def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
         )
     reader = opened.train.catalogue.reader
     # what an image from a file would have to become, to be like those of digits and MNIST
-    form = replace(opened.form, size=(height, width), grey=reader.shape[2] == 1)
-    preprocessing = Preprocessing.for_channels(form, channels)
+    pixel_format = replace(opened.pixel_format, size=(height, width), grey=reader.shape[2] == 1)
+    preprocessing = Preprocessing.for_channels(pixel_format, channels)
     n_validation = len(opened.numbers(True))
     return Facts(
         spec,

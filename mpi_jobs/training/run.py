@@ -14,7 +14,7 @@ import torch
 from common.arrays import Indices
 from common.console import Console
 from common.data.catalogue import Catalogue, Skipped
-from common.data.labelled import check_unusable
+from common.data.labelled import check_skipped
 from common.errors import InputError
 from common.nets.checkpoints import BEST, LAST, Checkpoint, Progress, averaged, read_weights
 from common.nets.classifier import Classifier
@@ -227,7 +227,7 @@ class TrainingRun:
         self._skipped |= {image.name: image for image in skipped}
 
         def check() -> None:
-            check_unusable(skipped, n, what, self.arguments.max_corrupt)
+            check_skipped(skipped, n, what, self.arguments.max_corrupt)
             if score is None:
                 raise InputError(f"no usable {what} image is left; mend the images or hold out more")
 

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from common.data.catalogue import Skipped
 from common.data.images import Block
-from common.data.labelled import check_unusable
+from common.data.labelled import check_skipped
 from common.errors import InputError
 from common.evaluate.evaluation import Evaluation, judge
 from common.nets.checkpoints import Progress, averaged
@@ -221,7 +221,7 @@ class Trainer:
         self._skipped = {image.name: image for skipped in everyone for image in skipped}
         self.progress.skipped = [list(image) for image in sorted(self._skipped.values())]
         skipped, n = list(self._skipped.values()), self._order.n
-        self._world.at_root(lambda: check_unusable(skipped, n, "training", self._settings.max_corrupt))
+        self._world.at_root(lambda: check_skipped(skipped, n, "training", self._settings.max_corrupt))
 
     def _check_finite(self, name: str, value: float) -> None:
         if not np.isfinite(value):

@@ -11,7 +11,7 @@ from common.errors import InputError
 from common.ridge.fit import Problem
 from common.ridge.moments import FoldMoments
 from common.ridge.moments_file import Basis, SavedMoments, combined
-from common.run.flags import Parser, location
+from common.run.flags import Parser, input_location, output_location
 from common.run.ridge import RidgeRun
 
 
@@ -21,7 +21,7 @@ def moments_flags(parser: Parser) -> None:
     group.add_argument(
         "--add-moments",
         metavar="FILE",
-        type=location,
+        type=input_location,
         action="append",
         default=[],
         help="count images that were summed before; those of them that --data holds are not summed again",
@@ -29,7 +29,7 @@ def moments_flags(parser: Parser) -> None:
     group.add_argument(
         "--subtract-moments",
         metavar="FILE",
-        type=location,
+        type=input_location,
         action="append",
         default=[],
         help="forget images that were summed before",
@@ -37,7 +37,7 @@ def moments_flags(parser: Parser) -> None:
     group.add_argument(
         "--save-moments",
         metavar="FILE",
-        type=location,
+        type=output_location,
         help="write the moments of all images that count; or s3://…",
     )
 

@@ -21,7 +21,7 @@ from common.arrays import Keys, Pixels
 from common.data.catalogue import Skipped, printable
 from common.data.decode import PixelFormat, UndecodableImageError, decode
 from common.data.images import DECODED_ROWS, Block
-from common.data.sources import AT_PATH, NAMED, TABLE
+from common.data.sources import is_kind
 from common.data.sources.files import MAX_BYTES
 from common.data.splits import ALWAYS_TRAINING
 from common.data.table.writing import name_keys, plain_names
@@ -44,7 +44,7 @@ UNLABELLED = -1
 
 def is_glob(spec: str) -> bool:
     """Return True if a source is a glob; in folder:PATH and the like, wildcards are ordinary characters."""
-    return WILDCARDS.search(spec) is not None and spec.partition(":")[0] not in {*NAMED, *AT_PATH, TABLE}
+    return WILDCARDS.search(spec) is not None and not is_kind(spec.partition(":")[0])
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from common.arrays import Keys
 from common.data.catalogue import Catalogue, Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, CataloguePart
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 from common.data.splits import ALWAYS_TRAINING, stable_hashes
-from common.data.table.writing import Settings, name_keys, plain_names
+from common.data.table.writing import TableSettings, name_keys, plain_names
 from spark_jobs.engine.blocks import read_parts
 from spark_jobs.ingestion.globs import Glob, is_glob
 
@@ -40,7 +40,7 @@ class Listing(Protocol):
         """Names of the classes that the source has."""
 
     def blocks(
-        self, context: SparkContext, settings: Settings, done: Keys
+        self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], str | None]]:
         """Yield the images to decode, as blocks with names, and the split that they belong to.
 
@@ -82,7 +82,7 @@ def open_listing(
     if is_glob(source):
         glob = Glob.open(context, source)
         return ListedGlob(glob, shape or glob.shape(pixel_format), tuple(glob.classes()))
-    return ListedCatalogues(*open_dataset(source, data_root, pixel_format))
+    return ListedCatalogues(*open_labelled(source, data_root, pixel_format))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ class ListedGlob:
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
 
-    def blocks(self, context: SparkContext, settings: Settings, done: Keys) -> Iterator[tuple[RDD[Block], None]]:
+    def blocks(
+        self, context: SparkContext, settings: TableSettings, done: Keys
+    ) -> Iterator[tuple[RDD[Block], None]]:
         """Yield all files; the executors leave out those that are done."""
         yield self.glob.blocks(settings.pixel_format, self.shape, settings.class_names, done), None
 
@@ -138,7 +140,7 @@ class ListedCatalogues:
         return [(self.train, None)] if self.test is None else [(self.train, "train"), (self.test, "test")]
 
     def blocks(
-        self, context: SparkContext, settings: Settings, done: Keys
+        self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], str | None]]:
         """Yield the images that are not done, split by split."""
         for catalogue, split in self._splits():

@@ -9,7 +9,7 @@ from pathlib import Path
 from common.data.decode import PixelFormat
 from common.data.storage import Storage
 from common.data.table.table import Table
-from common.data.table.writing import Settings
+from common.data.table.writing import TableSettings
 from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs.ingestion.listing import Listing
@@ -49,7 +49,7 @@ class IngestOptions:
             raise InputError(f"{before.storage}: was made with --test {before.test_fraction:g}; name another DEST")
         return before.pixel_format
 
-    def settings_for(self, source: str, listing: Listing, before: Table | None) -> Settings:
+    def settings_for(self, source: str, listing: Listing, before: Table | None) -> TableSettings:
         """Return how the files of the table are made: as before, if there is a table already.
 
         Raises:
@@ -58,12 +58,12 @@ class IngestOptions:
         pixel_format = self.pixel_format_for(before)
         classes = joined_classes(listing.class_names, before, self.class_names)
         if before is None:
-            return Settings(listing.shape, pixel_format, classes, self.test_fraction or TEST_FRACTION, source)
+            return TableSettings(listing.shape, pixel_format, classes, self.test_fraction or TEST_FRACTION, source)
         if before.shape != listing.shape:
             raise InputError(
                 f"{before.storage}: holds images of {before.shape}, and the source has {listing.shape}; use --size"
             )
-        return Settings(listing.shape, pixel_format, classes, before.test_fraction, source)
+        return TableSettings(listing.shape, pixel_format, classes, before.test_fraction, source)
 
 
 def joined_classes(found: Sequence[str], before: Table | None, chosen: tuple[str, ...] | None) -> tuple[str, ...]:

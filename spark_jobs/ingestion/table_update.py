@@ -19,7 +19,7 @@ from common.data.catalogue import Skipped
 from common.data.images import Block
 from common.data.storage import PARTIAL, Storage
 from common.data.table.table import FILE, IMAGES, MANIFEST, QUARANTINED, REPORT, SPLITS, Table, TableFile
-from common.data.table.writing import Content, Settings, Written, read_content, write_files
+from common.data.table.writing import FileContent, TableSettings, WrittenFiles, read_content, write_files
 from common.errors import InputError
 from spark_jobs.ingestion.quarantine import (
     QuarantinedImage,
@@ -105,12 +105,12 @@ class TableUpdate:
     """
 
     storage: Storage
-    settings: Settings
+    settings: TableSettings
     before: Table | None
-    kept: list[Content]
+    kept: list[FileContent]
 
     @classmethod
-    def open(cls, destination: Destination, settings: Settings) -> TableUpdate:
+    def open(cls, destination: Destination, settings: TableSettings) -> TableUpdate:
         """Find the files that can be kept, and remove what a killed ingest left half written.
 
         Raises:
@@ -147,7 +147,7 @@ class TableUpdate:
         """Sorted keys of the names whose images need not be decoded again, uint64 (n,)."""
         return np.sort(np.concatenate([np.empty(0, np.uint64), *(content.hashes for content in self.kept)]))
 
-    def write(self, blocks: RDD[Block], split: str | None) -> list[Written]:
+    def write(self, blocks: RDD[Block], split: str | None) -> list[WrittenFiles]:
         """Write blocks on the executors: each partition writes at most one file per split.
 
         Args:
@@ -157,13 +157,13 @@ class TableUpdate:
         storage, settings, partitions = self.storage, self.settings, blocks.getNumPartitions()
         samples = ceil(SAMPLES / min(SAMPLES, partitions))
 
-        def of_partition(part: int, own: Iterable[Block]) -> list[Written]:
+        def of_partition(part: int, own: Iterable[Block]) -> list[WrittenFiles]:
             # only the first partitions send samples: the driver holds few images however many partitions there are
             return [write_files(storage, settings, own, split, samples if part < SAMPLES else 0)]
 
         return blocks.mapPartitionsWithIndex(of_partition).collect()
 
-    def commit(self, written: Sequence[Written], skipped: Sequence[Skipped], n_listed: int) -> Ingested:
+    def commit(self, written: Sequence[WrittenFiles], skipped: Sequence[Skipped], n_listed: int) -> Ingested:
         """Make everything that was written visible, all at once.
 
         Args:
@@ -223,7 +223,7 @@ class TableUpdate:
         if current != (self.before.files if self.before else None):
             raise InputError(f"{self.storage}: another ingest changed the table meanwhile; run this one again")
 
-    def _class_counts(self, written: Sequence[Written]) -> dict[str, Labels]:
+    def _class_counts(self, written: Sequence[WrittenFiles]) -> dict[str, Labels]:
         """Count the images by split and label, int64 (n_classes,) per split."""
         n_classes = len(self.settings.class_names)
         counts = {split: np.zeros(n_classes, np.int64) for split in SPLITS}
@@ -236,7 +236,7 @@ class TableUpdate:
         return counts
 
 
-def _samples(written: Sequence[Written]) -> dict[int, Pixels]:
+def _samples(written: Sequence[WrittenFiles]) -> dict[int, Pixels]:
     """Return one image for each of at most MOST_SHOWN classes; of several, the one of the first part."""
     samples: dict[int, Pixels] = {}
     for part in written:
@@ -244,7 +244,7 @@ def _samples(written: Sequence[Written]) -> dict[int, Pixels]:
     return {label: samples[label] for label in sorted(samples)[:MOST_SHOWN]}
 
 
-def _content_of_table(storage: Storage, file: str) -> Content:
+def _content_of_table(storage: Storage, file: str) -> FileContent:
     """Read the names and labels of a file of the table.
 
     Raises:
@@ -258,7 +258,7 @@ def _content_of_table(storage: Storage, file: str) -> Content:
         raise InputError(f"{storage}/{file}: cannot be read ({reason}); {advice}") from error
 
 
-def _content_left(storage: Storage, file: str, settings: Settings) -> Content | None:
+def _content_left(storage: Storage, file: str, settings: TableSettings) -> FileContent | None:
     """Read the names and labels of a file that a killed ingest left, or return None if it is of no use."""
     try:
         content = read_content(storage, file)

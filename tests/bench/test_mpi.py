@@ -11,7 +11,7 @@ from bench.cost_model import Cell, CostModel, FitSize, UnitCost
 from bench.ranks import FIT, run
 from bench.scaling import add_speedups
 from common.data.decode import PixelFormat
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 from tests.support.jobs import command
 from tests.support.places import DATA, ROOT
 
@@ -114,8 +114,8 @@ def test_the_cost_model_follows_the_arithmetic() -> None:
 @pytest.mark.mnist
 def test_a_grown_mnist_begins_as_mnist_does(tmp_path: Path) -> None:
     write_mnist(DATA, 60_500, tmp_path)
-    train, test = open_dataset("mnist", tmp_path, PixelFormat())
-    original, _ = open_dataset("mnist", DATA, PixelFormat())
+    train, test = open_labelled("mnist", tmp_path, PixelFormat())
+    original, _ = open_labelled("mnist", DATA, PixelFormat())
     assert len(train) == 60_500
     assert test is not None
     assert len(test) == 10_000

@@ -37,15 +37,15 @@ def test_jpeg_comes_out_close() -> None:
 
 
 def test_grey_of_every_depth_means_the_same() -> None:
-    form = PixelFormat(grey=True)
+    pixel_format = PixelFormat(grey=True)
     expected = GREY[..., None]
-    assert np.array_equal(decode(encoded(Image.fromarray(GREY)), form), expected)
+    assert np.array_equal(decode(encoded(Image.fromarray(GREY)), pixel_format), expected)
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
-    assert np.array_equal(decode(encoded(deep), form), expected)
+    assert np.array_equal(decode(encoded(deep), pixel_format), expected)
     real = Image.fromarray((GREY / 255).astype(np.float32))
-    assert np.array_equal(decode(encoded(real, "TIFF"), form), expected)
+    assert np.array_equal(decode(encoded(real, "TIFF"), pixel_format), expected)
     wide = Image.fromarray(GREY.astype(np.int32))
-    assert np.array_equal(decode(encoded(wide, "TIFF"), form), expected)
+    assert np.array_equal(decode(encoded(wide, "TIFF"), pixel_format), expected)
 
 
 def test_one_bit_palette_and_cmyk_are_understood() -> None:
@@ -125,16 +125,21 @@ def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
 
 def test_decoded_images_are_brought_into_form_like_files() -> None:
     pixels = RNG.integers(0, 256, (5, 9, 7, 3), np.uint8)
-    for form in (PixelFormat(), PixelFormat((4, 6)), PixelFormat(grey=True), PixelFormat((4, 6), binarize=0.4)):
-        expected = np.stack([decode(encoded(Image.fromarray(p)), form) for p in pixels])
-        assert np.array_equal(reformat(pixels, form), expected)
+    for pixel_format in (
+        PixelFormat(),
+        PixelFormat((4, 6)),
+        PixelFormat(grey=True),
+        PixelFormat((4, 6), binarize=0.4),
+    ):
+        expected = np.stack([decode(encoded(Image.fromarray(p)), pixel_format) for p in pixels])
+        assert np.array_equal(reformat(pixels, pixel_format), expected)
     assert reformat(pixels[..., :1], PixelFormat((4, 6))).shape == (5, 4, 6, 1)
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 1)])
 def test_what_is_too_thin_to_be_covered_is_refused_before_it_is_enlarged(size: tuple[int, int]) -> None:
-    form = PixelFormat((224, 224), crop=True)
+    pixel_format = PixelFormat((224, 224), crop=True)
     with pytest.raises(UndecodableImageError, match="too thin"):
-        decode(encoded(Image.new("L", size)), form)
-    height, width = form.resized(224, 10_000)
+        decode(encoded(Image.new("L", size)), pixel_format)
+    height, width = pixel_format.resized(224, 10_000)
     assert height * width < MAX_PIXELS

@@ -8,20 +8,21 @@ import pytest
 from PIL import Image
 
 from common.data.catalogue import Classes
-from common.data.decode import STAGES, PixelFormat
+from common.data.decode import DECODING_STEPS, PixelFormat
+from common.data.sources.source import ImageList, Requirements
 from common.errors import InputError
-from common.predict.inputs import Arrived, Inputs, Wanted, open_inputs
+from common.predict.inputs import Inputs, open_inputs
 from tests.support.herbarium import herbarium
 
 CLASSES = Classes(("cedar", "ash"))
-WANTED = Wanted(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, STAGES)
+WANTED = Requirements(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, DECODING_STEPS)
 
 
-def opened(spec: str, split: str | None = None, wanted: Wanted = WANTED) -> Inputs:
+def opened(spec: str, split: str | None = None, wanted: Requirements = WANTED) -> Inputs:
     return open_inputs(spec, Path("nowhere"), split, wanted, Path.cwd())
 
 
-def everything(inputs: Inputs, piece: int = 7) -> Arrived:
+def everything(inputs: Inputs, piece: int = 7) -> ImageList:
     parts = []
     while not inputs.ended:
         part = inputs.take(piece)
@@ -98,7 +99,7 @@ def test_what_is_written_is_left_out_as_often_as_it_is(folder_of_images: Path) -
     inputs = opened(f"list:{names}")
     inputs.leave_out({"a": [5, 3], "c": [-1], "gone": [1]})
     assert everything(inputs, 2).ids == ["b", "a"]
-    assert inputs.n_passed == 3
+    assert inputs.n_left_out == 3
     summary = inputs.summary(6)
     assert summary.predicted.tolist() == [0, 0, 0, 1, 0, 1]
     assert summary.n_skipped == 1

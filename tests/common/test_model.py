@@ -14,9 +14,9 @@ RNG = np.random.default_rng(4)
 
 
 def a_model() -> RidgeModel:
-    form = PixelFormat((4, 3), grey=True, binarize=0.5)
+    pixel_format = PixelFormat((4, 3), grey=True, binarize=0.5)
     names = ("ash", "beech", "żółw")
-    return RidgeModel(RNG.normal(size=(12, 3)), RNG.normal(size=3), names, (4, 3, 1), form, 4.5, "mean")
+    return RidgeModel(RNG.normal(size=(12, 3)), RNG.normal(size=3), names, (4, 3, 1), pixel_format, 4.5, "mean")
 
 
 def test_a_saved_model_loads_as_it_was_and_predicts_the_same(tmp_path: Path) -> None:

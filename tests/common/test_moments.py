@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from common.arrays import Labels, Pixels
 from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
-from common.data.sources import open_dataset
+from common.data.sources import open_labelled
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import (
     SHIFT,
@@ -70,7 +70,7 @@ def test_a_block_is_as_large_as_float32_allows_and_no_larger() -> None:
 
 @pytest.mark.mnist
 def test_moments_of_mnist_are_exact(data_root) -> None:
-    loaded = CatalogueImages(open_dataset("mnist", data_root, PixelFormat()).train).load()
+    loaded = CatalogueImages(open_labelled("mnist", data_root, PixelFormat()).train).load()
     assert_identical(Moments.of(loaded.pixels, loaded.labels, 10), brute_force(loaded.pixels, loaded.labels, 10))
 
 

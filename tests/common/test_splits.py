@@ -3,7 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.data.splits import ALWAYS_TRAINING, hold_out, k_folds, limit, shard, stratified_order, validation_fold
+from common.data.splits import (
+    ALWAYS_TRAINING,
+    hold_out,
+    k_folds,
+    shard,
+    stratified_limit,
+    stratified_order,
+    validation_fold,
+)
 
 LABELS = np.random.default_rng(0).choice(7, 1000, p=[0.4, 0.3, 0.15, 0.1, 0.03, 0.015, 0.005])
 
@@ -19,13 +27,13 @@ def test_the_order_is_a_permutation_that_the_seed_decides() -> None:
 @pytest.mark.parametrize("n", [1, 10, 137, 500, 999])
 def test_every_prefix_holds_each_class_in_its_share_give_or_take_one(n: int) -> None:
     share = np.bincount(LABELS, minlength=7) / 1000
-    taken = np.bincount(LABELS[limit(LABELS, n, 0)], minlength=7)
+    taken = np.bincount(LABELS[stratified_limit(LABELS, n, 0)], minlength=7)
     assert taken.sum() == n
     assert np.abs(taken - n * share).max() <= 2  # one from the class's own rounding, one from the cut
 
 
 def test_a_larger_limit_includes_a_smaller_one() -> None:
-    assert set(limit(LABELS, 100, 5)) < set(limit(LABELS, 200, 5))
+    assert set(stratified_limit(LABELS, 100, 5)) < set(stratified_limit(LABELS, 200, 5))
 
 
 @pytest.mark.parametrize("fraction", [0.001, 0.2, 0.5, 0.999])

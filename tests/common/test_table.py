@@ -20,14 +20,14 @@ from common.data.storage import Storage
 from common.data.table import writing
 from common.data.table.reading import TableImages
 from common.data.table.table import MANIFEST, Table
-from common.data.table.writing import Settings, read_content, write_files
+from common.data.table.writing import TableSettings, read_content, write_files
 from common.errors import InputError
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import Moments, moments_by_fold
 from tests.support.moments import assert_identical
 
 RNG = np.random.default_rng(8)
-SETTINGS = Settings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25, "a test")
+SETTINGS = TableSettings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25, "a test")
 HOLD_OUT = FoldRule(None, 0.2)
 
 
@@ -111,9 +111,9 @@ def test_a_stored_file_is_whole_or_not_there(tmp_path: Path) -> None:
 
 def test_a_storage_is_named_by_path_or_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Storage.at("a/b/").place == str(tmp_path / "a" / "b")
-    assert Storage.at("file:/a/b").place == "/a/b"
-    assert Storage.at("s3://bucket/a/").place == "s3://bucket/a"
+    assert Storage.at("a/b/").location == str(tmp_path / "a" / "b")
+    assert Storage.at("file:/a/b").location == "/a/b"
+    assert Storage.at("s3://bucket/a/").location == "s3://bucket/a"
     assert pickle.loads(pickle.dumps(Storage.at("a"))) == Storage.at("a")  # noqa: S301
     with pytest.raises(InputError, match=r"nonsense://x: cannot be reached"):
         Storage.at("nonsense://x").read("a")

@@ -35,22 +35,22 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_what_is_on_s3_or_needs_no_file_passes_through(words: list[str]) -> None:
     inputs = of("gram", *words)
-    assert inputs.carried == []
+    assert inputs.shipped == []
     assert " ".join(inputs.words).replace("=", " ") == " ".join(words).replace("=", " ")
 
 
 def test_mnist_travels_alone() -> None:
     inputs = of("gram", "--data", "mnist", "--limit", "9")
-    assert inputs.words == ["--data-root=carried-data", "--data=mnist", "--limit=9"]
-    assert [own.files for own in inputs.carried] == [{"mnist/a.gz": Path("data/mnist/a.gz")}]
+    assert inputs.words == ["--data-root=shipped-data", "--data=mnist", "--limit=9"]
+    assert [each.files for each in inputs.shipped] == [{"mnist/a.gz": Path("data/mnist/a.gz")}]
     assert of("gram", "--data-root", "data", "--data=mnist").words == inputs.words[:2]
 
 
 def test_a_folder_travels_without_what_is_hidden(tmp_path: Path) -> None:
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "data" / "other")
     inputs = of("gram", "--data", f"folder:{tmp_path}/photos")
-    assert inputs.words == ["--data=folder:carried-photos"]
-    assert list(inputs.carried[0].files) == ["ash/1.png", "linked/b"]
+    assert inputs.words == ["--data=folder:shipped-photos"]
+    assert list(inputs.shipped[0].files) == ["ash/1.png", "linked/b"]
 
 
 def test_a_model_and_data_of_one_name_travel_apart(tmp_path: Path) -> None:
@@ -58,29 +58,29 @@ def test_a_model_and_data_of_one_name_travel_apart(tmp_path: Path) -> None:
     for name in ("model.npz", "model.json", "report.html"):
         (tmp_path / "runs" / "photos" / name).touch()
     inputs = of("predict", "--model", "runs/photos", "--data", "folder:photos", "--scores", "--top", "3")
-    assert inputs.words == ["--model=carried-photos", "--data=folder:carried-photos-2", "--scores", "--top=3"]
-    assert list(inputs.carried[0].files) == ["model.json", "model.npz"]
+    assert inputs.words == ["--model=shipped-photos", "--data=folder:shipped-photos-2", "--scores", "--top=3"]
+    assert list(inputs.shipped[0].files) == ["model.json", "model.npz"]
 
 
 def test_metadata_travel_with_the_images_beside_them(tmp_path: Path) -> None:
     (tmp_path / "photos" / "metadata.json").touch()
     inputs = of("gram", "--data", "herbarium:photos/metadata.json")
-    assert inputs.words == ["--data=herbarium:carried-metadata/metadata.json"]
-    assert list(inputs.carried[0].files) == ["ash/1.png", "metadata.json"]
+    assert inputs.words == ["--data=herbarium:shipped-metadata/metadata.json"]
+    assert list(inputs.shipped[0].files) == ["ash/1.png", "metadata.json"]
 
 
 def test_ingest_reads_from_here_and_writes_to_s3() -> None:
     inputs = of("ingest", "folder:photos", "s3://bucket/table", "--size", "8x8", "--grey")
-    assert inputs.words == ["folder:carried-photos", "s3://bucket/table", "--size=8x8", "--grey"]
-    assert of("ingest", "s3://b/*/*.jpg", "s3://b/t").carried == []
+    assert inputs.words == ["folder:shipped-photos", "s3://bucket/table", "--size=8x8", "--grey"]
+    assert of("ingest", "s3://b/*/*.jpg", "s3://b/t").shipped == []
 
 
 def test_contents_tell_archives_apart(tmp_path: Path) -> None:
-    first = of("gram", "--data", "folder:photos").carried[0].digest()
+    first = of("gram", "--data", "folder:photos").shipped[0].digest()
     (tmp_path / "photos" / "ash" / "1.png").touch()
-    assert of("gram", "--data", "folder:photos").carried[0].digest() == first
+    assert of("gram", "--data", "folder:photos").shipped[0].digest() == first
     (tmp_path / "photos" / "ash" / "1.png").write_text("other")
-    assert of("gram", "--data", "folder:photos").carried[0].digest() != first
+    assert of("gram", "--data", "folder:photos").shipped[0].digest() != first
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from common.atomic import write_json
 from common.data.shipped import seen_by_workers
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
-from common.run.flags import location
+from common.run.flags import run_folder
 from common.run.folder import RunFolder
 from spark_jobs import serial
 from tests.support.emr.cloud import REGION, Cloud, cloud
@@ -38,7 +38,7 @@ def keys(aws: Cloud, prefix: str) -> list[str]:
 
 
 def test_a_run_folder_is_uploaded_whole(aws: Cloud) -> None:
-    folder = RunFolder(location(f"s3://{BUCKET}/runs/a/"), "job")
+    folder = RunFolder(run_folder(f"s3://{BUCKET}/runs/a/"), "job")
     with folder.written() as staging:
         (staging / "figures").mkdir()
         (staging / "figures" / "z.svg").write_text("z")
@@ -48,7 +48,7 @@ def test_a_run_folder_is_uploaded_whole(aws: Cloud) -> None:
     assert sorted(keys(aws, "runs/a/")) == ["figures/z.svg", "metrics.json", "report.html"]
     assert folder.file("report.html") == f"s3://{BUCKET}/runs/a/report.html"
     with pytest.raises(InputError, match=f"--out s3://{BUCKET}/runs/a: holds something already; name another"):
-        RunFolder(location(f"s3://{BUCKET}/runs/a"), "job")
+        RunFolder(run_folder(f"s3://{BUCKET}/runs/a"), "job")
 
 
 def test_a_run_that_fails_leaves_nothing(aws: Cloud) -> None:
@@ -100,6 +100,6 @@ def test_moments_at_an_address_equal_those_in_a_file(tmp_path: Path) -> None:
 
 
 def test_shipped_files_are_found_below_the_working_directory_of_each_process() -> None:
-    assert seen_by_workers(Path("carried-photos/ash")) == Path("carried-photos/ash")
-    assert seen_by_workers(Path("photos/carried-ash")) == Path("photos/carried-ash").absolute()
+    assert seen_by_workers(Path("shipped-photos/ash")) == Path("shipped-photos/ash")
+    assert seen_by_workers(Path("photos/shipped-ash")) == Path("photos/shipped-ash").absolute()
     assert seen_by_workers(Path("~/photos")).is_absolute()

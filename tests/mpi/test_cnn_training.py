@@ -15,7 +15,7 @@ from mpi4py import MPI
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from common.data.catalogue import Catalogue, Read, Skipped
+from common.data.catalogue import Catalogue, ReadResult, Skipped
 from common.data.decode import PixelFormat
 from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
@@ -42,11 +42,11 @@ class Damaged(ArrayReader):
     decodes = True
     n_read: ClassVar[int] = 0
 
-    def read(self, items: np.ndarray) -> Read:
+    def read(self, items: np.ndarray) -> ReadResult:
         Damaged.n_read += len(items)
         kept = np.flatnonzero(items % 7 != 3)
         skipped = [Skipped(self.name(item), "damaged") for item in items if item % 7 == 3]
-        return Read(self.pixels[items[kept]], kept, skipped)
+        return ReadResult(self.pixels[items[kept]], kept, skipped)
 
 
 def catalogue(n: int, reader: type[ArrayReader] = ArrayReader) -> Catalogue:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from common.data.sources.arrays import ArrayReader
-from common.predict.inputs import Arrived, KnownInputs
+from common.data.sources.source import ImageList
+from common.predict.inputs import KnownInputs
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
 from mpi_jobs.pipeline.profile import Profile
@@ -84,7 +85,7 @@ def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(r
     rng = np.random.default_rng(ranks + chunks)
     n, batch = 200, 4
     reader = ArrayReader("some", np.zeros((n, 2, 2, 1), np.uint8))
-    images = Arrived([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
+    images = ImageList([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
     layout, mailbox = Layout.of(ranks, 3), FakeMailbox()
     source = Source(
         mailbox, layout, KnownInputs(reader, images), FlowLimits(batch, 0.0, chunks), True, lambda _: None

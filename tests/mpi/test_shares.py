@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.data.catalogue import Catalogue, Read
+from common.data.catalogue import Catalogue, ReadResult
 from common.data.images import Block, CatalogueImages
 from common.data.sources.arrays import ArrayReader
 from common.data.splits import FoldRule, k_folds, validation_fold
@@ -80,7 +80,7 @@ def test_held_out_images_go_round(world: World) -> None:
 
 
 class FailingReader(ArrayReader):
-    def read(self, items: np.ndarray) -> Read:
+    def read(self, items: np.ndarray) -> ReadResult:
         if 37 in items:
             raise InputError("the disk is on fire")
         return super().read(items)

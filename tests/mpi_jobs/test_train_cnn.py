@@ -293,6 +293,6 @@ def test_photographs_are_resized_and_cropped_as_torchvision_does(tmp_path: Path)
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / "image.png")
         with Image.open(tmp_path / "image.png") as image:
             truth = published(image)
-        pixels = decode((tmp_path / "image.png").read_bytes(), ours.form)
+        pixels = decode((tmp_path / "image.png").read_bytes(), ours.pixel_format)
         found = ours.tensor(pixels[None], torch.device("cpu"), torch.float32)[0]
         assert torch.allclose(found, truth, atol=1e-5), (height, width)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.data.images import Block, CatalogueImages
-from common.data.sources import open_dataset, open_table
+from common.data.sources import open_labelled, open_table
 from common.data.splits import FoldRule
 from common.data.table.reading import TableImages
 from common.errors import InputError
@@ -51,7 +51,7 @@ def test_predictions_are_numpys_from_a_source_and_from_its_table(
     spark: Any, tmp_path: Path, digits_model: Path
 ) -> None:
     model = RidgeModel.load(digits_model)
-    train, _ = open_dataset("digits", Path(), model.pixel_format)
+    train, _ = open_labelled("digits", Path(), model.pixel_format)
     truth = expected(model, CatalogueImages(train).load(names=True))
     metrics = run_main(predict.main, tmp_path / "a", "--model", str(digits_model), "--data", "digits")
     rows = rows_of(tmp_path / "a")

@@ -1,86 +1,116 @@
-"""Data sources: one module each, opened by one door."""
+"""Data sources, one module each, and the list of them: SOURCES."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from common.data.catalogue import Catalogue
 from common.data.decode import PixelFormat
 from common.data.shipped import seen_by_workers
-from common.data.sources import digits, folder, herbarium, mnist
+from common.data.sources.digits import Digits
+from common.data.sources.folder import Folder
+from common.data.sources.herbarium import Herbarium
+from common.data.sources.mnist import Mnist
+from common.data.sources.source import Requirements, Source, Splits, Unlabelled
 from common.errors import InputError
 
 if TYPE_CHECKING:
     from common.data.table.table import Table
 
+SOURCES: tuple[Source, ...] = (Digits(), Mnist(), Folder(), Herbarium())
+"""Every source, in the order in which help texts list them."""
 
-class Dataset(NamedTuple):
-    """An opened source.
-
-    Attributes:
-        train: every labelled image that is not in `test`.
-        test: the source's own test set, or None where it brings none.
-    """
-
-    train: Catalogue
-    test: Catalogue | None
-
-
-NAMED: dict[str, Callable[[Path, PixelFormat], tuple[Catalogue, Catalogue | None]]] = {
-    "digits": digits.open_digits,
-    "mnist": mnist.open_mnist,
-}
-AT_PATH: dict[str, Callable[[Path, PixelFormat], tuple[Catalogue, Catalogue | None]]] = {
-    "folder": folder.open_folder,
-    "herbarium": herbarium.open_herbarium,
-}
 TABLE = "parquet"
-SPECS = ", ".join([*NAMED, *(f"{kind}:PATH" for kind in (*AT_PATH, TABLE))])
+TABLE_SPEC = f"{TABLE}:PATH"
+"""Image tables are no Source: they hold pixels and not files, and are opened by open_table."""
+
+
+def specs(*more: str) -> str:
+    """Return how `--data` names each source, for help texts and messages, followed by `more` ways."""
+    return ", ".join([*(source.spec for source in SOURCES), *more])
+
+
+def is_kind(kind: str) -> bool:
+    """Return True if `kind` is the name of a source or of tables: the part of `--data` before its colon."""
+    return kind == TABLE or any(source.kind == kind for source in SOURCES)
+
+
+def find_source(spec: str) -> Source | None:
+    """Return the source that a spec names; None if it names none, or a table."""
+    return next((source for source in SOURCES if source.location(spec, Path()) is not None), None)
+
+
+def open_labelled(spec: str, data_root: Path, pixel_format: PixelFormat) -> Splits:
+    """Open the labelled images of a source that is no table.
+
+    Args:
+        spec: the source as `--data` names it.
+        data_root: the folder in which named sources live.
+        pixel_format: what every image is decoded into.
+
+    Raises:
+        InputError: there is no such source, or it is not what it should be.
+    """
+    source, location = _located(spec, data_root)
+    with _errors_of(spec):
+        splits = source.open(location, pixel_format)
+    _check_classes(spec, splits.train.class_names)
+    return splits
+
+
+def open_unlabelled(spec: str, data_root: Path, split: str | None, requirements: Requirements) -> Unlabelled:
+    """Open images to predict, of a source that is no table.
+
+    Args:
+        spec: the source as `--data` names it.
+        data_root: the folder in which named sources live.
+        split: "train" or "test" for sources with both; None for the test set if there is one.
+        requirements: the model's.
+
+    Raises:
+        InputError: there is no such source, or it is not what it should be.
+    """
+    source, location = _located(spec, data_root)
+    if split is not None and not source.takes_split:
+        raise InputError(f"--split {split}: --data {spec} has no splits; leave it out")
+    with _errors_of(spec):
+        return source.open_unlabelled(location, split, requirements)
 
 
 def open_table(spec: str) -> Table | None:
-    """Open an image table, or None where the source is of another kind.
+    """Open an image table; return None if the spec names another kind of source.
 
     Raises:
         InputError: there is no table, or it is not what it should be.
     """
-    kind, _, place = spec.partition(":")
-    if kind != TABLE or not place:
+    kind, _, location = spec.partition(":")
+    if kind != TABLE or not location:
         return None
     # imported here, because workers that read other sources need no pyarrow
     from common.data.storage import Storage
     from common.data.table.table import Table
 
-    table = Table.open(Storage.at(place))
+    table = Table.open(Storage.at(location))
     _check_classes(spec, table.class_names)
     return table
 
 
-def open_dataset(spec: str, data_root: Path, form: PixelFormat) -> Dataset:
-    """Open a data source that is no table.
+def _located(spec: str, data_root: Path) -> tuple[Source, Path]:
+    for source in SOURCES:
+        location = source.location(spec, data_root)
+        if location is not None:
+            return source, seen_by_workers(location)
+    raise InputError(f"--data {spec}: no such source; use one of {specs(TABLE_SPEC)}")
 
-    Args:
-        spec: one of SPECS but parquet:PATH.
-        data_root: the folder in which named sets live.
-        form: what every image is turned into.
 
-    Raises:
-        InputError: there is no such source, or it is not what it should be.
-    """
-    kind, colon, path = spec.partition(":")
+@contextmanager
+def _errors_of(spec: str) -> Iterator[None]:
     try:
-        if kind in NAMED and not colon:
-            train, test = NAMED[kind](data_root, form)
-        elif kind in AT_PATH and path:
-            train, test = AT_PATH[kind](seen_by_workers(Path(path)), form)
-        else:
-            raise InputError(f"--data {spec}: no such source; use one of {SPECS}")
+        yield
     except OSError as error:
-        raise InputError(f"--data {spec}: {error.filename}: {error.strerror}; make it readable") from error
-    _check_classes(spec, train.class_names)
-    return Dataset(train, test)
+        raise InputError(f"--data {spec}: {error.filename or 'it'}: {error.strerror}; make it readable") from error
 
 
 def _check_classes(spec: str, class_names: tuple[str, ...]) -> None:

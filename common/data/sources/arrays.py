@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Items, Pixels
-from common.data.catalogue import Read
+from common.data.catalogue import ReadResult
 from common.data.decode import PixelFormat, reformat
 
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Images of a small set that travels whole.
+    """Reads a small set of images that travels with the reader.
 
     Attributes:
-        source: what names begin with.
-        pixels: uint8 (n, height, width, channels); items are its row numbers.
+        source: the beginning of every name.
+        pixels: uint8 (n, height, width, channels); items are row numbers.
     """
 
     source: str
@@ -32,18 +32,18 @@ class ArrayReader:
 
     @property
     def decodes(self) -> bool:
-        """The pixels are here."""
+        """False: the pixels are in memory."""
         return False
 
     def name(self, item: Any) -> str:
-        """For example digits/00042."""
+        """Return, for example, digits/00042."""
         return f"{self.source}/{int(item):05d}"
 
-    def read(self, items: Items) -> Read:
-        """Rows of the array; none is ever skipped."""
-        return Read(self.pixels[items], np.arange(len(items)), [])
+    def read(self, items: Items) -> ReadResult:
+        """Return rows of the array; none is ever skipped."""
+        return ReadResult(self.pixels[items], np.arange(len(items)), [])
 
     @classmethod
-    def of(cls, source: str, pixels: Pixels, form: PixelFormat) -> ArrayReader:
-        """A reader of `pixels` brought into `form` once."""
-        return cls(source, reformat(pixels, form))
+    def of(cls, source: str, pixels: Pixels, pixel_format: PixelFormat) -> ArrayReader:
+        """Return a reader of `pixels`, brought into a pixel format once."""
+        return cls(source, reformat(pixels, pixel_format))

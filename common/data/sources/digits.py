@@ -9,18 +9,25 @@ import numpy as np
 from common.data.catalogue import Catalogue
 from common.data.decode import PixelFormat
 from common.data.sources.arrays import ArrayReader
+from common.data.sources.source import NamedSource, Splits
 
-FULL_INTENSITY = 16  # the set's own scale is 0 to 16
+FULL_INTENSITY = 16
+"""The set's own scale is 0 to 16."""
 
 
-def open_digits(_data_root: Path, form: PixelFormat) -> tuple[Catalogue, None]:
-    """Open the bundled digits; they bring no test set."""
-    # imported here, because workers that read other sources need no scikit-learn
-    from sklearn.datasets import load_digits
+class Digits(NamedSource):
+    """The bundled digits, without a test set."""
 
-    bunch = load_digits()
-    pixels = np.rint(bunch.images * (255 / FULL_INTENSITY)).astype(np.uint8)[..., None]
-    # pixels.shape = (1797, 8, 8, 1)
-    labels = bunch.target.astype(np.int64)
-    reader = ArrayReader.of("digits", pixels, form)
-    return Catalogue(reader, np.arange(len(labels)), labels, tuple(str(d) for d in range(10))), None
+    kind = "digits"
+
+    def open(self, location: Path, pixel_format: PixelFormat) -> Splits:
+        """Open the digits, wherever the data root is."""
+        # imported here, because workers that read other sources need no scikit-learn
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        pixels = np.rint(bunch.images * (255 / FULL_INTENSITY)).astype(np.uint8)[..., None]
+        # pixels.shape = (1797, 8, 8, 1)
+        labels = bunch.target.astype(np.int64)
+        reader = ArrayReader.of(self.kind, pixels, pixel_format)
+        return Splits(Catalogue(reader, np.arange(len(labels)), labels, tuple(str(d) for d in range(10))), None)

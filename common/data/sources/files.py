@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from common.arrays import Items
-from common.data.catalogue import Read, Skipped
-from common.data.decode import STAGES, PixelFormat, Stages, UndecodableImageError, decode
+from common.data.catalogue import ReadResult, Skipped
+from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat, UndecodableImageError, decode
+from common.data.sources.source import Requirements
 from common.errors import InputError
 
 MAX_BYTES = 256 << 20
-"""Size of a file above which it is skipped unread."""
+"""Size above which a file is skipped without reading it."""
 
 
 @dataclass(frozen=True)
@@ -25,51 +26,56 @@ class FileReader:
 
     Attributes:
         root: the folder; items are paths relative to it, with forward slashes.
-        shape: (height, width, channels) that every image must come out as.
-        form: what each image is turned into.
-        stages: how.
+        shape: (height, width, channels) that every image must have once decoded.
+        pixel_format: what each image is decoded into.
+        steps: the decoding steps.
     """
 
     root: Path
     shape: tuple[int, int, int]
-    form: PixelFormat
-    stages: Stages = field(default_factory=lambda: STAGES)
+    pixel_format: PixelFormat
+    steps: DecodingSteps = field(default_factory=lambda: DECODING_STEPS)
 
     @classmethod
-    def of(cls, root: Path, names: Iterable[str], form: PixelFormat) -> FileReader:
-        """A reader whose shape is that of the first image that can be decoded.
+    def of(cls, root: Path, names: Iterable[str], pixel_format: PixelFormat) -> FileReader:
+        """Return a reader that expects the shape of the first image that can be decoded.
 
         Raises:
-            InputError: none can.
+            InputError: no image can be decoded.
         """
         reason = "it names no image"
         for name in names:
             try:
-                first = decode(read_file(root / name), form)
+                first = decode(read_file(root / name), pixel_format)
             except UndecodableImageError as error:
                 reason = f"{name}: {error}"
             else:
                 height, width, channels = first.shape
-                return cls(root, (height, width, channels), form)
+                return cls(root, (height, width, channels), pixel_format)
         raise InputError(f"{root}: no image in it can be decoded ({reason})")
+
+    @classmethod
+    def for_model(cls, root: Path, requirements: Requirements) -> FileReader:
+        """Return a reader that decodes images into what a model requires."""
+        return cls(root, requirements.shape, requirements.pixel_format, requirements.steps)
 
     @property
     def decodes(self) -> bool:
-        """Every read decodes."""
+        """True: every read decodes."""
         return True
 
     def name(self, item: Any) -> str:
-        """The path relative to the root."""
+        """Return the path relative to the root."""
         return str(item)
 
-    def read(self, items: Items) -> Read:
-        """Decode these files; one that cannot be, or comes out in another shape, is skipped."""
+    def read(self, items: Items) -> ReadResult:
+        """Decode these files; a file is skipped if it cannot be decoded or comes out in another shape."""
         pixels = np.empty((len(items), *self.shape), np.uint8)
         kept: list[int] = []
         skipped: list[Skipped] = []
         for position, item in enumerate(items):
             try:
-                image = decode(read_file(self.root / item), self.form, self.stages)
+                image = decode(read_file(self.root / item), self.pixel_format, self.steps)
                 if image.shape != self.shape:
                     height, width, _ = image.shape
                     raise UndecodableImageError(
@@ -81,14 +87,14 @@ class FileReader:
             else:
                 pixels[len(kept)] = image
                 kept.append(position)
-        return Read(pixels[: len(kept)], np.array(kept, np.int64), skipped)
+        return ReadResult(pixels[: len(kept)], np.array(kept, np.int64), skipped)
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of an image file.
+    """Return the bytes of an image file.
 
     Raises:
-        UndecodableImageError: there is no such file, or none that can be read, or it is far too large.
+        UndecodableImageError: the file does not exist, cannot be read, or is larger than MAX_BYTES.
     """
     try:
         status = path.stat()

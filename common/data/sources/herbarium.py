@@ -9,27 +9,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common.atomic import readable
 from common.data.catalogue import Catalogue, Classes, printable
 from common.data.decode import PixelFormat
 from common.data.sources.files import FileReader
+from common.data.sources.source import ImageList, LocalFiles, PathSource, Requirements, Splits, Unlabelled
 from common.errors import InputError
 
 Record = dict[str, Any]
 
 ANNOTATED = ("train/metadata.json", "metadata.json")
-"""Where metadata with annotations are below a folder."""
+"""Where a folder may hold metadata with annotations, in the order of preference."""
 ANY = ("test/metadata.json", "metadata.json", "train/metadata.json")
-"""Where metadata are whose images are to be predicted."""
+"""Where a folder may hold metadata of images to predict, in the order of preference."""
 
 
 class Metadata(NamedTuple):
-    """What a metadata.json says; ids are text, because some copies of the data set have numbers and some have not.
+    """The contents of a metadata.json. Ids are text, because only some copies of the data set have numbers.
 
     Attributes:
-        root: the folder that it is in.
-        files: by the image's id, its path relative to the root.
-        category_of: by the image's id, the category's; of annotated images, in the order of the annotations.
-        classes: the categories that are there in annotations.
+        root: the folder of the file.
+        files: by image id, the path relative to the root.
+        category_of: by image id, the category's id; annotated images only, in the order of the annotations.
+        classes: the categories that occur in annotations.
     """
 
     root: Path
@@ -38,32 +40,52 @@ class Metadata(NamedTuple):
     classes: Classes
 
 
-def open_herbarium(path: Path, form: PixelFormat) -> tuple[Catalogue, None]:
-    """Open PATH/train/metadata.json, PATH/metadata.json or PATH itself.
+class Herbarium(PathSource):
+    """PATH/train/metadata.json, PATH/metadata.json or PATH itself, and the images beside it."""
 
-    The challenge's test images carry no labels, so no test set comes of it.
+    kind = "herbarium"
 
-    Raises:
-        InputError: the metadata is missing, is not what it should be, or leads out of its folder.
-    """
-    file = _find(path, ANNOTATED)
-    metadata = _read(file, annotated=True)
-    if not metadata.category_of:
-        raise InputError(f"{file}: no annotations, so no labelled images")
-    names = [metadata.files[image] for image in metadata.category_of]
-    dense = {category: label for label, category in enumerate(metadata.classes.written)}
-    labels = np.array([dense[category] for category in metadata.category_of.values()], np.int64)
-    reader = FileReader.of(metadata.root, names, form)
-    return Catalogue(reader, np.array(names, dtype=object), labels, *metadata.classes), None
+    def open(self, location: Path, pixel_format: PixelFormat) -> Splits:
+        """Open the annotated images.
 
+        There is no test set: the challenge's test images carry no labels.
 
-def list_herbarium(path: Path) -> Metadata:
-    """Read PATH/test/metadata.json, PATH/metadata.json, PATH/train/metadata.json or PATH itself.
+        Raises:
+            InputError: the metadata is missing, is not what it should be, or leads out of its folder.
+        """
+        file = _find(location, ANNOTATED)
+        metadata = _read(file, annotated=True)
+        if not metadata.category_of:
+            raise InputError(f"{file}: no annotations, so no labelled images")
+        names = [metadata.files[image] for image in metadata.category_of]
+        label_of = {category: label for label, category in enumerate(metadata.classes.written)}
+        labels = np.array([label_of[category] for category in metadata.category_of.values()], np.int64)
+        reader = FileReader.of(metadata.root, names, pixel_format)
+        return Splits(Catalogue(reader, np.array(names, dtype=object), labels, *metadata.classes), None)
 
-    Raises:
-        InputError: as of open_herbarium, but that there may be no annotations.
-    """
-    return _read(_find(path, ANY), annotated=False)
+    def open_unlabelled(self, location: Path, split: str | None, requirements: Requirements) -> Unlabelled:
+        """Open all images of PATH/test/metadata.json if it exists, else of the same files as `open`.
+
+        Predictions call the images by their ids. Annotations are optional; annotated images have a label.
+
+        Raises:
+            InputError: the metadata is missing, is not what it should be, or leads out of its folder.
+        """
+        metadata = _read(_find(location, ANY), annotated=False)
+        positions = requirements.classes.positions(metadata.classes).tolist()
+        label_of = dict(zip(metadata.classes.written, positions, strict=True))
+        ids = list(metadata.files)
+        category_of = metadata.category_of
+        labels = [label_of[category_of[image]] if image in category_of else -1 for image in ids]
+        items = np.array(list(metadata.files.values()), object)
+        images = ImageList([readable(image) for image in ids], items, np.array(labels, np.int64))
+        return Unlabelled(FileReader.for_model(metadata.root, requirements), images)
+
+    def local_files(self, location: Path) -> LocalFiles:
+        """Return everything in a folder, or a metadata file with everything beside it."""
+        if location.suffix == ".json" and location.is_file():
+            return LocalFiles(location.stem, location.parent, sorted(location.parent.iterdir()), location.name)
+        return super().local_files(location)
 
 
 def _find(path: Path, names: Sequence[str]) -> Path:

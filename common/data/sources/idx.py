@@ -1,4 +1,4 @@
-"""IDX files, gzip or not: the format MNIST is published in (LeCun, Cortes, Burges)."""
+"""IDX files, compressed by gzip or not: the format of MNIST as published (LeCun, Cortes, Burges)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Items
-from common.data.catalogue import Read
+from common.data.catalogue import ReadResult
 from common.data.decode import PixelFormat, reformat
 from common.errors import InputError
 
@@ -25,7 +25,11 @@ CHUNK = 1 << 20
 
 
 def find(folder: Path, stem: str) -> Path:
-    """`stem` or `stem.gz` in `folder`, uncompressed first."""
+    """Return the path of `stem` or `stem.gz` in `folder`, the uncompressed file first.
+
+    Raises:
+        InputError: there is neither.
+    """
     for name in (stem, f"{stem}.gz"):
         if (folder / name).is_file():
             return folder / name
@@ -37,12 +41,13 @@ def _open(path: Path) -> BinaryIO:
 
 
 def read_header(path: Path, dimensions: int) -> tuple[int, ...]:
-    """The lengths of an IDX file's axes, after checking the whole file against them.
+    """Return the lengths of an IDX file's axes, after checking the whole file against them.
 
-    The file is streamed, never held.
+    The file is streamed and never held in memory.
 
     Raises:
-        InputError: wrong magic number, damaged gzip, or more or fewer bytes than the header says.
+        InputError: the magic number is wrong, the gzip stream is damaged, or the file holds more or fewer bytes
+            than its header says.
     """
     try:
         with _open(path) as file:
@@ -75,7 +80,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The bytes behind the header, shaped; a file that is not compressed is mapped, not read."""
+    """Return the bytes behind the header in their shape; an uncompressed file is mapped, not read."""
     offset = 4 + 4 * len(lengths)
     if path.suffix != ".gz":
         return np.memmap(path, np.uint8, "r", offset, lengths)
@@ -84,7 +89,7 @@ def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
     filled = 0
     with _open(path) as file:
         file.read(offset)
-        for chunk in _chunks(file):  # piecewise, so that the images are never held twice
+        for chunk in _chunks(file):  # in chunks, so that memory never holds the images twice
             flat[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
             filled += len(chunk)
     return array
@@ -92,7 +97,10 @@ def read_array(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=2)
 def _inflated(path: Path, lengths: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Keep what was read: gzip has no random access: a process that reads many blocks inflates the file once."""
+    """Return read_array's result and keep it.
+
+    gzip has no random access, so that a process that reads many blocks should inflate the file only once.
+    """
     return read_array(path, lengths)
 
 
@@ -102,37 +110,42 @@ class IdxReader:
 
     Attributes:
         path: the file.
-        source: what names begin with.
+        source: the beginning of every name.
         lengths: (n, height, width), from its header.
-        form: what each image is turned into.
+        pixel_format: what each image is brought into.
     """
 
     path: Path
     source: str
     lengths: tuple[int, ...]
-    form: PixelFormat
+    pixel_format: PixelFormat
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, 1)."""
-        height, width = self.form.size or self.lengths[1:]
+        height, width = self.pixel_format.size or self.lengths[1:]
         return height, width, 1
 
     @property
     def decodes(self) -> bool:
-        """Only to resize or binarize; as they are, pixels are read from an array."""
-        return self.form != PixelFormat()
+        """True if images are resized or binarized; otherwise pixels are copied from an array."""
+        return self.pixel_format != PixelFormat()
 
     def name(self, item: Any) -> str:
-        """For example mnist/train/00042."""
+        """Return, for example, mnist/train/00042."""
         return f"{self.source}/{int(item):05d}"
 
-    def read(self, items: Items) -> Read:
-        """The images of these row numbers; none is ever skipped."""
-        # a file that is mapped is mapped anew for each block: pages that were read count as this process's memory
+    def read(self, items: Items) -> ReadResult:
+        """Return the images of these row numbers; none is ever skipped.
+
+        Raises:
+            InputError: the file has changed since its header was read.
+        """
+        # an uncompressed file is mapped anew for each block, because pages that were read count as this process's
+        # memory as long as the mapping lives
         read = _inflated if self.path.suffix == ".gz" else read_array
         try:
             pixels = np.asarray(read(self.path, self.lengths)[items])[..., None]
-        except (OSError, EOFError, ValueError, zlib.error) as error:  # it was whole when its header was read
+        except (OSError, EOFError, ValueError, zlib.error) as error:  # the file was whole when its header was read
             raise InputError(f"{self.path}: cannot be read any more ({error})") from error
-        return Read(reformat(pixels, self.form), np.arange(len(items)), [])
+        return ReadResult(reformat(pixels, self.pixel_format), np.arange(len(items)), [])

@@ -1,4 +1,4 @@
-"""The images of a table, read by whoever works on them: no name, label or pixel passes through a driver."""
+"""The images of a table, read by the workers that use them: no name, label or pixel passes through a driver."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from common.data.table.table import Table, TableFile
 from common.errors import InputError
 
 
-class Piece(NamedTuple):
+class RowRange(NamedTuple):
     """The first `rows` images of a row group."""
 
     file: str
@@ -29,13 +29,13 @@ class Piece(NamedTuple):
 
 
 class TableImages(Images):
-    """The images of one split or of all.
+    """The images of one split of a table, or of both.
 
     Args:
-        table: whose.
-        rule: how they are held out.
-        split: "train", "test", or None for all.
-        limit: so many of them, a share of every file; within a file, row groups at even distances are taken.
+        table: the table.
+        rule: how images are held out.
+        split: "train", "test", or None for both.
+        limit: how many images to take: a share of every file, in row groups at even distances.
         without: identities of files to leave out.
     """
 
@@ -55,41 +55,41 @@ class TableImages(Images):
         self._without = without
         self.shape = table.shape
         self.class_names = table.class_names
-        # of all of the split, as the description has it: which classes a limit leaves is not known before reading
+        # the counts of the whole split, because the classes that a limit leaves are not known before reading
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
         self.class_counts: Labels = np.sum(counted, axis=0)
-        own = [file for file in table.files if split in (None, file.split)]
+        files = [file for file in table.files if split in (None, file.split)]
         total = int(self.class_counts.sum())
         self._limit = total if limit is None else min(limit, total)
-        self._pieces: list[Piece] = []
+        self._ranges: list[RowRange] = []
         before = 0
         self._identities: list[str] = []
-        for file in own:
+        for file in files:
             share = self._limit * (before + file.rows) // total - self._limit * before // total
             before += file.rows
             if _identity(file) not in without and share:
-                self._pieces += _pieces(file, share)
+                self._ranges += _row_ranges(file, share)
                 self._identities.append(_identity(file) + (f"[:{share}]" if share < file.rows else ""))
-        self._n = sum(piece.rows for piece in self._pieces)
+        self._n = sum(each.rows for each in self._ranges)
 
     def __len__(self) -> int:
         return self._n
 
     @property
     def identities(self) -> frozenset[str]:
-        """One a file: a hash of its images."""
+        """One fingerprint per file: a hash of its images."""
         return frozenset(self._identities)
 
     def without(self, identities: frozenset[str]) -> TableImages:
-        """The same but for some files."""
+        """Return these images without the files of these identities."""
         return TableImages(self.table, self.rule, self.split, self._limit, self._without | identities)
 
     def parts(self, count: int) -> list[TablePart]:
-        """Row groups in their order, in parts of even size."""
-        count = max(1, min(count, len(self._pieces)))
+        """Return the row groups in their order, in parts of even size."""
+        count = max(1, min(count, len(self._ranges)))
         parts = []
         for rank in range(count):
-            own = self._pieces[shard(len(self._pieces), rank, count)]
+            own = self._ranges[shard(len(self._ranges), rank, count)]
             parts.append(TablePart(self.table.storage, self.shape, len(self.class_names), self.rule, own))
         return parts
 
@@ -98,49 +98,49 @@ def _identity(file: TableFile) -> str:
     return file.file.rpartition("/")[2].partition(".")[0]
 
 
-def _pieces(file: TableFile, rows: int) -> list[Piece]:
-    """`rows` images of a file, from as few row groups as hold them, at even distances."""
-    groups, wanted = ceil(file.rows / file.group_rows), ceil(rows / file.group_rows)
-    # the last row group may be short, and is only taken where all are
-    chosen = np.linspace(0, groups - 2, wanted).round().astype(int) if wanted < groups else np.arange(groups)
-    pieces = []
+def _row_ranges(file: TableFile, rows: int) -> list[RowRange]:
+    """Return `rows` images of a file, from as few row groups as hold them, at even distances."""
+    groups, needed = ceil(file.rows / file.group_rows), ceil(rows / file.group_rows)
+    # the last row group may be short, and is taken only if all are
+    chosen = np.linspace(0, groups - 2, needed).round().astype(int) if needed < groups else np.arange(groups)
+    ranges = []
     for group in chosen.tolist():
-        there = min(file.group_rows, file.rows - group * file.group_rows, rows)
-        pieces.append(Piece(file.file, group, there))
-        rows -= there
-    return pieces
+        n = min(file.group_rows, file.rows - group * file.group_rows, rows)
+        ranges.append(RowRange(file.file, group, n))
+        rows -= n
+    return ranges
 
 
 @dataclass(frozen=True)
 class TablePart:
-    """Some row groups.
+    """Some row groups of a table.
 
     Attributes:
-        storage: where the table is.
+        storage: the table's folder.
         shape: (height, width, channels) of its images.
-        n_classes: labels are below it.
+        n_classes: the number of classes, which all labels are below.
         rule: how images are held out.
-        pieces: which row groups.
+        ranges: the images of this part.
     """
 
     storage: Storage
     shape: tuple[int, int, int]
     n_classes: int
     rule: FoldRule
-    pieces: Sequence[Piece]
+    ranges: Sequence[RowRange]
 
     def blocks(self, names: bool = False) -> Iterator[Block]:
-        """A block a row group; only the columns that are needed are read, and no image becomes an object.
+        """Yield one block per row group; only the necessary columns are read, and no image becomes an object.
 
         Raises:
-            InputError: a file is missing, damaged, or not of this table.
+            InputError: a file is missing or damaged, or does not belong to this table.
         """
         columns = ["pixels", "label", "fold", *(["name"] if names else [])]
-        for file, pieces in groupby(self.pieces, key=lambda piece: piece.file):
+        for file, ranges in groupby(self.ranges, key=lambda each: each.file):
             group = None
             try:
                 with pq.ParquetFile(self.storage.open(file), page_checksum_verification=True) as opened:
-                    for _, group, rows in pieces:
+                    for _, group, rows in ranges:
                         yield self._block(file, _row_group(opened, group, rows, columns))
             except FileNotFoundError as error:
                 raise InputError(
@@ -169,7 +169,11 @@ class TablePart:
 
 
 def _row_group(opened: pq.ParquetFile, group: int, rows: int, columns: Sequence[str]) -> pa.Table:
-    """The first rows of a row group."""
+    """Read the first rows of a row group.
+
+    Raises:
+        OSError: it lacks rows or columns.
+    """
     read = opened.read_row_group(group, columns, use_threads=False).slice(0, rows)
     if len(read) < rows or set(columns) - set(read.column_names):
         raise OSError("it lacks rows or columns")
@@ -177,7 +181,10 @@ def _row_group(opened: pq.ParquetFile, group: int, rows: int, columns: Sequence[
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column of a row group in one piece, as it is stored; combine_chunks would copy it all the same."""
+    """Return a column of a row group as one array, without a copy if it is stored as one chunk.
+
+    combine_chunks would copy that too.
+    """
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -186,7 +193,7 @@ def _all_below(labels: Labels, n_classes: int) -> bool:
 
 
 def pixel_view(pixels: pa.FixedSizeBinaryArray) -> Pixels:
-    """The bytes of a fixed-size binary array as uint8 (n, d), without a copy."""
+    """View the bytes of a fixed-size binary array as uint8 (n, d), without a copy."""
     d = pixels.type.byte_width
     start = pixels.offset * d
     return np.frombuffer(pixels.buffers()[1], np.uint8)[start : start + len(pixels) * d].reshape(-1, d)

@@ -1,4 +1,4 @@
-"""Table: what dataset.json says of an image table."""
+"""Table: the description of an image table, dataset.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGES, QUARANTINED = "images", "quarantine"
 
 FILE = re.compile(rf"{IMAGES}/(?P<split>train|test)-(?P<identity>[0-9a-f]{{32}})\.parquet")
 QUARANTINE = re.compile(rf"{QUARANTINED}/[0-9a-f]{{32}}\.parquet")
-"""What a table's files are called: nothing else is read, and nothing else is ever removed."""
+"""The names of a table's files. No other file is ever read or removed."""
 
 SPLITS = ("train", "test")
 
@@ -39,10 +39,10 @@ class TableFile(NamedTuple):
     """A file of the table.
 
     Attributes:
-        file: its name in the table's folder; its last part begins with the split and a hash of its images.
+        file: its name in the table's folder, which ends in the split and a hash of its images.
         split: "train" or "test".
-        rows: images in it.
-        group_rows: images in each of its row groups but the last.
+        rows: the number of images.
+        group_rows: images per row group; the last one may have fewer.
     """
 
     file: str
@@ -56,16 +56,16 @@ class Table:
     """An image table.
 
     Attributes:
-        storage: where it is.
+        storage: its folder.
         shape: (height, width, channels) of every image.
-        pixel_format: what images were turned into when they were read.
-        class_names: one name a class.
-        test_fraction: of names, held out for the test where the source brought no test set.
+        pixel_format: what images were decoded into.
+        class_names: one name per class.
+        test_fraction: the fraction of names held out for the test if the source had no test set.
         files: its files.
-        class_counts: by split, int64 (n_classes,): images of each class.
-        quarantine: the file that lists unusable images, or None.
-        quarantined: how many it lists.
-        sources: what it was made from.
+        class_counts: by split, int64 (n_classes,): images per class.
+        quarantine: the file that lists skipped images, or None.
+        quarantined: how many images it lists.
+        sources: the sources that it was made from.
     """
 
     storage: Storage
@@ -80,7 +80,7 @@ class Table:
     sources: tuple[str, ...]
 
     def save(self) -> None:
-        """Write dataset.json, atomically: this is what commits everything else."""
+        """Write dataset.json, atomically: this commits everything else."""
         described: dict[str, Any] = {
             "format": FORMAT,
             "shape": self.shape,
@@ -99,10 +99,10 @@ class Table:
 
     @classmethod
     def exists(cls, storage: Storage) -> bool:
-        """Whether a finished table is there.
+        """Return True if there is a finished table.
 
         Raises:
-            InputError: the place cannot be reached.
+            InputError: the location cannot be reached.
         """
         try:
             storage.open(MANIFEST).close()
@@ -117,7 +117,7 @@ class Table:
         """Read dataset.json.
 
         Raises:
-            InputError: it is not there, or not what it should be.
+            InputError: it does not exist, or is not what it should be.
         """
         try:
             described = json.loads(storage.read(MANIFEST))
@@ -156,7 +156,7 @@ class Table:
         """Refuse a description that contradicts itself or leads out of its folder.
 
         Raises:
-            InputError: in one line.
+            InputError: the description is refused.
         """
         where = f"{self.storage}/{MANIFEST}"
         if not self.class_names or not all(isinstance(name, str) for name in self.class_names):
@@ -177,7 +177,7 @@ class Table:
                 raise InputError(f"{where}: the {split} counts do not fit classes and files; ingest again")
 
     def with_classes(self, class_names: tuple[str, ...]) -> Table:
-        """The same table with more classes behind those it has."""
+        """Return the same table with these class names, which begin with those that it has."""
         more = len(class_names) - len(self.class_names)
-        counts = {split: np.pad(own, (0, more)) for split, own in self.class_counts.items()}
+        counts = {split: np.pad(n, (0, more)) for split, n in self.class_counts.items()}
         return replace(self, class_names=class_names, class_counts=counts)

@@ -1,4 +1,4 @@
-"""Writing the files of a table, wherever the images are decoded."""
+"""Write the files of a table, on the workers that decode the images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from common.arrays import Hashes, Indices, Keys, Labels, Pixels
-from common.atomic import READABLE
+from common.atomic import READABLE, readable
 from common.data.catalogue import Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block
@@ -24,32 +24,33 @@ from common.data.storage import Storage, Writing
 from common.data.table.table import FORMAT, IMAGES, SPLITS, TableFile
 
 GROUP_BYTES = 4 << 20
-"""Pixels of one row group: what a reader holds at a time."""
+"""Pixels of one row group, which a reader holds at once."""
 
 SORTED_GROUPS = 16
-"""Row groups that are put into the order of their names' hashes together, so that a part of a file is a sample."""
+"""Row groups whose images are sorted together by hashes of their names, so that a part of a file is a sample."""
 
 LZ4_LEVEL = 6
-"""How hard to compress pixels: to read them costs half of what Zstandard takes, for half as many bytes again.
+"""Compression level of pixels. LZ4 reads in half the time of Zstandard, for one and a half times the bytes.
 
 A reader that multiplies matrices is short of time and not of disk. Level 6 takes 7 µs to write a digit of MNIST
-where level 1 takes 1, and makes it an eighth smaller and a quarter faster to read, again and again.
+where level 1 takes 1 µs, and makes it an eighth smaller and a quarter faster to read, again and again.
 """
 
 SETTINGS, SOURCE = b"image_table", b"image_source"
-"""Keys of a file's metadata under which it says how and from what it was made."""
+"""Keys in the metadata of a file: the settings and the source that it was made with."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How the files of a table are made; files made otherwise do not belong to it.
+class TableSettings:
+    """How the files of a table are made; files made with other settings do not belong to it.
 
     Attributes:
         shape: (height, width, channels).
-        pixel_format: what images are turned into.
-        class_names: one name a class.
-        test_fraction: of names, held out for the test where the source does not say.
-        source: what the images are from; the same images from elsewhere are the same all the same.
+        pixel_format: what images are decoded into.
+        class_names: one name per class.
+        test_fraction: the fraction of names held out for the test if the source has no test set.
+        source: the source of the images. It does not enter the hashes of files: equal images are equal from any
+            source.
     """
 
     shape: tuple[int, int, int]
@@ -59,14 +60,14 @@ class Settings:
     source: str
 
     def metadata(self) -> dict[bytes, bytes]:
-        """What each file says of itself."""
+        """Return the metadata of each file."""
         digest = hashlib.sha256("\0".join(self.class_names).encode()).hexdigest()
-        said = {**asdict(self), "class_names": digest, "format": FORMAT}
-        del said["source"]
-        return {SETTINGS: json.dumps(said, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
+        described = {**asdict(self), "class_names": digest, "format": FORMAT}
+        del described["source"]
+        return {SETTINGS: json.dumps(described, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
 
     def schema(self) -> pa.Schema:
-        """The columns of each file."""
+        """Return the columns of each file."""
         fields = [
             pa.field("pixels", pa.binary(int(np.prod(self.shape))), nullable=False),
             pa.field("label", pa.int32(), nullable=False),
@@ -77,14 +78,14 @@ class Settings:
         return pa.schema(fields, metadata=self.metadata())
 
 
-class Written(NamedTuple):
-    """What one worker made of its images.
+class WrittenFiles(NamedTuple):
+    """The files that one worker wrote.
 
     Attributes:
-        files: at most one a split.
-        class_counts: by split, images by label.
+        files: at most one per split.
+        class_counts: by split, the number of images by label.
         skipped: the images that could not be used.
-        samples: an image of each of a few classes, by label.
+        samples: one image of each of a few classes, by label.
     """
 
     files: list[TableFile]
@@ -94,22 +95,23 @@ class Written(NamedTuple):
 
 
 def write_files(
-    storage: Storage, settings: Settings, blocks: Iterable[Block], split: str | None, samples: int
-) -> Written:
-    """Write images, a file a split, named by a hash of what is in it: to write them again changes nothing.
+    storage: Storage, settings: TableSettings, blocks: Iterable[Block], split: str | None, samples: int
+) -> WrittenFiles:
+    """Write images into one file per split.
 
-    Memory is bounded by SORTED_GROUPS row groups a split, however many images come.
+    A file is named by a hash of its contents, so writing the same images again changes nothing.
+    Memory is bounded by SORTED_GROUPS row groups per split, however many images there are.
 
     Args:
-        storage: where the table is.
+        storage: the table's folder.
         settings: how its files are made.
         blocks: images with their names.
-        split: "train" or "test", or None to go by the hashes of the names.
-        samples: of so many classes an image is returned.
+        split: "train" or "test", or None to decide by the hashes of the names.
+        samples: the number of classes of which one image is returned.
     """
-    written = Written([], {name: {} for name in SPLITS}, [], {})
+    written = WrittenFiles([], {name: {} for name in SPLITS}, [], {})
     with ExitStack() as stack:
-        files: dict[str, _FileInTheMaking] = {}
+        files: dict[str, _FileWriter] = {}
         for block in blocks:
             written.skipped.extend(block.skipped)
             names = np.array(plain_names(block.names or ()), dtype=object)
@@ -123,7 +125,7 @@ def write_files(
                 if not len(rows):
                     continue
                 if name not in files:
-                    files[name] = _FileInTheMaking(settings, name, stack.enter_context(storage.writing(IMAGES)))
+                    files[name] = _FileWriter(settings, name, stack.enter_context(storage.writing(IMAGES)))
                     stack.callback(files[name].writer.close)
                 files[name].add(
                     Rows(block.pixels[rows].reshape(len(rows), -1), block.labels[rows], names[rows], hashes[rows])
@@ -142,7 +144,7 @@ def _count(block: Block, rows: Indices, counts: dict[int, int], samples: dict[in
 
 
 class Rows(NamedTuple):
-    """Images on their way into a file: uint8 (n, d), int64 (n,), objects (n,), uint32 (n, HASHES)."""
+    """Images to be written to a file: uint8 (n, d), int64 (n,), objects (n,), uint32 (n, HASHES)."""
 
     pixels: Pixels
     labels: Labels
@@ -150,18 +152,18 @@ class Rows(NamedTuple):
     hashes: Hashes
 
     def take(self, rows: Indices | slice) -> Rows:
-        """Some of them, in the order asked for."""
+        """Return these rows, in this order."""
         return Rows(self.pixels[rows], self.labels[rows], self.names[rows], self.hashes[rows])
 
 
 @dataclass
-class _FileInTheMaking:
-    """One Parquet file.
+class _FileWriter:
+    """Writes one Parquet file.
 
-    Encodings and statistics that could say nothing of pixels are left out; checksums tell damage from pixels.
+    Encodings and statistics are left out for pixels, which gain nothing from them. Checksums reveal damage.
     """
 
-    settings: Settings
+    settings: TableSettings
     split: str
     writing: Writing
     waiting: list[Rows] = field(default_factory=list)
@@ -185,14 +187,14 @@ class _FileInTheMaking:
         )
 
     def add(self, rows: Rows) -> None:
-        """Take images, and write those that have waited for enough others."""
+        """Add images, and write some once enough of them are waiting."""
         self.waiting.append(rows)
         self.n_waiting += len(rows.labels)
         if self.n_waiting >= SORTED_GROUPS * self.group_rows:
             self._write(SORTED_GROUPS * self.group_rows)
 
     def _write(self, n: int) -> None:
-        """Write the first n images that wait, in the order of their hashes."""
+        """Write the first n waiting images in the order of their hashes."""
         pixels, labels, names, hashes = zip(*self.waiting, strict=True)
         together = Rows(
             np.concatenate(pixels), np.concatenate(labels), np.concatenate(names), np.concatenate(hashes)
@@ -216,7 +218,7 @@ class _FileInTheMaking:
         self.writer.write_table(pa.table(columns, schema=self.schema), row_group_size=self.group_rows)
 
     def finish(self) -> TableFile:
-        """Write what still waits and give the file its name."""
+        """Write the waiting images and give the file its name."""
         if self.n_waiting:
             self._write(self.n_waiting)
         self.writing.name = f"{IMAGES}/{self.split}-{self.digest.hexdigest()}.parquet"
@@ -224,49 +226,49 @@ class _FileInTheMaking:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What is in a file that was written before.
+class FileContent:
+    """The contents of a file that was written before, without pixels.
 
     Attributes:
         file: the file.
-        hashes: uint64 (n,), of the names.
+        hashes: uint64 (n,), keys of the names.
         labels: int64 (n,).
-        said: what the file says of how it was made.
+        metadata: the metadata of the file.
     """
 
     file: TableFile
     hashes: Keys
     labels: Labels
-    said: dict[bytes, bytes]
+    metadata: dict[bytes, bytes]
 
-    def made_with(self, settings: Settings) -> bool:
-        """Whether it was made in this way, from this source."""
-        return all(self.said.get(key) == own for key, own in settings.metadata().items())
+    def made_with(self, settings: TableSettings) -> bool:
+        """Return True if the file was made with these settings, from the same source."""
+        return all(self.metadata.get(key) == value for key, value in settings.metadata().items())
 
 
 def plain_names(names: Iterable[object]) -> list[str]:
-    """Names as a table holds them: bytes that are no text are spelt out."""
-    return [str(name).encode(*READABLE).decode() for name in names]
+    """Return names as a table holds them: bytes that are no valid text are escaped."""
+    return [readable(str(name)) for name in names]
 
 
 def name_keys(names: Iterable[str]) -> Keys:
-    """Keys by which names are compared, uint64 (n,)."""
+    """Return keys by which names are compared, uint64 (n,)."""
     hashes = stable_hashes(names).astype(np.uint64)
     return hashes[:, 0] << np.uint64(32) | hashes[:, 1]
 
 
-def read_content(storage: Storage, file: str) -> Content:
-    """Names and labels of a file in `storage`.
+def read_content(storage: Storage, file: str) -> FileContent:
+    """Read names and labels of a file in `storage`.
 
     Raises:
-        OSError: it is not there, or cannot be read.
-        pyarrow.ArrowException: it is damaged.
+        OSError: the file does not exist or cannot be read.
+        pyarrow.ArrowException: the file is damaged.
     """
     with pq.ParquetFile(storage.open(file), page_checksum_verification=True) as opened:
-        said = opened.schema_arrow.metadata or {}
+        metadata = opened.schema_arrow.metadata or {}
         rows, group_rows = opened.metadata.num_rows, opened.metadata.row_group(0).num_rows
         read = opened.read(["name", "label"])
     split = file.rpartition("/")[2].partition("-")[0]
     labels = read.column("label").to_numpy().astype(np.int64)
     hashes = name_keys(read.column("name").to_pylist())
-    return Content(TableFile(file, split, rows, group_rows), hashes, labels, said)
+    return FileContent(TableFile(file, split, rows, group_rows), hashes, labels, metadata)
