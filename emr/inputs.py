@@ -84,7 +84,7 @@ class Flag(NamedTuple):
 
 
 class JobFlags(NamedTuple):
-    """The flags that a job's own parser knows.
+    """The flags of a job, as its parser describes them.
 
     Attributes:
         flags: by each of their names.
@@ -93,6 +93,18 @@ class JobFlags(NamedTuple):
 
     flags: dict[str, Flag]
     positional: list[Flag]
+
+    @classmethod
+    def of(cls, described: str) -> JobFlags:
+        """Read the JSON that a job prints if JOB_DESCRIBE_FLAGS is set."""
+        found = cls({}, [])
+        for each in json.loads(described):
+            takes_value, role = each["takes_value"], Role(each["role"])
+            if each["flags"]:
+                found.flags.update({name: Flag(name, takes_value, role) for name in each["flags"]})
+            else:
+                found.positional.append(Flag(each["name"], takes_value, role))
+        return found
 
 
 @cache
@@ -113,14 +125,7 @@ def job_flags(script: Path) -> JobFlags:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise InputError(f"{script}: does not describe its flags ({reason})")
-    found = JobFlags({}, [])
-    for each in json.loads(done.stdout):
-        takes_value, role = each["takes_value"], Role(each["role"])
-        if each["flags"]:
-            found.flags.update({name: Flag(name, takes_value, role) for name in each["flags"]})
-        else:
-            found.positional.append(Flag(each["name"], takes_value, role))
-    return found
+    return JobFlags.of(done.stdout)
 
 
 @dataclass
@@ -228,7 +233,7 @@ def _split(job: str, words: Sequence[str]) -> tuple[list[tuple[Flag, str | None]
     Raises:
         InputError: they are not the job's.
     """
-    known = job_flags(JOBS / f"{job}.py")
+    of_job = job_flags(JOBS / f"{job}.py")
     flags: list[tuple[Flag, str | None]] = []
     positional: list[str] = []
     remaining = iter(words)
@@ -237,17 +242,17 @@ def _split(job: str, words: Sequence[str]) -> tuple[list[tuple[Flag, str | None]
             positional.append(word)
             continue
         name, equals, value = word.partition("=")
-        flag = known.flags.get(name)
+        flag = of_job.flags.get(name)
         if flag is None:
             raise InputError(f"{job}: {name} is none of its flags; --help lists them")
         if equals:
             flags.append((flag, value))
         else:
             flags.append((flag, next(remaining, None) if flag.takes_value else None))
-    if len(positional) != len(known.positional):
-        names = " and ".join(flag.name for flag in known.positional)
+    if len(positional) != len(of_job.positional):
+        names = " and ".join(flag.name for flag in of_job.positional)
         raise InputError(f"{job}: give {names}" if names else f"{job}: {positional[0]!r} is none of its flags")
-    return flags, list(zip(known.positional, positional, strict=True))
+    return flags, list(zip(of_job.positional, positional, strict=True))
 
 
 def _files(top: Path) -> Iterator[Path]:

@@ -148,8 +148,8 @@ class CatalogueImages(Images):
         images = self.catalogue
         parts = []
         for rank in range(count):
-            own = order[rank::count] if dealt else order[shard(len(order), rank, count)]
-            parts.append(CataloguePart(images.reader, images.items[own], images.labels[own], self.folds[own]))
+            rows = order[rank::count] if dealt else order[shard(len(order), rank, count)]
+            parts.append(CataloguePart(images.reader, images.items[rows], images.labels[rows], self.folds[rows]))
         return parts
 
 

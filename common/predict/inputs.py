@@ -25,7 +25,7 @@ STANDARD_INPUT, STDIN = "-", 0
 READ_BYTES = 1 << 16
 """Bytes that are read of a list at once."""
 LOOKED_UP = 1 << 12
-"""Images that are looked up together among those that are written already."""
+"""Images that are looked up together among the written predictions."""
 LONGEST_NAME = 1 << 16
 """Bytes of a line beyond which it is no path on any system."""
 NO_IMAGES = ImageList([], np.empty(0, object), np.empty(0, np.int64))
@@ -173,7 +173,7 @@ class StreamedInputs(Inputs):
         return ImageList.of_files([os.fsdecode(line) for line in taken], np.full(len(taken), -1, np.int64))
 
     def _read(self) -> None:
-        """Read what is available, and keep the whole lines.
+        """Read the bytes that are available, and keep the whole lines.
 
         Raises:
             InputError: the list cannot be read, or it is no list of paths.
@@ -226,7 +226,7 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
         below: the folder that relative names in a list are relative to.
 
     Raises:
-        InputError: there are no images, or the source is not what it should be.
+        InputError: there are no images, or the source is missing or invalid.
     """
     kind, _, location = absolute(spec).partition(":")
     if kind == LIST and location:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -84,7 +86,7 @@ def test_size_grey_and_binarize() -> None:
 
 
 def _png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """Return a PNG that claims a size and holds next to nothing."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -123,7 +125,7 @@ def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
     assert str(caught.value)
 
 
-def test_decoded_images_are_brought_into_form_like_files() -> None:
+def test_decoded_images_are_brought_into_a_pixel_format_like_files() -> None:
     pixels = RNG.integers(0, 256, (5, 9, 7, 3), np.uint8)
     for pixel_format in (
         PixelFormat(),
@@ -143,3 +145,24 @@ def test_what_is_too_thin_to_be_covered_is_refused_before_it_is_enlarged(size: t
         decode(encoded(Image.new("L", size)), pixel_format)
     height, width = pixel_format.resized(224, 10_000)
     assert height * width < MAX_PIXELS
+
+
+FILTERS = """
+import io, warnings
+import common.data.decode as decode
+from PIL import Image
+
+def of_pillow():
+    return [entry for entry in warnings.filters if "PIL" in str(entry[3])]
+
+assert not of_pillow()
+file = io.BytesIO()
+Image.new("L", (2, 2)).save(file, "PNG")
+for _ in range(2):
+    decode.decode(file.getvalue(), decode.PixelFormat())
+    assert len(of_pillow()) == 1
+"""
+
+
+def test_pillows_warnings_are_ignored_by_processes_that_decode_and_by_no_import() -> None:
+    subprocess.run([sys.executable, "-c", FILTERS], check=True)

@@ -19,7 +19,7 @@ FILES = {"a.gz": hashlib.sha256(CONTENT).hexdigest()}
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at /good/, breaks off once at /broken/, ignores ranges at /whole/, lies at /wrong/."""
+    """Serves CONTENT at /good/, breaks off once at /broken/, ignores ranges at /whole/, falsifies at /wrong/."""
 
     requests: list[tuple[str, str | None]]
     broke = False
@@ -29,13 +29,13 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        self.server.requests.append((self.path, asked))
+        wanted_range = self.headers.get("Range")
+        self.server.requests.append((self.path, wanted_range))
         mirror = self.path.split("/")[1]
         if mirror == "missing":
             self.send_error(404)
             return
-        start = int(re.findall(r"\d+", asked)[0]) if asked and mirror != "whole" else 0
+        start = int(re.findall(r"\d+", wanted_range)[0]) if wanted_range and mirror != "whole" else 0
         body = (CONTENT[::-1] if mirror == "wrong" else CONTENT)[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(body)))

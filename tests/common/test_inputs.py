@@ -15,18 +15,18 @@ from common.predict.inputs import Inputs, open_inputs
 from tests.support.herbarium import herbarium
 
 CLASSES = Classes(("cedar", "ash"))
-WANTED = Requirements(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, DECODING_STEPS)
+REQUIRED = Requirements(PixelFormat((8, 8), grey=True), (8, 8, 1), CLASSES, DECODING_STEPS)
 
 
-def opened(spec: str, split: str | None = None, wanted: Requirements = WANTED) -> Inputs:
-    return open_inputs(spec, Path("nowhere"), split, wanted, Path.cwd())
+def opened(spec: str, split: str | None = None, requirements: Requirements = REQUIRED) -> Inputs:
+    return open_inputs(spec, Path("nowhere"), split, requirements, Path.cwd())
 
 
-def everything(inputs: Inputs, piece: int = 7) -> ImageList:
+def everything(inputs: Inputs, most: int = 7) -> ImageList:
     parts = []
     while not inputs.ended:
-        part = inputs.take(piece)
-        assert len(part) <= piece
+        part = inputs.take(most)
+        assert len(part) <= most
         parts.append(part)
     whole = parts[0]
     for part in parts[1:]:
@@ -46,15 +46,19 @@ def test_a_folder_knows_classes_by_the_names_of_its_folders(folder_of_images: Pa
 
 
 def test_named_sets_and_what_is_no_source() -> None:
-    digits = opened("digits", wanted=WANTED._replace(classes=Classes(tuple("9876543210"))))
+    digits = opened("digits", requirements=REQUIRED._replace(classes=Classes(tuple("9876543210"))))
     assert digits.total == 1797
     assert everything(digits, 500).labels[:3].tolist() == [9, 8, 7]
-    for spec, said in (
-        ("parquet:x", "no such source"), ("folder:", "no such source"), ("folder:/nowhere", "no such folder"),
-        ("list:/nowhere", "No such file"), ("herbarium:/nowhere", "no /nowhere/test/metadata.json"),
-        ("list:/tmp", "is a folder"), ("folder:~nobody-is-this/x", "home"),
-    ):  # fmt: skip
-        with pytest.raises(InputError, match=said):
+    for spec, message in {
+        "parquet:x": "no such source",
+        "folder:": "no such source",
+        "folder:/nowhere": "no such folder",
+        "list:/nowhere": "No such file",
+        "herbarium:/nowhere": "no /nowhere/test/metadata.json",
+        "list:/tmp": "is a folder",
+        "folder:~nobody-is-this/x": "home",
+    }.items():
+        with pytest.raises(InputError, match=message):
             opened(spec)
     with pytest.raises(InputError, match="has no test images"):
         opened("digits", "test")
@@ -64,8 +68,8 @@ def test_named_sets_and_what_is_no_source() -> None:
 
 def test_herbarium_labels_are_known_by_the_ids_of_categories(tmp_path: Path) -> None:
     herbarium(tmp_path)
-    wanted = WANTED._replace(classes=Classes(("A", "B"), ("30", "7")))
-    found = everything(opened(f"herbarium:{tmp_path}", wanted=wanted))
+    requirements = REQUIRED._replace(classes=Classes(("A", "B"), ("30", "7")))
+    found = everything(opened(f"herbarium:{tmp_path}", requirements=requirements))
     assert found.ids == [str(1000 + number) for number in range(8)]
     by_id = dict(zip(found.ids, found.labels.tolist(), strict=True))
     assert by_id["1007"] == 1  # annotated first, with category 7

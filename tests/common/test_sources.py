@@ -20,7 +20,7 @@ from common.errors import InputError
 from tests.support.herbarium import herbarium, write_metadata
 
 RNG = np.random.default_rng(6)
-FORM = PixelFormat()
+AS_THEY_ARE = PixelFormat()
 
 
 def load(catalogue: Catalogue) -> Block:
@@ -28,7 +28,7 @@ def load(catalogue: Catalogue) -> Block:
 
 
 def test_digits_are_scikit_learns() -> None:
-    train, test = open_labelled("digits", Path("nowhere"), FORM)
+    train, test = open_labelled("digits", Path("nowhere"), AS_THEY_ARE)
     images = load(train)
     assert test is None
     assert images.pixels.shape == (1797, 8, 8, 1)
@@ -65,7 +65,7 @@ def small_mnist(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, d
 
 def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str, np.ndarray]]) -> None:
     root, arrays = small_mnist
-    train, test = open_labelled("mnist", root, FORM)
+    train, test = open_labelled("mnist", root, AS_THEY_ARE)
     assert np.array_equal(load(train).pixels[..., 0], arrays["train-images-idx3-ubyte"])
     assert test is not None
     assert np.array_equal(load(test).labels, arrays["t10k-labels-idx1-ubyte"])
@@ -77,7 +77,7 @@ def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str,
 def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
     small_mnist: tuple[Path, dict[str, np.ndarray]],
 ) -> None:
-    train, _ = open_labelled("mnist", small_mnist[0], FORM)
+    train, _ = open_labelled("mnist", small_mnist[0], AS_THEY_ARE)
     _truncate(small_mnist[0])
     with pytest.raises(InputError, match=r"train-images.*cannot be read any more"):
         load(train)
@@ -88,7 +88,7 @@ def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
 
 @pytest.mark.mnist
 def test_mnist_is_mnist(data_root: Path) -> None:
-    train, test = open_labelled("mnist", data_root, FORM)
+    train, test = open_labelled("mnist", data_root, AS_THEY_ARE)
     assert test is not None
     assert (len(train), len(test), train.shape) == (60_000, 10_000, (28, 28, 1))
     images = load(train)
@@ -159,7 +159,7 @@ def test_damaged_idx_files_are_refused(
     root, _ = small_mnist
     damage(root)
     with pytest.raises(InputError, match=message):
-        open_labelled("mnist", root, FORM)
+        open_labelled("mnist", root, AS_THEY_ARE)
 
 
 # folders -----------------------------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
     shutil.copytree(folder_of_images / "beech", folder_of_images / "ash" / ".thumbnails")
     (folder_of_images / "cedar" / "deeper").mkdir()
     (folder_of_images / "cedar" / "00.png").rename(folder_of_images / "cedar" / "deeper" / "00.PNG")
-    train, test = open_labelled(f"folder:{folder_of_images}", Path(), FORM)
+    train, test = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE)
     assert test is None
     assert train.class_names == ("ash", "beech", "cedar")
     assert train.shape == (10, 12, 3)
@@ -182,12 +182,12 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
         assert np.array_equal(images.pixels[i], np.asarray(Image.open(folder_of_images / train.names()[i])))
 
 
-def test_an_unusable_image_is_skipped_with_its_name_and_reason(folder_of_images: Path) -> None:
+def test_an_image_that_cannot_be_used_is_skipped_with_its_name_and_reason(folder_of_images: Path) -> None:
     (folder_of_images / "beech" / "03.png").write_bytes(b"not an image")
     (folder_of_images / "beech" / "04.png").unlink()
     os.mkfifo(folder_of_images / "beech" / "04.png")
     Image.new("RGB", (5, 5)).save(folder_of_images / "cedar" / "07.png")
-    train = open_labelled(f"folder:{folder_of_images}", Path(), FORM).train
+    train = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE).train
     loaded = CatalogueImages(train).load(names=True)
     assert len(loaded.labels) == len(loaded.pixels) == 57
     assert {skipped.name for skipped in loaded.skipped} == {"beech/03.png", "beech/04.png", "cedar/07.png"}
@@ -217,7 +217,7 @@ def test_a_folder_that_cannot_be_learnt_from_is_refused(
     root = tmp_path / "images"
     prepare(root)
     with pytest.raises(InputError, match=message):
-        open_labelled(f"folder:{root}", Path(), FORM)
+        open_labelled(f"folder:{root}", Path(), AS_THEY_ARE)
 
 
 def _fill(folder: Path, data: bytes | None = None) -> None:
@@ -231,19 +231,19 @@ def _fill(folder: Path, data: bytes | None = None) -> None:
 def test_what_may_not_be_read_is_refused(folder_of_images: Path) -> None:
     (folder_of_images / "ash").chmod(0)
     with pytest.raises(InputError, match=r"ash.*make it readable"):
-        open_labelled(f"folder:{folder_of_images}", Path(), FORM)
+        open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE)
 
 
 def test_class_names_lose_what_no_page_can_show(folder_of_images: Path) -> None:
     os.rename(os.fsencode(folder_of_images / "ash"), os.fsencode(folder_of_images) + b"/\xe9rable\x07")  # noqa: PTH104
-    names = open_labelled(f"folder:{folder_of_images}", Path(), FORM).train.class_names
+    names = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE).train.class_names
     assert sorted(names) == ["beech", "cedar", "\ufffdrable\ufffd"]
 
 
 @pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
 def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> None:
     with pytest.raises(InputError, match="digits, mnist, folder:PATH, herbarium:PATH"):
-        open_labelled(spec, Path(), FORM)
+        open_labelled(spec, Path(), AS_THEY_ARE)
 
 
 # herbarium ---------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> Non
 @pytest.mark.parametrize("ids", [int, str])
 def test_herbarium_joins_on_the_image_and_maps_labels_densely(tmp_path: Path, encoding: str, ids: type) -> None:
     herbarium(tmp_path / "train", encoding, ids)
-    train, test = open_labelled(f"herbarium:{tmp_path}", Path(), FORM)
+    train, test = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
     assert test is None
     assert train.class_names == ("Séneçon", "Abies")
     label_of = {train.names()[i]: int(train.labels[i]) for i in range(len(train))}
@@ -261,7 +261,7 @@ def test_herbarium_joins_on_the_image_and_maps_labels_densely(tmp_path: Path, en
     assert label_of["images/000/00/0.jpg"] == 1
     assert sorted(label_of.values()) == [0] * 5 + [1] * 3
     assert len(load(train).labels) == 8
-    assert len(open_labelled(f"herbarium:{tmp_path}/train/metadata.json", Path(), FORM).train) == 8
+    assert len(open_labelled(f"herbarium:{tmp_path}/train/metadata.json", Path(), AS_THEY_ARE).train) == 8
 
 
 def _change(table: str, **fields: object) -> Callable[[dict[str, list[dict[str, object]]]], object]:
@@ -294,13 +294,13 @@ def test_metadata_that_does_not_hold_together_is_refused(tmp_path: Path, change,
     tables = herbarium(tmp_path)
     write_metadata(tmp_path, change(tables))
     with pytest.raises(InputError, match=message) as caught:
-        open_labelled(f"herbarium:{tmp_path}", Path(), FORM)
+        open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
     assert "\n" not in str(caught.value)
 
 
 def test_missing_and_broken_metadata_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no .*train/metadata.json"):
-        open_labelled(f"herbarium:{tmp_path}", Path(), FORM)
+        open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
     (tmp_path / "metadata.json").write_text('{"images": [')
     with pytest.raises(InputError, match="not JSON"):
-        open_labelled(f"herbarium:{tmp_path}", Path(), FORM)
+        open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)

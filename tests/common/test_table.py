@@ -34,8 +34,8 @@ HOLD_OUT = FoldRule(None, 0.2)
 def a_block(n: int, start: int = 0, skipped: int = 0) -> Block:
     labels = RNG.integers(0, 3, n)
     names = [f"images/{i:05d}" for i in range(start, start + n)]
-    bad = [Skipped(f"bad{i}", "damaged") for i in range(skipped)]
-    return Block(RNG.integers(0, 256, (n, 5, 4, 1), np.uint8), labels, np.full(n, -1, np.int16), names, bad)
+    unread = [Skipped(f"bad{i}", "damaged") for i in range(skipped)]
+    return Block(RNG.integers(0, 256, (n, 5, 4, 1), np.uint8), labels, np.full(n, -1, np.int16), names, unread)
 
 
 def a_table(folder: Path, blocks: list[Block], split: str | None = None) -> Table:
@@ -43,13 +43,21 @@ def a_table(folder: Path, blocks: list[Block], split: str | None = None) -> Tabl
     written = [write_files(storage, SETTINGS, [block], split, 30) for block in blocks]
     counts = {name: np.zeros(3, np.int64) for name in ("train", "test")}
     for part in written:
-        for name, own in part.class_counts.items():
-            for label, n in own.items():
+        for name, by_label in part.class_counts.items():
+            for label, n in by_label.items():
                 counts[name][label] += n
     table = Table(
-        storage, SETTINGS.shape, SETTINGS.pixel_format, SETTINGS.class_names, SETTINGS.test_fraction,
-        tuple(file for part in written for file in part.files), counts, None, 0, ("a test",),
-    )  # fmt: skip
+        storage,
+        SETTINGS.shape,
+        SETTINGS.pixel_format,
+        SETTINGS.class_names,
+        SETTINGS.test_fraction,
+        tuple(file for part in written for file in part.files),
+        counts,
+        None,
+        0,
+        ("a test",),
+    )
     table.save()
     return Table.open(storage)
 
@@ -125,15 +133,15 @@ def test_a_storage_is_named_by_path_or_address(tmp_path: Path, monkeypatch: pyte
 def test_what_was_written_is_read(tmp_path: Path, small_groups: None) -> None:
     blocks = [a_block(100), a_block(37, 100, skipped=2), a_block(1, 137)]
     table = a_table(tmp_path, blocks)
-    wanted: dict[str, tuple[bytes, int]] = {}
+    expected: dict[str, tuple[bytes, int]] = {}
     for block in blocks:
-        wanted |= by_name(block)
+        expected |= by_name(block)
     found = {split: by_name(TableImages(table, HOLD_OUT, split).load(names=True)) for split in ("train", "test")}
-    assert found["train"] | found["test"] == wanted
+    assert found["train"] | found["test"] == expected
     assert not set(found["train"]) & set(found["test"])
-    in_test = hashed_test(stable_hashes(list(wanted)), 0.25)
-    assert set(found["test"]) == {name for name, test in zip(wanted, in_test, strict=True) if test}
-    assert by_name(TableImages(table, HOLD_OUT).load(names=True)) == wanted
+    in_test = hashed_test(stable_hashes(list(expected)), 0.25)
+    assert set(found["test"]) == {name for name, test in zip(expected, in_test, strict=True) if test}
+    assert by_name(TableImages(table, HOLD_OUT).load(names=True)) == expected
     assert len(TableImages(table, HOLD_OUT)) == 138
     train = TableImages(table, HOLD_OUT, "train")
     assert train.class_counts.tolist() == np.bincount(train.load().labels, minlength=3).tolist()
@@ -191,8 +199,8 @@ def test_a_files_name_is_a_hash_of_what_is_in_it(tmp_path: Path) -> None:
     block = a_block(40)
     other = block._replace(pixels=block.pixels ^ np.uint8(1))
     files = [
-        write_files(Storage.at(str(tmp_path / place)), SETTINGS, [images], "train", 0).files[0].file
-        for place, images in (("a", block), ("b", block), ("c", other))
+        write_files(Storage.at(str(tmp_path / folder)), SETTINGS, [images], "train", 0).files[0].file
+        for folder, images in (("a", block), ("b", block), ("c", other))
     ]
     assert files[0] == files[1] != files[2]
     first = next((tmp_path / "a" / "images").iterdir())

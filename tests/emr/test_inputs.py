@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from common.errors import InputError
-from emr.inputs import Inputs
+from common.run.flags import DESCRIBE, Role
+from emr import settings
+from emr.inputs import Inputs, JobFlags
 
 
 def of(job: str, *words: str) -> Inputs:
@@ -37,6 +40,56 @@ def test_what_is_on_s3_or_needs_no_file_passes_through(words: list[str]) -> None
     inputs = of("gram", *words)
     assert inputs.shipped == []
     assert " ".join(inputs.words).replace("=", " ") == " ".join(words).replace("=", " ")
+
+
+NEW_JOB = """
+from common.run.flags import Parser, output_location, source_spec
+
+parser = Parser()
+parser.add_argument("source", metavar="SOURCE", type=source_spec)
+parser.add_argument("destination", metavar="DEST", type=output_location)
+parser.add_argument("--new-switch", action="store_true")
+parser.add_argument("--new-value")
+parser.parse_arguments(None)
+"""
+
+
+def test_a_switch_that_is_new_to_a_job_does_not_swallow_the_word_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new.py").write_text(NEW_JOB)
+    monkeypatch.setattr("emr.inputs.JOBS", tmp_path)
+    inputs = of("new", "--new-switch", "folder:photos", "s3://bucket/table", "--new-value", "7")
+    assert inputs.words == ["folder:shipped-photos", "s3://bucket/table", "--new-switch", "--new-value=7"]
+    with pytest.raises(InputError, match="new: --newer is none of its flags"):
+        of("new", "--newer", "folder:photos", "s3://bucket/table")
+
+
+ROLES = {
+    "--data": Role.SOURCE,
+    "SOURCE": Role.SOURCE,
+    "DEST": Role.OUTPUT,
+    "--classes": Role.INPUT,
+    "--add-moments": Role.INPUT,
+    "--subtract-moments": Role.INPUT,
+    "--save-moments": Role.OUTPUT,
+    "--out": Role.RUN_FOLDER,
+    "--model": Role.MODEL,
+    "--data-root": Role.DATA_ROOT,
+}
+
+
+@pytest.mark.parametrize("job", settings.JOBS)
+def test_jobs_say_which_of_their_flags_name_files(
+    job: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DESCRIBE, "1")
+    with pytest.raises(SystemExit):
+        import_module(f"spark_jobs.{job}").main([])
+    found = JobFlags.of(capsys.readouterr().out)
+    flags = [*found.flags.values(), *found.positional]
+    assert {flag.name: flag.role for flag in flags if flag.role != Role.PLAIN}.items() <= ROLES.items()
+    assert not {flag.name for flag in flags if flag.role == Role.PLAIN} & set(ROLES)
 
 
 def test_mnist_travels_alone() -> None:
@@ -84,7 +137,7 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "words", "said"),
+    ("job", "words", "message"),
     [
         ("gram", ["--data", "folder:none"], "--data folder:none: no files at none; name another"),
         ("gram", ["--data-root", "none", "--data", "mnist"], "no files at none/mnist; `make data` downloads it"),
@@ -104,8 +157,8 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
         ("ingest", ["folder:photos"], "give SOURCE and DEST"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_asked(job: str, words: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+def test_what_cannot_work_is_refused_before_anything_is_asked(job: str, words: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
         of(job, *words)
 
 

@@ -51,7 +51,7 @@ def open_labelled(spec: str, data_root: Path, pixel_format: PixelFormat) -> Spli
         pixel_format: what every image is decoded into.
 
     Raises:
-        InputError: there is no such source, or it is not what it should be.
+        InputError: there is no such source, or its files are missing or invalid.
     """
     source, location = _located(spec, data_root)
     with _errors_of(spec):
@@ -70,7 +70,7 @@ def open_unlabelled(spec: str, data_root: Path, split: str | None, requirements:
         requirements: the model's.
 
     Raises:
-        InputError: there is no such source, or it is not what it should be.
+        InputError: there is no such source, or its files are missing or invalid.
     """
     source, location = _located(spec, data_root)
     if split is not None and not source.takes_split:
@@ -83,7 +83,7 @@ def open_table(spec: str) -> Table | None:
     """Open an image table; return None if the spec names another kind of source.
 
     Raises:
-        InputError: there is no table, or it is not what it should be.
+        InputError: the table is missing or invalid.
     """
     kind, _, location = spec.partition(":")
     if kind != TABLE or not location:

@@ -51,7 +51,7 @@ class Herbarium(PathSource):
         There is no test set: the challenge's test images carry no labels.
 
         Raises:
-            InputError: the metadata is missing, is not what it should be, or leads out of its folder.
+            InputError: the metadata is missing or invalid, or leads out of its folder.
         """
         file = _find(location, ANNOTATED)
         metadata = _read(file, annotated=True)
@@ -69,7 +69,7 @@ class Herbarium(PathSource):
         Predictions call the images by their ids. Annotations are optional; annotated images have a label.
 
         Raises:
-            InputError: the metadata is missing, is not what it should be, or leads out of its folder.
+            InputError: the metadata is missing or invalid, or leads out of its folder.
         """
         metadata = _read(_find(location, ANY), annotated=False)
         positions = requirements.classes.positions(metadata.classes).tolist()

@@ -1,4 +1,4 @@
-"""The interface of a data source: everything that the jobs, predictions, Amazon EMR and downloads ask of one."""
+"""The interface of a data source: all that training, prediction, Amazon EMR and the download need of it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ class Source(ABC):
             pixel_format: what every image is decoded into.
 
         Raises:
-            InputError: the source is missing, or it is not what it should be.
+            InputError: its files are missing or invalid.
             OSError: a file cannot be read.
         """
 
@@ -188,7 +188,7 @@ class Source(ABC):
             requirements: the model's.
 
         Raises:
-            InputError: the source is missing, or it is not what it should be.
+            InputError: its files are missing or invalid.
             OSError: a file cannot be read.
         """
         train, test = self.open(location, requirements.pixel_format)

@@ -89,8 +89,8 @@ class TableImages(Images):
         count = max(1, min(count, len(self._ranges)))
         parts = []
         for rank in range(count):
-            own = self._ranges[shard(len(self._ranges), rank, count)]
-            parts.append(TablePart(self.table.storage, self.shape, len(self.class_names), self.rule, own))
+            ranges = self._ranges[shard(len(self._ranges), rank, count)]
+            parts.append(TablePart(self.table.storage, self.shape, len(self.class_names), self.rule, ranges))
         return parts
 
 

@@ -117,7 +117,7 @@ class Table:
         """Read dataset.json.
 
         Raises:
-            InputError: it does not exist, or is not what it should be.
+            InputError: the description is missing or invalid.
         """
         try:
             described = json.loads(storage.read(MANIFEST))
