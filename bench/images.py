@@ -17,7 +17,9 @@ from common.data.sources import open_labelled
 from common.data.storage import Storage
 from common.data.table.table import Table
 from common.data.table.writing import TableSettings
-from common.run.flags import Parser, data_root_flag, positive_integer
+from common.run.flag_types import positive_integer
+from common.run.flags import data_root_flag
+from common.run.parser import Parser
 from spark_jobs.engine.session import run_spark_job, spark_context
 from spark_jobs.ingestion.listing import ListedCatalogues
 from spark_jobs.ingestion.table_update import Destination, TableUpdate

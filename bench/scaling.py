@@ -31,7 +31,8 @@ from bench.cost_model import Cell, CostModel, FitSize
 from bench.harness import Claim, conclude, parser, say, table
 from bench.ranks import DATA_PARALLEL, FIT, LAUNCHER, ROOT, Run, launch, run
 from bench.scaling_figures import amdahl_bars, heat_maps
-from common.run.flags import data_root_flag, positive_integer
+from common.run.flag_types import positive_integer
+from common.run.flags import data_root_flag
 
 RESULTS = ROOT / "bench" / "results"
 NETWORK_ALPHA_S, NETWORK_BETA_S = 5e-6, 1 / 12.5e9

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import JobError
-from common.run.flags import Parser
+from common.run.parser import Parser
 from emr import dry_run, verbs
 from emr.context import Context
 from emr.follow import CANCELLED, DONE, WRONG

@@ -18,7 +18,8 @@ from common.data.shipped import SHIPPED
 from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
 from common.errors import InputError
-from common.run.flags import DESCRIBE, Role
+from common.run.flag_types import Role
+from common.run.parser import DESCRIBE
 from emr.package import ROOT
 from emr.tarball import pack
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from common.errors import InputError
-from common.run.flags import PARSE_ONLY
+from common.run.parser import PARSE_ONLY
 from emr import clusters
 from emr.aws import Clock
 from emr.clusters import ACTIVE, UNDER_WAY, tags_of

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from common.ridge.fit import Fit, Problem
 from common.ridge.scoring import validate
-from common.run.flags import Parser
+from common.run.parser import Parser
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.exits import run_mpi_job
 from mpi_jobs.engine.world import AtRoot, World

@@ -15,7 +15,8 @@ from common.errors import InputError
 from common.ridge.fit import Fit, Problem
 from common.ridge.moments import total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
-from common.run.flags import Parser, ridge_parser
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs.engine.blocks import count_correct
 from spark_jobs.engine.moments_files import MomentsFiles, moments_flags

@@ -14,17 +14,9 @@ from common.console import Console
 from common.data.sources import specs
 from common.data.storage import Storage
 from common.report.table import write_report
-from common.run.flags import (
-    Parser,
-    data_root_flag,
-    fraction,
-    input_location,
-    output_location,
-    pixel_flags,
-    pixel_format,
-    quiet_flag,
-    source_spec,
-)
+from common.run.flag_types import fraction, input_location, output_location, source_spec
+from common.run.flags import data_root_flag, pixel_flags, pixel_format, quiet_flag
+from common.run.parser import Parser
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 from spark_jobs.ingestion.listing import open_listing
 from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, class_names_of

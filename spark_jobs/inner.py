@@ -17,7 +17,8 @@ from common.data.splits import shard
 from common.ridge.fit import Fit, Problem
 from common.ridge.moments import Moments, total, training_moments
 from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
-from common.run.flags import Parser, ridge_parser
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs.engine.blocks import count_correct
 from spark_jobs.engine.passes import score_test_images, sum_moments

@@ -16,7 +16,8 @@ from pyspark import SparkContext
 from common.console import Console
 from common.data.splits import ALWAYS_TRAINING
 from common.ridge.fit import Fit, Problem
-from common.run.flags import Parser, ridge_parser
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs.engine.lambda_tasks import Training, refit, try_lambda
 from spark_jobs.engine.session import engine, run_spark_job, spark_context

@@ -36,16 +36,10 @@ from common.predict.predictions import (
 from common.provenance import Engine
 from common.report.prediction import write_report
 from common.ridge.model import RidgeModel
-from common.run.flags import (
-    Parser,
-    data_root_flag,
-    model_folder,
-    out_flag,
-    positive_integer,
-    quiet_flag,
-    source_spec,
-)
+from common.run.flag_types import model_folder, positive_integer, source_spec
+from common.run.flags import data_root_flag, out_flag, quiet_flag
 from common.run.folder import RunFolder
+from common.run.parser import Parser
 from spark_jobs.engine.blocks import gather, image_parts, read_parts
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 from spark_jobs.ingestion.globs import Glob, is_glob

@@ -12,7 +12,8 @@ from pyspark import SparkContext
 
 from common.console import Console
 from common.ridge.fit import Fit, Problem
-from common.run.flags import Parser, ridge_parser
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs import gram, inner, outer
 from spark_jobs.engine.passes import score_test_images

@@ -20,7 +20,9 @@ from common.ridge.moments import moments_by_fold, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from common.ridge.scoring import validate
 from common.run.exits import run_job
-from common.run.flags import Parser, positive_integer, ridge_parser
+from common.run.flag_types import positive_integer
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 
 

@@ -18,7 +18,8 @@ from requests.exceptions import ConnectionError as Unreachable
 from common.data.sources import SOURCES
 from common.errors import InputError
 from common.run.exits import run_job
-from common.run.flags import Parser, data_root_flag
+from common.run.flags import data_root_flag
+from common.run.parser import Parser
 
 TIMEOUT_S = 30
 

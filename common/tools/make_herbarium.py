@@ -30,8 +30,9 @@ from common.data.sources.source import PathSource
 from common.data.splits import hold_out
 from common.errors import InputError
 from common.run.exits import run_job
-from common.run.flags import Help, Parser, quiet_flag, seed_flags
+from common.run.flags import quiet_flag, seed_flags
 from common.run.folder import RunFolder
+from common.run.parser import Help, Parser
 
 MOST_CATEGORIES = 100_000
 """As many categories as the five digits of CCC/CC distinguish."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from common.run.flags import positive_integer
+from common.run.flag_types import positive_integer
 
 
 def threads_flag(group: argparse._ActionsContainer, ranks: str = "each rank") -> None:

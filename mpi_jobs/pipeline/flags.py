@@ -8,15 +8,9 @@ from typing import Any
 
 from common.predict.files import FORMATS
 from common.predict.inputs import absolute, prediction_specs
-from common.run.flags import (
-    Help,
-    Parser,
-    data_root_flag,
-    number,
-    output_flags,
-    positive_integer,
-    positive_number,
-)
+from common.run.flag_types import number, positive_integer, positive_number
+from common.run.flags import data_root_flag, output_flags
+from common.run.parser import Help, Parser
 from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 
 NOT_KEPT = {"out", "resume", "quiet", "device", "threads", "ratio", "profile", "batch", "memory", "max_delay"}

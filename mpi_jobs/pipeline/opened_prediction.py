@@ -20,8 +20,8 @@ from common.nets.measuring import DecodedSample
 from common.predict.files import PredictionFile
 from common.predict.inputs import Inputs, open_inputs
 from common.predict.predictions import RowFormat
-from common.run.flags import Parser
 from common.run.folder import RunFolder
+from common.run.parser import Parser
 from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
 from mpi_jobs.pipeline.profile import Profile
 

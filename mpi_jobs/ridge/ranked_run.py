@@ -16,7 +16,9 @@ from common.ridge.fit import Fit
 from common.ridge.gram import BLOCK_ROWS, Tile
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
-from common.run.flags import Parser, positive_integer, ridge_parser
+from common.run.flag_types import positive_integer
+from common.run.flags import ridge_parser
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun, Tested
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World, counted_ranks, library

@@ -10,17 +10,9 @@ from typing import Any
 from common.data.sources import specs
 from common.nets.networks import SMALL
 from common.nets.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
-from common.run.flags import (
-    Help,
-    Parser,
-    data_flags,
-    number,
-    output_flags,
-    positive_integer,
-    positive_number,
-    seed_flags,
-    validation_flag,
-)
+from common.run.flag_types import number, positive_integer, positive_number
+from common.run.flags import data_flags, output_flags, seed_flags, validation_flag
+from common.run.parser import Help, Parser
 from mpi_jobs.training.gradients import WIRES
 from mpi_jobs.training.optimisers import BASE_BATCH, LEARNING_RATES, SCHEDULES, STATES
 

@@ -11,7 +11,8 @@ from common.errors import InputError
 from common.ridge.fit import Problem
 from common.ridge.moments import FoldMoments
 from common.ridge.moments_file import Basis, SavedMoments, combined
-from common.run.flags import Parser, input_location, output_location
+from common.run.flag_types import input_location, output_location
+from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 
 

@@ -24,7 +24,8 @@ from common.console import Console
 from common.errors import InputError, JobError, RunError
 from common.provenance import Engine
 from common.run.exits import INTERRUPTED, run_job
-from common.run.flags import Parser, positive_integer
+from common.run.flag_types import positive_integer
+from common.run.parser import Parser
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Environment variable that spark-submit sets: the port at which the script finds its JVM."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.run.flags import DESCRIBE, Role
+from common.run.flag_types import Role
+from common.run.parser import DESCRIBE
 from emr import settings
 from emr.inputs import Inputs, JobFlags
 
@@ -43,7 +44,8 @@ def test_what_is_on_s3_or_needs_no_file_passes_through(words: list[str]) -> None
 
 
 NEW_JOB = """
-from common.run.flags import Parser, output_location, source_spec
+from common.run.flag_types import output_location, source_spec
+from common.run.parser import Parser
 
 parser = Parser()
 parser.add_argument("source", metavar="SOURCE", type=source_spec)

@@ -12,7 +12,7 @@ from common.atomic import write_json
 from common.data.shipped import seen_by_workers
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
-from common.run.flags import run_folder
+from common.run.flag_types import run_folder
 from common.run.folder import RunFolder
 from spark_jobs import serial
 from tests.support.emr.cloud import REGION, Cloud, cloud
