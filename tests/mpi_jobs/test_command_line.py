@@ -13,6 +13,8 @@ from mpi_jobs.ridge.shares import UNDERWAY
 from tests.support.jobs import environment, metrics_of, mpi_environment, mpiexec
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 JOB = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 
 

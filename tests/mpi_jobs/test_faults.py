@@ -14,6 +14,8 @@ from common.run.exits import INTERRUPTED
 from tests.support.disturbed import Job
 from tests.support.jobs import MPIS, mpiexec
 
+pytestmark = pytest.mark.slow
+
 RAISED_ENDS_WITHIN_S = 2
 
 

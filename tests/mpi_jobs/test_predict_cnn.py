@@ -24,6 +24,8 @@ from tests.support.disturbed import Job
 from tests.support.jobs import metrics_of, mpiexec
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 PREDICT, PROFILE = (ROOT / "mpi_jobs" / f"{name}.py" for name in ("predict_cnn", "profile_cnn"))
 DIGITS = tuple(str(digit) for digit in range(10))
 

@@ -1,44 +1,61 @@
-"""The tests of tests/mpi on every rank at once."""
+"""The tests of tests/mpi on every rank at once; `make test-ranks RANKS=4` runs them on four ranks of MPICH."""
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
 import pytest
 
 from tests.support.jobs import mpiexec
 from tests.support.places import ROOT
-from tests.support.ranks import UNDER_MPIEXEC
+from tests.support.ranks import FOLDER, RECORDS, Record, run_on_ranks
+
+pytestmark = pytest.mark.slow
+
+MODULES = {path.name for path in FOLDER.glob("test_*.py")}
+
+
+def assert_all_ran(records: list[Record], ranks: int) -> None:
+    """Each rank has run the same tests, all that were collected, and none has failed."""
+    assert len(records) == ranks
+    for record in records:
+        assert record.collected
+        assert list(record.outcomes) == record.collected == records[0].collected
+        assert set(record.outcomes.values()) <= {"passed", "skipped"}
 
 
 @pytest.mark.parametrize(
     ("mpi", "ranks"),
-    [("mpich", 1), ("mpich", 2), ("mpich", 4), pytest.param("openmpi", 3, marks=pytest.mark.openmpi)],
+    [
+        pytest.param("mpich", 1, id="mpich-1"),
+        pytest.param("mpich", 2, id="mpich-2"),
+        pytest.param("openmpi", 3, id="openmpi-3", marks=pytest.mark.openmpi),
+        pytest.param("mpich", 4, id="mpich-4"),
+    ],
 )
-def test_on_every_rank(mpi: str, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(UNDER_MPIEXEC, "1")
-    words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "tests/mpi"]
-    done = mpiexec(ranks, *words, cwd=ROOT, mpi=mpi)
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None
-    assert int(passed[1]) > 100
+def test_all_on_every_rank(tmp_path: Path, mpi: str, ranks: int) -> None:
+    records = run_on_ranks(tmp_path, mpi, ranks)
+    assert_all_ran(records, ranks)
+    passed = {name for name, outcome in records[0].outcomes.items() if outcome == "passed"}
+    assert {Path(name.partition("::")[0]).name for name in passed} == MODULES
 
 
-def test_predictions_are_the_same_on_five_six_and_nine_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(UNDER_MPIEXEC, "1")
-    words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "tests/mpi/test_pipeline.py"]
-    done = mpiexec(9, *words, "-k", "test_predictions_are and 32", cwd=ROOT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+@pytest.mark.parametrize("ranks", [pytest.param(9, id="mpich-9")])
+def test_predictions_are_the_same_on_five_six_and_nine_ranks(tmp_path: Path, ranks: int) -> None:
+    choice = [str(FOLDER / "test_pipeline.py"), "-k", "test_predictions_are and 32"]
+    records = run_on_ranks(tmp_path, "mpich", ranks, *choice)
+    assert_all_ran(records, ranks)
+    assert set(records[0].outcomes.values()) == {"passed"}
+    for size in (5, 6, ranks):  # each with and without --unordered
+        assert sum(f"-{size}]" in name for name in records[0].collected) == 2
 
 
-def test_a_failure_on_one_rank_is_told_and_ends_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(UNDER_MPIEXEC, "1")
-    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "mpi" / "conftest.py").read_text())
+def test_a_failure_on_one_rank_is_reported_and_ends_all(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text((FOLDER / "conftest.py").read_text())
     (tmp_path / "test_one.py").write_text(
         "def test_one(world):\n    assert world.rank != 1\n    world.meet()\n    world.meet()\n"
     )
-    done = mpiexec(3, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path, cwd=ROOT)
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path]
+    done = mpiexec(3, *words, cwd=ROOT, **{RECORDS: str(tmp_path)})
     assert done.returncode != 0
     assert "failed on rank 1 of 3" in done.stderr

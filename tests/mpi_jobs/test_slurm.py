@@ -52,6 +52,7 @@ def test_a_script_is_valid_and_says_how_it_is_bound(script: Path) -> None:
     assert text.splitlines()[1].startswith(f"# sbatch mpi_jobs/slurm/{script.name} ")
 
 
+@pytest.mark.slow
 def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, str]) -> None:
     for job in ("ridge_data_parallel", "ridge_model_parallel"):
         done = subprocess.run(
@@ -68,6 +69,7 @@ def test_the_ridge_script_runs_either_job(tmp_path: Path, allocation: dict[str, 
         assert (metrics["job"], metrics["workers"], metrics["threads"]) == (job, 2, 1)
 
 
+@pytest.mark.slow
 def test_the_scripts_for_networks_train_and_predict(tmp_path: Path, allocation: dict[str, str]) -> None:
     for script, words in {
         "train_cnn": ["--limit", "200", "--epochs", "1", "--out", "run"],
@@ -88,6 +90,7 @@ def test_the_scripts_for_networks_train_and_predict(tmp_path: Path, allocation: 
     assert [rank["threads"] for rank in predicted["ranks"]] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_the_scaling_script_measures_a_grid(tmp_path: Path, allocation: dict[str, str]) -> None:
     done = subprocess.run(

@@ -21,6 +21,8 @@ from tests.support.disturbed import Job
 from tests.support.jobs import command, metrics_of, mpiexec
 from tests.support.places import DATA, ROOT
 
+pytestmark = pytest.mark.slow
+
 JOB = ROOT / "mpi_jobs" / "train_cnn.py"
 
 

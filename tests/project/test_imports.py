@@ -160,3 +160,11 @@ def test_workers_need_neither_scikit_learn_nor_matplotlib() -> None:
         "threadpoolctl",
         "pyarrow",
     }
+
+
+def test_no_test_module_imports_from_another() -> None:
+    """Helpers that test modules share are in tests/support, and fixtures in a conftest.py."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name in imports(path):
+            if name.split(".")[0] == "tests":
+                assert name.split(".")[1:2] == ["support"], f"{path} imports {name}"

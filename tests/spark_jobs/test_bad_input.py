@@ -12,6 +12,8 @@ from tests.support.herbarium import herbarium, write_metadata
 from tests.support.jobs import command, metrics_of, serial
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 def assert_refused(cwd: Path, *flags: str, message: str) -> None:
     before = sorted(cwd.rglob("*"))

@@ -6,16 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pyspark
 import pytest
 
-from bench.cluster import standalone_cluster
 from emr.package import project_zip
-from tests.support.jobs import command, environment, metrics_of, serial
+from tests.support.cluster import Cluster
+from tests.support.jobs import command, metrics_of
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
@@ -43,30 +41,18 @@ def test_the_line_as_typed_prints_where_its_report_is(tmp_path: Path) -> None:
     assert len(metrics["lambda_seconds"]) == 10
 
 
-class Cluster(NamedTuple):
-    master: str
-    python: Path  # Python of an environment without this project
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One master and two workers of one core and 1 GiB each, in their own processes on loopback."""
-    folder = tmp_path_factory.mktemp("cluster")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "bare"], check=True)
-    with standalone_cluster(folder / "cluster", memory="1g", environment=environment()) as master:
-        yield Cluster(master, folder / "bare" / "bin" / "python")
-
-
 @pytest.mark.mnist
-def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: Path, data_root: Path) -> None:
+def test_mnist_on_a_standalone_cluster_from_the_zip(
+    cluster: Cluster, tmp_path: Path, data_root: Path, serial_mnist: Path
+) -> None:
     """The project is installed neither for the driver nor for workers: it comes from the zip."""
     archive = project_zip(tmp_path / "project.zip")
-    libraries = {"PYTHONPATH": str(Path(pyspark.__file__).parent.parent), "PYSPARK_PYTHON": str(cluster.python)}
-    alone = command(cluster.python, "-c", "import numpy, PIL, common", cwd=tmp_path, **libraries)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    python = tmp_path / "bare" / "bin" / "python"
+    libraries = {"PYTHONPATH": str(Path(pyspark.__file__).parent.parent), "PYSPARK_PYTHON": str(python)}
+    alone = command(python, "-c", "import numpy, PIL, common", cwd=tmp_path, **libraries)
     assert "No module named 'common'" in alone.stderr
 
-    local = serial("--data", "mnist", "--data-root", data_root, "--out", "local", cwd=tmp_path)
-    assert local.returncode == 0, local.stderr
     readme = (ROOT / "README.md").read_text()
     line = re.search(r"^spark-submit --master .*$", readme, re.MULTILINE)
     assert line
@@ -82,7 +68,7 @@ def test_mnist_on_a_standalone_cluster_from_the_zip(cluster: Cluster, tmp_path: 
     words[words.index("spark_jobs/gram.py")] = str(ROOT / "spark_jobs" / "gram.py")
     metrics = submit(*sizes, *words[1:], cwd=tmp_path, SPARK_LOCAL_IP="127.0.0.1", **libraries)
     for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
-        assert metrics[key] == metrics_of(tmp_path / "local")[key], key
+        assert metrics[key] == metrics_of(serial_mnist)[key], key
     assert metrics["workers"] == 2
     assert cluster.master in str(metrics["engine"])
 

@@ -6,16 +6,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from bench.cluster import standalone_cluster
 from common.data.sources import open_table
 from spark_jobs import serial
+from tests.support.cluster import Cluster
 from tests.support.jobs import environment, metrics_of, processes, run_main
 from tests.support.places import ROOT
 
@@ -23,18 +22,6 @@ pytestmark = [pytest.mark.spark, pytest.mark.mnist]
 
 BUSY_S = 1.0
 """Processor time of an executor's Python workers, in seconds, after which the executor is killed."""
-
-
-class Cluster(NamedTuple):
-    master: str
-    folder: Path
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = tmp_path_factory.mktemp("faults") / "cluster"
-    with standalone_cluster(folder, memory="1g", environment=environment()) as master:
-        yield Cluster(master, folder)
 
 
 def busy_executor(cluster: Cluster) -> int | None:
@@ -68,6 +55,7 @@ def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
         "spark.driver.host=127.0.0.1",
         *map(str, words),
     ]
+    before = {path.name for path in cluster.folder.glob("work*/*")}
     process = subprocess.Popen(
         line,
         cwd=cwd,
@@ -88,9 +76,9 @@ def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
         assert process.poll() is None
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output[-4000:]
-    started = {path.name for work in cluster.folder.glob("work*/*") for path in work.iterdir() if path.is_dir()}
+    executors = [path.name for path in cluster.folder.glob("work*/*/*") if path.parent.name not in before]
     if kill:
-        assert "2" in started, "no executor took the place of the one that was killed"
+        assert "2" in executors, "no executor took the place of the one that was killed"
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, ingest, inner, outer, serial
 from tests.support.herbarium import herbarium
-from tests.support.jobs import command, environment, run_main
+from tests.support.jobs import command, environment, metrics_of, run_main
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
@@ -226,13 +226,26 @@ def test_the_classes_of_another_table(spark: Any, tmp_path: Path, folder_of_imag
         run(only, tmp_path / "two", "--classes", tmp_path / "all")
 
 
+TABLE_RUNS = {"plain": [], "folds": ["--folds", "5"], "limit": ["--limit", "700", "--validation", "0.3"]}
+"""By name: flags of a run on a table."""
+
+
+@pytest.fixture(scope="module")
+def serial_table(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits as a table, and a run folder of serial.py for each of `TABLE_RUNS`."""
+    folder = tmp_path_factory.mktemp("digits")
+    run("digits", folder / "table")
+    for name, flags in TABLE_RUNS.items():
+        data = ["--data", f"parquet:{folder / 'table'}", "--lambdas", "0:3:4"]
+        run_main(serial.main, folder / name, *data, *flags)
+    return folder
+
+
 @pytest.mark.parametrize("job", list(JOBS))
-def test_every_ridge_job_fits_a_table(spark: Any, tmp_path: Path, job: str) -> None:
-    run("digits", tmp_path / "t")
-    data = ["--data", f"parquet:{tmp_path / 't'}", "--lambdas", "0:3:4"]
-    for flags in ([], ["--folds", "5"], ["--limit", "700", "--validation", "0.3"]):
-        name = "-".join(flags) or "plain"
-        expected = run_main(serial.main, tmp_path / f"serial{name}", *data, *flags)
+def test_every_ridge_job_fits_a_table(spark: Any, tmp_path: Path, serial_table: Path, job: str) -> None:
+    for name, flags in TABLE_RUNS.items():
+        expected = metrics_of(serial_table / name)
+        data = ["--data", f"parquet:{serial_table / 'table'}", "--lambdas", "0:3:4"]
         found = run_main(JOBS[job], tmp_path / f"job{name}", *data, *flags)
         for key in ("validation_correct", "best_lambda", "test_accuracy", "images", "shape", "classes"):
             assert found[key] == expected[key], (flags, key)

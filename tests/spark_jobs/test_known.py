@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from common.features.pixels import PIXELS
 from common.ridge.model import RidgeModel
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import gram, ingest
+from tests.support.images import CLASSES, write_images
 from tests.support.jobs import command, run_main
 from tests.support.moments import assert_identical
 from tests.support.places import ROOT
@@ -27,19 +29,26 @@ def assert_same_moments(a: Path, b: Path) -> None:
         assert_identical(own, second.moments[fold])
 
 
-@pytest.fixture
-def weeks(spark: Any, tmp_path: Path, folder_of_images: Path) -> Path:
+@pytest.fixture(scope="module")
+def tables(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tables of the first images, of the later ones, and of all of them."""
-    for name in ("ash", "beech", "cedar"):
-        (tmp_path / "late" / name).mkdir(parents=True)
-        for i in range(12, 20):
-            (folder_of_images / name / f"{i}.png").rename(tmp_path / "late" / name / f"{i}.png")
-    for source, place in ((folder_of_images, "old"), (tmp_path / "late", "new")):
-        ingest.main([f"folder:{source}", str(tmp_path / place), "--grey", "--quiet"])
-    for name in ("ash", "beech", "cedar"):
-        for path in (tmp_path / "late" / name).iterdir():
-            path.rename(folder_of_images / name / path.name)
-    ingest.main([f"folder:{folder_of_images}", str(tmp_path / "all"), "--grey", "--quiet"])
+    folder = tmp_path_factory.mktemp("weeks")
+    late = write_images(folder / "late")
+    shutil.copytree(late, folder / "images")
+    ingest.main([f"folder:{folder / 'images'}", str(folder / "all"), "--grey", "--quiet"])
+    for name in CLASSES:
+        for i in range(20):
+            (folder / ("late" if i < 12 else "images") / name / f"{i:02d}.png").unlink()
+    for source, table in (("images", "old"), ("late", "new")):
+        ingest.main([f"folder:{folder / source}", str(folder / table), "--grey", "--quiet"])
+    return folder
+
+
+@pytest.fixture
+def weeks(tables: Path, tmp_path: Path) -> Path:
+    """Copies of the tables, which a test may change."""
+    for table in ("old", "new", "all"):
+        shutil.copytree(tables / table, tmp_path / table)
     return tmp_path
 
 

