@@ -13,6 +13,7 @@ from mpi4py import MPI
 
 from common.buffers import keep_buffers
 from mpi_jobs.engine.exits import run_mpi_job
+from mpi_jobs.engine.runs import resumable
 from mpi_jobs.engine.world import World
 
 
@@ -23,12 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mpi_jobs.pipeline.prediction_run import PredictionRun
 
     run = PredictionRun(World(MPI.COMM_WORLD), argv)
-    try:
+    with resumable(run):
         run.predict()
         run.finish()
-    except KeyboardInterrupt as interrupt:
-        run.interrupted(interrupt)
-        raise
     return 0
 
 

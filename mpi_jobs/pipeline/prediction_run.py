@@ -312,9 +312,9 @@ class PredictionRun:
             "peak_mib": peak_mib(),
         }
 
-    def interrupted(self, interrupt: KeyboardInterrupt) -> None:
-        """Add to an interrupt how the run can be completed."""
-        interrupt.add_note(f"--resume {self._folder} completes it")
+    def resume_hint(self) -> str:
+        """Return how to complete the run after an interrupt."""
+        return f"--resume {self._folder} completes it"
 
 
 def _needed(value: T | None, what: str) -> T:
