@@ -1,4 +1,4 @@
-"""report.html of a network's training: one self-contained page that tells a colleague how it went."""
+"""report.html of a training run: one self-contained page that tells a colleague how training went."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from common.report.ridge import MOST_CLASSES, shown_mistake, write_figures, writ
 def write_training_report(
     folder: Path, record: dict[str, Any], tested: Evaluation, skipped: list[Skipped]
 ) -> None:
-    """Write report.html and the figures it holds into `folder`.
+    """Write report.html and its figures into `folder`.
 
     Args:
         folder: the run folder.
-        record: what metrics.json will say.
-        tested: the network's scores on the test images.
+        record: the contents of metrics.json.
+        tested: the evaluation of the network on the test images.
         skipped: images that could not be used.
     """
     names = record["classes"]
