@@ -38,8 +38,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.nets.networks import NetworkSpec, build
 from mpi_jobs.engine.world import World
-from mpi_jobs.training.gradients import ExchangeSettings, Replica
 from mpi_jobs.training.optimisers import STATES, Optimiser
+from mpi_jobs.training.replica import ExchangeSettings, Replica
 
 RATE = 1e-4
 Step = Callable[[], object]
@@ -100,7 +100,7 @@ class Bench:
         """Return a step of our training, whose gradients are summed over a world."""
         network = self._network(True)
         replica = Replica(world, network, len(STATES["adam"]), ExchangeSettings(shared=shared))
-        optimiser = Optimiser("adam", replica.pieces, 0.0, 0.0)
+        optimiser = Optimiser("adam", replica.slices, 0.0, 0.0)
 
         def step() -> None:
             self._backward(network, True)
@@ -115,7 +115,7 @@ class Bench:
         replica = Replica(self._world, self._network(True), 0, ExchangeSettings(shared=False))
 
         def step() -> None:
-            replica._arrived = [True] * len(replica._arrived)  # otherwise it would fill in zeros first
+            replica.exchange.arrive(range(len(replica.layout.parameters)))  # or zeros would be filled in first
             replica.reduce()
 
         return step

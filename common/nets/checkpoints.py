@@ -1,7 +1,10 @@
-"""Checkpoints: everything that a run needs to go on as if nothing had happened, and all that prediction needs.
+"""Checkpoints: all that a run needs to continue as if nothing had happened, and all that prediction needs.
 
-There is no state of a random generator in them, because none lives from step to step: the order of images, their
-augmentation and dropout follow from the seed and from which epoch, step, image and rank it is.
+They hold no state of a random generator, because none lives from step to step: the order of images, their
+augmentation and dropout follow from the seed and the numbers of epoch, step, image and replica.
+
+A replica is one of several copies of a network that are trained together. They share their parameters; each has
+its own buffers, such as the running averages of batch norm.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from torch import Tensor, nn
 
 from common.atomic import write_atomically
 from common.data.catalogue import Classes
-from common.errors import InputError
+from common.errors import InputError, RunError
 from common.nets.networks import NetworkSpec
 from common.nets.preprocessing import Preprocessing
 
@@ -29,19 +32,19 @@ LAST, BEST = "last.pt", "best.pt"
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """How far training has come. Field names are keys of the file.
 
     Attributes:
-        epoch: from 0; the one that is under way.
-        step: steps of it that are done.
-        cut: images and steps of such an epoch.
-        updates: of the parameters, in all.
-        images: that each rank has used in these steps.
-        loss: summed over them.
-        correct: of them, when they were trained on.
-        seconds: that these steps took.
-        history: a record for each epoch that ended.
-        skipped: names and reasons of images that were unusable.
+        epoch: the current epoch, from 0.
+        step: the number of its steps that are done.
+        cut: the number of images and of steps of that epoch.
+        updates: the number of updates of the parameters since training began.
+        images: the number of images that each replica has used in the epoch.
+        loss: the sum of the loss over these images.
+        correct: the number of these images that were classified correctly when they were trained on.
+        seconds: the duration of the epoch's steps.
+        history: one record per completed epoch.
+        skipped: names and reasons of skipped images.
     """
 
     epoch: int = 0
@@ -55,41 +58,27 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
 
-    def going_on(self, cut: list[int], ranks: int) -> Progress:
-        """The same for a run whose epochs have these images and steps, on so many ranks.
-
-        An epoch that was cut otherwise begins again.
-        """
-        if self.step and self.cut != cut:
-            again = replace(self, step=0, loss=0.0, correct=0, seconds=0.0, images=[0] * ranks)
-            return again.going_on(cut, ranks)
-        images = self.images
-        if len(images) != ranks:
-            each, more = divmod(sum(images), ranks)
-            images = [each + (rank < more) for rank in range(ranks)]
-        return replace(self, cut=cut, images=images)
-
     @property
     def best(self) -> int:
-        """The epoch whose validation accuracy is highest, the first of equals."""
+        """The epoch with the highest validation accuracy; the first if several are equal."""
         return max(range(len(self.history)), key=lambda i: (self.history[i]["validation_accuracy"], -i))
 
 
 @dataclass
 class Checkpoint:
-    """What a file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
         spec: what the network was built from.
-        parameters: by name.
-        buffers: by name, with an axis of ranks before all others: (ranks, ...).
-        optimiser: its vectors, each by parameter.
-        progress: how far it has come.
-        classes: their names, and what the source called them.
-        preprocessing: what images go through.
-        arguments: the flags, as plain values.
+        parameters: parameters by name.
+        buffers: buffers by name, with one row per replica: (n_replicas, ...).
+        optimiser: vectors of the optimiser by name, each by parameter.
+        progress: how far training has come.
+        classes: the classes.
+        preprocessing: what happens to images.
+        arguments: the flags of the run, as plain values.
         images: digests of the training, validation and test images.
-        ranks: how many there were.
+        n_replicas: the number of replicas.
     """
 
     spec: NetworkSpec
@@ -101,35 +90,53 @@ class Checkpoint:
     preprocessing: Preprocessing
     arguments: dict[str, Any]
     images: dict[str, str]
-    ranks: int
+    n_replicas: int
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers as the network takes them, buffers averaged over ranks."""
+        """Return parameters and buffers as the network takes them, with buffers averaged over the replicas."""
         return self.parameters | averaged(self.buffers, self.progress.images)
 
     def check(self, network: nn.Module) -> None:
-        """Make sure that it is of this network.
+        """Make sure that the checkpoint fits a network.
 
         Raises:
             InputError: its parameters or buffers have other names or shapes.
         """
         parameters = _shapes(dict(network.named_parameters()))
-        buffers = {name: (self.ranks, *shape) for name, shape in _shapes(dict(network.named_buffers())).items()}
+        buffers = {
+            name: (self.n_replicas, *shape) for name, shape in _shapes(dict(network.named_buffers())).items()
+        }
         vectors = [self.parameters, *self.optimiser.values()]
-        if _shapes(self.buffers) != buffers or any(_shapes(each) != parameters for each in vectors):
+        if _shapes(self.buffers) != buffers or any(_shapes(vector) != parameters for vector in vectors):
             raise InputError("the checkpoint is damaged: its parameters are not those of its network")
 
     def save(self, path: Path, best: Path | None = None) -> None:
-        """Write it, atomically.
+        """Write the checkpoint, atomically.
 
         Args:
-            path: its name; what was there before stays until this is whole.
-            best: another name for it, if it is the best so far.
+            path: the file; its former contents stay until the new ones are complete.
+            best: a second name for the file, if this is the best checkpoint so far.
 
         Raises:
-            InputError: it cannot be written; what was there is still there.
+            RunError: it cannot be written; the former file is still there.
         """
-        described = {
+        try:
+            with write_atomically(path) as file:
+                torch.save(self._contents(), file)
+                if best is not None:
+                    # before `path` is replaced, so that a resumed run finds a best one no older than the last
+                    file.flush()
+                    os.fsync(file.fileno())
+                    _link(Path(file.name), best)
+        # torch's writer turns errors of the system into errors of its own
+        except (OSError, RuntimeError) as error:
+            kept = "the one before is still there" if path.exists() else "there is none"
+            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+            raise RunError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
+
+    def _contents(self) -> dict[str, Any]:
+        """Return the contents of the file: tensors and plain values."""
+        return {
             "format": FORMAT,
             "spec": self.spec._asdict(),
             "parameters": self.parameters,
@@ -141,44 +148,31 @@ class Checkpoint:
             "preprocessing": self.preprocessing.described(),
             "arguments": self.arguments,
             "images": self.images,
-            "ranks": self.ranks,
+            "ranks": self.n_replicas,
         }
-        try:
-            with write_atomically(path) as file:
-                torch.save(described, file)
-                if best is not None:
-                    # before the last one is: whoever resumes finds a best one that is not older than the last
-                    file.flush()
-                    os.fsync(file.fileno())
-                    _link(Path(file.name), best)
-        # torch's writer turns what the system says into errors of its own
-        except (OSError, RuntimeError) as error:
-            kept = "the one before is still there" if path.exists() else "there is none"
-            reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
-            raise InputError(f"{path}: the checkpoint cannot be written ({reason}); {kept}") from error
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read what save() wrote.
+        """Return the checkpoint that save() wrote.
 
         Raises:
-            InputError: there is no such file, or it is something else.
+            InputError: there is no such file, or it is no checkpoint.
         """
-        described = load_tensors(path)
-        if described.get("format") != FORMAT:
+        contents = load_tensors(path)
+        if contents.get("format") != FORMAT:
             raise InputError(f"{path}: no checkpoint of train_cnn.py ({FORMAT})")
         try:
             return cls(
-                NetworkSpec(**described["spec"]),
-                described["parameters"],
-                described["buffers"],
-                described["optimiser"],
-                Progress(**described["progress"]),
-                _classes(described["class_names"], described.get("class_ids")),  # which older ones do not have
-                Preprocessing.of(described["preprocessing"]),
-                dict(described["arguments"]),
-                dict(described["images"]),
-                int(described["ranks"]),
+                NetworkSpec(**contents["spec"]),
+                contents["parameters"],
+                contents["buffers"],
+                contents["optimiser"],
+                Progress(**contents["progress"]),
+                _classes(contents["class_names"], contents.get("class_ids")),  # old checkpoints have no ids
+                Preprocessing.of(contents["preprocessing"]),
+                dict(contents["arguments"]),
+                dict(contents["images"]),
+                int(contents["ranks"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: damaged ({type(error).__name__}: {error})") from error
@@ -193,12 +187,12 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _link(path: Path, name: Path) -> None:
-    """Give a file another name, which it has at once or not at all."""
+    """Give a file a second name, in one step."""
     partial = name.with_name(f".{name.name}.{os.getpid()}.partial")
     partial.unlink(missing_ok=True)
     try:
         try:
-            partial.hardlink_to(path)  # its first name goes to the next file, and nobody writes to this one
+            partial.hardlink_to(path)  # safe: nobody writes to a file that is complete, and `path` is renamed
         except OSError:  # a file system without links
             shutil.copyfile(path, partial)
         partial.replace(name)
@@ -207,67 +201,69 @@ def _link(path: Path, name: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what a run left that was killed while it saved."""
+    """Remove unfinished files of a run that was killed while it saved."""
     for name in (LAST, BEST):
         for partial in folder.glob(f".{name}.*.partial"):
             partial.unlink(missing_ok=True)
 
 
 def averaged(buffers: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, Tensor]:
-    """The mean over ranks, as far as they saw images; of integers, which count, the largest.
+    """Return the mean of buffers over replicas, weighted by their images; of integers, which count, the largest.
 
     Args:
-        buffers: by name, (ranks, ...).
-        images: that each rank saw.
+        buffers: buffers by name, (n_replicas, ...).
+        images: the number of images that each replica has used.
     """
     weights = torch.tensor(images, dtype=torch.float64)
     if not weights.any():
         weights = torch.ones(len(weights), dtype=torch.float64)
     weights /= weights.sum()
-    return {
-        name: torch.tensordot(weights, ranks.double(), 1).to(ranks.dtype)
-        if ranks.is_floating_point()
-        else ranks.amax(0)
-        for name, ranks in buffers.items()
-    }
+
+    def mean(rows: Tensor) -> Tensor:
+        if not rows.is_floating_point():
+            return rows.amax(0)
+        averages: Tensor = torch.tensordot(weights, rows.double(), 1)
+        return averages.to(rows.dtype)
+
+    return {name: mean(rows) for name, rows in buffers.items()}
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """Weights by name: of a checkpoint of ours, or as others save them.
+    """Return weights by name, from a checkpoint of ours or a file that another training script saved.
 
     Raises:
         InputError: there is no such file, or it is something else.
     """
-    found = load_tensors(path)
-    if "format" in found:
+    contents = load_tensors(path)
+    if "format" in contents:
         return Checkpoint.load(path).state_dict()
-    for key in ("state_dict", "model"):  # as training scripts often wrap them
-        if isinstance(found.get(key), dict):
-            weights: dict[str, Any] = found[key]
+    for key in ("state_dict", "model"):  # training scripts often wrap their weights like this
+        if isinstance(contents.get(key), dict):
+            weights: dict[str, Any] = contents[key]
             return weights
-    return found
+    return contents
 
 
 def load_tensors(path: Path) -> Mapping[str, Any]:
-    """A dictionary that torch saved, without running anything that is in the file.
+    """Return a dictionary that torch saved, without running any code in the file.
 
     Raises:
         InputError: there is no such file, or it is something else.
     """
     try:
-        described = torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # torch's unpickler raises almost anything on bytes of other kinds
+    except Exception as error:  # torch's unpickler raises almost anything on other bytes
         reason = re.split(r"[.\n]", str(error))[0][:120] or type(error).__name__
         raise InputError(f"{path}: no file of torch's, or one that holds more than weights ({reason})") from error
-    if not isinstance(described, dict):
-        raise InputError(f"{path}: a {type(described).__name__} where a dictionary was expected")
-    return described
+    if not isinstance(contents, dict):
+        raise InputError(f"{path}: a {type(contents).__name__} where a dictionary was expected")
+    return contents
 
 
-def find(run: Path) -> Path:
-    """The last checkpoint of a run folder, or the file itself.
+def find_last(run: Path) -> Path:
+    """Return the last checkpoint of a run folder, or `run` itself if it is a file.
 
     Raises:
         InputError: there is none.

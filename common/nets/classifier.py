@@ -1,4 +1,4 @@
-"""A network with what is needed to use it: its preprocessing and the names of its classes."""
+"""A network with its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from common.nets.networks import NetworkSpec
 from common.nets.preprocessing import Preprocessing
 
 MOST_SCORES = 1 << 24
-"""Scores that are held at once when images are judged: rows times classes."""
+"""The most scores (rows times classes) that are held at once when images are scored."""
 
 
 @dataclass
@@ -23,11 +23,11 @@ class Classifier:
     """A network in use.
 
     Attributes:
-        spec: what it was built from.
-        network: on `device`.
-        preprocessing: what its images go through.
-        class_names: one name a class.
-        device: where it computes.
+        spec: what the network was built from.
+        network: the network, on `device`.
+        preprocessing: what happens to its images.
+        class_names: one name per class.
+        device: the device that it computes on.
         bf16: whether it multiplies in bfloat16.
     """
 
@@ -39,29 +39,29 @@ class Classifier:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        # a pixel's channels side by side, as images come: convolutions are half as fast the other way round
+        # channels last, as images come: convolutions take twice as long the other way round
         self.network.to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """The type of the parameters."""
         return next(self.network.parameters()).dtype
 
     def logits(self, pixels: Pixels) -> Tensor:
-        """Scores, (n, n_classes), of uint8 (n, height, width, channels)."""
+        """Return scores, (n, n_classes), of uint8 images (n, height, width, channels)."""
         return self.forward(self.preprocessing.tensor(pixels, self.device, self.dtype))
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Scores of what preprocessing made of images."""
+        """Return scores, (n, n_classes), of preprocessed images (n, channels, height, width)."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             logits: Tensor = self.network(batch)
         return logits.float() if self.bf16 else logits
 
     def score_blocks(self, pixels: Pixels) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """One score a class, as it classifies outside of training, a block at a time.
+        """Score images in evaluation mode, block by block.
 
         Yields:
-            the images' positions, and their scores.
+            the positions of the block's images, and their scores: float32 (m, n_classes).
         """
         rows = max(1, MOST_SCORES // len(self.class_names))
         self.network.eval()

@@ -1,4 +1,4 @@
-"""What torch may use: threads of this process, and formats of numbers."""
+"""Resources that torch may use: threads of this process, and number formats."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 
 
 def limit_thread(threads: int) -> None:
-    """Let what this Python thread computes use at most so many threads; others keep theirs."""
-    torch.get_num_threads()  # a thread's first question fetches the number of whoever has set one last
+    """Let operations of this Python thread use at most `threads` threads; other threads keep their limit."""
+    torch.get_num_threads()  # a thread's first question fetches the number that was set last, by whatever thread
     torch.set_num_threads(threads)
 
 
 def multiplies_in_bf16(device: torch.device) -> bool:
-    """Whether a device does so itself, and not by way of float32."""
+    """Return True if a device multiplies in bfloat16 itself, and does not emulate it in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     available = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Linear layers whose gradients are computed where they are wanted.
+"""Linear layers whose gradients are computed where they are needed.
 
-Autograd computes a gradient into memory of its own, from where it is copied to the flat vector. Of the head of a
-network for many thousand classes that is over a hundred megabytes a step: allocated, written, read, and written
-again. Here the product goes straight into the vector.
+Autograd computes a gradient into memory of its own, from where it is copied into the flat vector of all gradients.
+For the head of a network with many thousand classes that is over a hundred megabytes per step: allocated, written,
+read, and written again. Here the product goes straight into the vector.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 LARGE = 1 << 18
-"""Weights of a layer for which it is worth it."""
+"""Number of weights from which a layer gains by it."""
 
 Arrived = Callable[[], None]
 
 
-class Sink:
-    """Where a layer's gradients go.
+class WeightGradient:
+    """Computes the gradients of one linear layer in given memory; it replaces the layer's `forward`.
 
     Args:
         module: the layer.
-        weight: the gradient of its weight is computed here; (out, in), contiguous.
-        bias: and that of its bias, (out,), if it has one.
-        arrived: is called when they are there.
+        weight: the gradient of the layer's weight is computed here; (out, in), contiguous.
+        bias: the gradient of its bias is computed here, (out,); None for a layer without bias.
+        arrived: called once the gradients are there.
     """
 
     def __init__(self, module: nn.Linear, weight: Tensor, bias: Tensor | None, arrived: Arrived) -> None:
@@ -36,7 +36,7 @@ class Sink:
         module.forward = self._forward  # type: ignore[method-assign, assignment]
 
     def _forward(self, features: Tensor) -> Tensor:
-        """What the layer does; as torch does it where nothing is to be gained."""
+        """Apply the layer; as torch does it where nothing is to be gained."""
         module = self._module
         learns = torch.is_grad_enabled() and features.dim() == 2
         if not learns or torch.is_autocast_enabled(features.device.type):
@@ -47,12 +47,12 @@ class Sink:
         result: Tensor = _Linear.apply(features, module.weight, module.bias, self)
         return result
 
-    def take(self, features: Tensor, gradient: Tensor) -> None:
+    def compute(self, features: Tensor, gradient: Tensor) -> None:
         """Compute the gradients of weight and bias.
 
         Args:
-            features: (n, in), what the layer was given.
-            gradient: (n, out), of what it made of them.
+            features: input of the layer, (n, in).
+            gradient: gradient of the layer's output, (n, out).
         """
         torch.mm(gradient.t(), features, out=self._weight)
         if self._bias is not None:
@@ -62,16 +62,16 @@ class Sink:
 
 
 class _Linear(torch.autograd.Function):
-    """A linear layer with a sink for its gradients."""
+    """A linear layer whose backward hands the gradients of weight and bias to a WeightGradient."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, sink: Sink) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, target: WeightGradient) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.sink = sink
+        ctx.target = target
         return linear(features, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None]:
         features, weight = ctx.saved_tensors
-        ctx.sink.take(features, gradient)
+        ctx.target.compute(features, gradient)
         return gradient @ weight if ctx.needs_input_grad[0] else None, None, None, None

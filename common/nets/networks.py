@@ -1,4 +1,4 @@
-"""The networks: a small one of our own, and those of torchvision by name."""
+"""Networks: a small one of our own, and torchvision's classifiers by name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from common.errors import InputError
 
 SMALL = "small"
 AUXILIARY = {"googlenet", "inception_v3"}
-"""Networks that have a second head for training, which is left out here."""
+"""Networks with a second head for training, which is left out here."""
 
 
 class NetworkSpec(NamedTuple):
     """What a network is built from.
 
     Attributes:
-        name: "small", or a classifier of torchvision.
-        channels: of its images.
-        height: of its images.
-        width: of its images.
-        n_classes: how many there are.
-        batch_norm: whether the small one normalises by batch.
+        name: "small", or the name of a torchvision classifier.
+        channels: the number of channels of its images.
+        height: the height of its images, in pixels.
+        width: the width of its images, in pixels.
+        n_classes: the number of classes.
+        batch_norm: whether the small network normalises by batch.
     """
 
     name: str
@@ -38,49 +38,54 @@ class NetworkSpec(NamedTuple):
 
 
 def build(spec: NetworkSpec) -> nn.Module:
-    """A network with random weights, from torch's generator.
+    """Return a network with random weights from torch's generator.
 
     Raises:
-        InputError: there is none of that name, or it cannot take images of that size.
+        InputError: there is no network of that name, or it cannot take images of that size.
     """
     if spec.name == SMALL:
         return small(spec)
-    # imported here, because it takes a second, which the small network has no use for
+    # imported here because it takes a second, which the small network does not need
     from torchvision import models
 
-    classifiers = models.list_models(module=models)  # and not all that get_model() knows
+    classifiers = models.list_models(module=models)  # get_model() knows detectors and others as well
     if spec.name not in classifiers:
         raise InputError(f"--network {spec.name}: no such network; use one of {', '.join([SMALL, *classifiers])}")
-    without = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
-    network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **without)
-    _try(network, spec)
+    options = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
+    network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **options)
+    _check_image_size(network, spec)
     return network
 
 
 def small(spec: NetworkSpec) -> nn.Module:
-    """Two 3×3 convolutions of 16 with batch norm, ReLU and 2×2 pooling, then 256, 256, classes."""
+    """Return the small network: two convolutional blocks, then linear layers of 256, 256 and n_classes.
 
-    def convolution(channels: int) -> list[nn.Module]:
+    A block is a 3×3 convolution of 16 channels, batch norm, ReLU and 2×2 pooling.
+
+    Raises:
+        InputError: the images are smaller than 4×4.
+    """
+
+    def block(channels: int) -> list[nn.Module]:
         norm: list[nn.Module] = [nn.BatchNorm2d(16)] if spec.batch_norm else []
         return [nn.Conv2d(channels, 16, 3, padding=1), *norm, nn.ReLU(), nn.MaxPool2d(2)]
 
     height, width = spec.height // 4, spec.width // 4
     if not height * width:
         raise InputError(f"images of {spec.height}x{spec.width} are too small for this network; --image-size 8")
-    return nn.Sequential(
-        OrderedDict(
-            features=nn.Sequential(*convolution(spec.channels), *convolution(16)),
-            flatten=nn.Flatten(),
-            classifier=nn.Sequential(
-                nn.Linear(16 * height * width, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(),
-                nn.Linear(256, spec.n_classes),
-            ),
-        )
-    )  # fmt: skip
+    # in this order, because each layer takes its random weights from torch's generator when it is made
+    features = nn.Sequential(*block(spec.channels), *block(16))
+    hidden = [nn.Linear(16 * height * width, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
+    classifier = nn.Sequential(*hidden, nn.Linear(256, spec.n_classes))
+    return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=classifier))
 
 
-def _try(network: nn.Module, spec: NetworkSpec) -> None:
-    """See whether it takes images of this size."""
+def _check_image_size(network: nn.Module, spec: NetworkSpec) -> None:
+    """Try the network on an image of its size.
+
+    Raises:
+        InputError: the network cannot take it.
+    """
     network.eval()
     try:
         with torch.no_grad():
@@ -94,8 +99,11 @@ def _try(network: nn.Module, spec: NetworkSpec) -> None:
 
 
 def needs_two(network: nn.Module, spec: NetworkSpec) -> bool:
-    """Whether a batch of one image leaves batch norm a single value to normalise, which it refuses."""
-    kept = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    """Return True if training needs at least two images per batch.
+
+    That is so where a single image leaves batch norm with one value per channel, which it refuses to normalise.
+    """
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     image = next(network.parameters()).new_zeros(1, spec.channels, spec.height, spec.width)
     network.train()
     try:
@@ -105,32 +113,32 @@ def needs_two(network: nn.Module, spec: NetworkSpec) -> bool:
         return True
     finally:
         for name, buffer in network.named_buffers():
-            buffer.copy_(kept[name])
+            buffer.copy_(before[name])
     return False
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Any]) -> list[str]:
-    """Start from the weights of another network: all that fit by name and shape.
+    """Load the weights of another network into this one: all that fit by name and shape.
 
     Args:
-        network: to load them into.
-        weights: by name, as state_dict() has them.
+        network: the network to load them into.
+        weights: weights by name, as in a state_dict().
 
     Returns:
-        the names of the network's own that were left as they are, such as those of a head for other classes.
+        the names of the network's weights that were left as they are, such as a head for other classes.
 
     Raises:
-        InputError: none fits.
+        InputError: no weight fits.
     """
-    own = network.state_dict()
+    state = network.state_dict()
     fitting = {
         name: value
         for name, value in weights.items()
-        if isinstance(value, Tensor) and name in own and own[name].shape == value.shape
+        if isinstance(value, Tensor) and name in state and state[name].shape == value.shape
     }
     if not fitting:
-        raise InputError("its weights are of another network: no name and shape agrees")
+        raise InputError("its weights belong to another network: no name and shape agrees")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    return [name for name in state if name not in fitting]

@@ -1,4 +1,4 @@
-"""From decoded pixels to what a network is fed: one definition, which training and prediction share."""
+"""From decoded pixels to the input of a network: one definition, shared by training and prediction."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from common.arrays import Pixels
 from common.data.decode import PixelFormat
 
 COLOUR_MEAN, COLOUR_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's intensities in [0, 1], which torchvision's networks were trained on."""
+"""Mean and deviation of ImageNet's intensities in [0, 1], which torchvision's networks were trained on."""
 GREY_MEAN, GREY_DEVIATION = (0.459,), (0.226,)
-"""The same of their luminance."""
+"""Mean and deviation of the luminance of the same images."""
 
 PHOTOGRAPH_SIDE = 224
-"""What photographs are resized and cropped to where nobody asks for another size."""
+"""Side in pixels to which photographs are resized and cropped by default."""
 
 AUGMENTATIONS = ("flip", "crop")
 SMALLEST_CROP = 0.5
-"""Of an image's area, what a random crop keeps at least."""
+"""The smallest share of an image's area that a random crop keeps."""
 STRETCH = 4 / 3
-"""By how much a random crop may differ from the image's proportions."""
+"""The largest factor by which a random crop's proportions differ from the image's."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to every image.
+    """The steps from an image file to the input of a network.
 
     Attributes:
         pixel_format: what files are decoded into.
-        mean: taken off the intensities in [0, 1]; one value a channel of the network's, which grey images are
-            repeated for.
-        deviation: what they are then divided by.
+        mean: subtracted from intensities in [0, 1]; one value per channel of the network. Grey images are repeated
+            for each channel.
+        deviation: what intensities are then divided by; one value per channel.
     """
 
     pixel_format: PixelFormat
@@ -46,56 +46,53 @@ class Preprocessing:
 
     @classmethod
     def for_channels(cls, pixel_format: PixelFormat, channels: int) -> Preprocessing:
-        """The usual one for a network of 1 or 3 channels."""
+        """Return the usual preprocessing for a network of 1 or 3 channels."""
         if channels == 1:
             return cls(pixel_format, GREY_MEAN, GREY_DEVIATION)
         return cls(pixel_format, COLOUR_MEAN, COLOUR_DEVIATION)
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Preprocessing:
-        """What described() made of one.
+        """Return the preprocessing that described() wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it did not.
+            KeyError, TypeError, ValueError: `described` is something else.
         """
-        pixel_format = PixelFormat.of(described["form"])
-        return cls(pixel_format, tuple(map(float, described["mean"])), tuple(map(float, described["deviation"])))
+        mean, deviation = (tuple(map(float, described[key])) for key in ("mean", "deviation"))
+        return cls(PixelFormat.of(described["form"]), mean, deviation)
 
     def described(self) -> dict[str, Any]:
-        """As plain values, for a checkpoint."""
-        values = asdict(self)
-        return {"form": values.pop("pixel_format")} | values  # as checkpoints have always called it
+        """Return plain values, for a checkpoint."""
+        return {"form": asdict(self.pixel_format), "mean": self.mean, "deviation": self.deviation}
 
     def __str__(self) -> str:
         values = zip(self.mean, self.deviation, strict=True)
-        return f"{self.pixel_format}, normalised by " + ", ".join(
-            f"{mean:g} ± {deviation:g}" for mean, deviation in values
-        )
+        normalised = ", ".join(f"{mean:g} ± {deviation:g}" for mean, deviation in values)
+        return f"{self.pixel_format}, normalised by {normalised}"
 
     def tensor(self, pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Numbers of a batch, normalised.
+        """Return a batch as the network takes it.
 
         Args:
             pixels: uint8 (n, height, width, 1 or channels).
-            device: where the result is wanted; bytes travel there, not floats.
-            dtype: of the result.
+            device: the device of the result; bytes travel there, not floats.
+            dtype: the type of the result.
 
         Returns:
-            (n, channels, height, width), in memory a pixel's channels side by side.
+            normalised images (n, channels, height, width), channels last in memory.
         """
         return self.normalise(self.numbers(pixels, device, dtype))
 
     def numbers(self, pixels: Pixels, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The same numbers as pixels, 0 to 255, where and of the kind that they are wanted."""
-        raw = torch.from_numpy(
-            np.require(pixels, requirements=["C", "W"])
-        )  # torch warns of what it cannot write to
+        """Return pixels, 0 to 255, on a device and of a type, in their shape."""
+        # writable, because torch warns of arrays that it cannot write to
+        raw = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         if device.type == "cuda":
             raw = raw.pin_memory().to(device, non_blocking=True)
         return raw.to(dtype)
 
     def normalise(self, numbers: Tensor) -> Tensor:
-        """(n, height, width, 1 or channels) of 0 to 255 to (n, channels, height, width), normalised."""
+        """Return normalised (n, channels, height, width) of (n, height, width, 1 or channels), 0 to 255."""
         # x/255 normalised is x·scale + shift
         scale = numbers.new_tensor([1 / (255 * s) for s in self.deviation])
         shift = numbers.new_tensor([-m / s for m, s in zip(self.mean, self.deviation, strict=True)])
@@ -104,12 +101,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes to training images, which depend on nothing but the seed, the epoch and the image.
+    """Random changes to training images, which depend on the seed, the epoch and the image alone.
 
     Attributes:
-        flip: mirror half of them.
-        crop: take a part of each, of at least half its area and of nearly its proportions, at its size.
-        seed: of the run.
+        flip: whether to mirror half of the images.
+        crop: whether to take a part of each image, of at least half its area and nearly its proportions, and
+            resize it to the size of the image.
+        seed: the seed of the run.
     """
 
     flip: bool
@@ -117,12 +115,15 @@ class Augmentation:
     seed: int
 
     def __call__(self, pixels: Pixels, epoch: int, index: int) -> Pixels:
-        """One image, uint8 (height, width, channels), changed.
+        """Return one image, changed.
 
         Args:
-            pixels: of it.
-            epoch: from 0.
-            index: its number among the images of the run.
+            pixels: uint8 (height, width, channels).
+            epoch: the epoch, from 0.
+            index: the image's number among the images of the run.
+
+        Returns:
+            uint8 (height, width, channels).
         """
         rng = np.random.default_rng([self.seed, epoch, index])
         if self.crop:

@@ -1,1 +1,1 @@
-"""Convolutional networks: trained with the images dealt out to ranks."""
+"""Training of convolutional networks, with the images dealt out to ranks."""

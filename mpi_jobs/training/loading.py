@@ -16,15 +16,15 @@ from mpi_jobs.engine.world import World
 from mpi_jobs.training.shared_memory import shared_bytes
 
 AHEAD = 3
-"""Batches that are read or being read before the network asks for them."""
+"""The number of batches that are read before the network asks for them."""
 
 
 class Share(NamedTuple):
     """A rank's images of one step, not read yet.
 
     Attributes:
-        numbers: int64 (n,), which each is among all images of the run.
-        items: (n,), what the reader needs to find each.
+        numbers: numbers of the images among all images of the run, int64 (n,).
+        items: what the reader needs to find each image, (n,).
         labels: int64 (n,).
     """
 
@@ -34,13 +34,13 @@ class Share(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images that could be read.
+    """Images of one step that could be read.
 
     Attributes:
         pixels: uint8 (n, height, width, channels).
         labels: int64 (n,).
-        items: (n,).
-        skipped: those that could not.
+        items: what the reader found each image by, (n,).
+        skipped: images that could not be read.
     """
 
     pixels: Pixels
@@ -50,20 +50,20 @@ class Batch(NamedTuple):
 
 
 Change = Callable[[Pixels, int], Pixels]
-"""What changes an image (height, width, channels), given its number."""
+"""Changes an image (height, width, channels), given its number."""
 
 
 class PixelCache:
-    """Decoded images that the ranks of a machine have read and keep for each other.
+    """Decoded images that the ranks of a machine keep for each other.
 
-    An image is looked up only in a pass over the data after the one in which it was stored: begin_pass() is
-    called by all ranks once all have ended the last.
+    An image is looked up only in a pass over the data after the one in which it was stored: all ranks call
+    begin_pass() once all of them have ended the pass before.
 
     Args:
-        machine: the ranks that share it, all of which make it.
-        count: images of the run.
-        shape: (height, width, channels) of each.
-        budget: bytes that it may take; the images of the highest numbers are left out.
+        machine: the ranks that share the cache, all of which make it.
+        count: the number of images of the run.
+        shape: (height, width, channels) of each image.
+        budget: the most bytes that it may take; images with the highest numbers are left out.
     """
 
     def __init__(self, machine: World, count: int, shape: tuple[int, int, int], budget: int) -> None:
@@ -75,19 +75,19 @@ class PixelCache:
             self.slots, memory = 0, np.empty(0, np.uint8)
         self._stored = memory[: self.slots]
         self._pixels = memory[self.slots :].reshape(self.slots, *shape)
-        self._known = np.zeros(count, np.bool_)
+        self._available = np.zeros(count, np.bool_)
 
     def begin_pass(self) -> None:
-        """Look at what is there, before any rank of this machine adds to it."""
-        self._known[: self.slots] = self._stored
+        """Look up which images are stored, before any rank of this machine adds to them."""
+        self._available[: self.slots] = self._stored
         self._machine.meet()
 
-    def known(self, numbers: Indices) -> NDArray[np.bool_]:
-        """Which images are there, bool (n,)."""
-        return self._known[numbers]
+    def has(self, numbers: Indices) -> NDArray[np.bool_]:
+        """Return which images can be loaded in this pass, bool (n,)."""
+        return self._available[numbers]
 
     def load(self, numbers: Indices) -> Pixels:
-        """Known images."""
+        """Return images that the cache has, uint8 (n, height, width, channels)."""
         return self._pixels[numbers]
 
     def store(self, numbers: Indices, pixels: Pixels) -> None:
@@ -98,12 +98,12 @@ class PixelCache:
 
 
 class Loader:
-    """Reads shares ahead of who works on them.
+    """Reads shares ahead of the network.
 
     Args:
         reader: turns items into pixels.
-        threads: that decode.
-        cache: of decoded images; None to read each again whenever it is wanted.
+        threads: the number of threads that decode.
+        cache: decoded images; None to read each image again in every epoch.
     """
 
     def __init__(self, reader: PixelReader, threads: int, cache: PixelCache | None = None) -> None:
@@ -113,7 +113,7 @@ class Loader:
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def name(self, item: Any) -> str:
-        """A stable name of one item, for people."""
+        """Return the stable name of an item, for people."""
         return self._reader.name(item)
 
     def close(self) -> None:
@@ -122,6 +122,10 @@ class Loader:
 
     def batches(self, shares: Iterable[Share], change: Change | None = None) -> Iterator[Batch]:
         """Read shares in their order.
+
+        Args:
+            shares: this rank's images of each step.
+            change: applied to every image.
 
         Raises:
             InputError: the source cannot be read any more.
@@ -136,7 +140,7 @@ class Loader:
                     underway.append(self._begin(share, change))
                 if not underway:
                     return
-                yield _joined([part.result() for part in underway.popleft()], self._reader.shape)
+                yield _concatenated([part.result() for part in underway.popleft()], self._reader.shape)
         finally:
             for part in (part for parts in underway for part in parts):
                 part.cancel()
@@ -145,15 +149,12 @@ class Loader:
         """Deal a share out to the threads."""
         n = len(share.labels)
         parts = min(self._threads, n) if self._reader.decodes or change else min(1, n)
-        return [
-            self._pool.submit(
-                self._read, Share(*(each[n * i // parts : n * (i + 1) // parts] for each in share)), change
-            )
-            for i in range(parts)
-        ]
+        spans = [slice(n * i // parts, n * (i + 1) // parts) for i in range(parts)]
+        shares = [Share(*(column[span] for column in share)) for span in spans]
+        return [self._pool.submit(self._read, part, change) for part in shares]
 
     def _read(self, share: Share, change: Change | None) -> Batch:
-        """Read some images; in their own order, whether they come from the cache or not."""
+        """Read some images, in their order, whether they come from the cache or not."""
         cache = self._cache
         pixels, kept, skipped = self._read_cached(share, cache) if cache else self._reader.read(share.items)
         if change is not None:
@@ -164,21 +165,23 @@ class Loader:
         return Batch(pixels, share.labels[kept], share.items[kept], skipped)
 
     def _read_cached(self, share: Share, cache: PixelCache) -> ReadResult:
-        """Read what the cache does not have."""
-        known = cache.known(share.numbers)
-        if known.all():
-            return ReadResult(cache.load(share.numbers), np.arange(len(known)), [])
-        read = self._reader.read(share.items[~known])
-        found = np.flatnonzero(~known)[read.kept]
-        cache.store(share.numbers[found], read.pixels)
-        pixels = np.empty((len(known), *self._reader.shape), np.uint8)
-        pixels[known], pixels[found] = cache.load(share.numbers[known]), read.pixels
-        known[found] = True
-        return ReadResult(pixels[known], np.flatnonzero(known), read.skipped)
+        """Load images that the cache has, and read and store the others."""
+        usable = cache.has(share.numbers)
+        if usable.all():
+            return ReadResult(cache.load(share.numbers), np.arange(len(usable)), [])
+        cached = np.flatnonzero(usable)
+        missing = np.flatnonzero(~usable)
+        read = self._reader.read(share.items[missing])
+        new = missing[read.kept]
+        cache.store(share.numbers[new], read.pixels)
+        pixels = np.empty((len(usable), *self._reader.shape), np.uint8)
+        pixels[cached], pixels[new] = cache.load(share.numbers[cached]), read.pixels
+        usable[new] = True
+        return ReadResult(pixels[usable], np.flatnonzero(usable), read.skipped)
 
 
-def _joined(parts: list[Batch], shape: tuple[int, int, int]) -> Batch:
-    """One batch of several."""
+def _concatenated(parts: list[Batch], shape: tuple[int, int, int]) -> Batch:
+    """Return one batch of several."""
     if len(parts) == 1:
         return parts[0]
     if not parts:

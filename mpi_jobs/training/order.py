@@ -1,32 +1,33 @@
-"""In which order images are seen, and by which rank: the same for any number of ranks.
+"""The order in which images are seen, and by which rank: the same for any number of ranks.
 
-An epoch is one shuffle of all images, cut into steps of even size, each of which is dealt out evenly to the ranks.
-So every image is seen once an epoch, all ranks take the same number of steps, and what a step sees together does
-not depend on how many ranks there are.
+An epoch is one shuffle of all images, cut into steps of even size; each step is dealt out evenly to the ranks. So
+every image is seen once per epoch, all ranks take the same number of steps, and the images of a step do not depend
+on the number of ranks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from common.arrays import Indices
 from common.data.catalogue import Catalogue
 from common.data.splits import shard
+from common.nets.checkpoints import Progress
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.loading import Share
 
 
 @dataclass(frozen=True)
 class Order:
-    """How an epoch is cut.
+    """The steps of an epoch.
 
     Attributes:
-        n: images of an epoch.
-        batch: images of a step, all ranks together, at most.
-        ranks: how many share a step.
-        seed: of the run; None for images that are seen as they come.
+        n: the number of images of an epoch.
+        batch: the largest number of images of a step, over all ranks.
+        ranks: the number of ranks that share a step.
+        seed: the seed of the run; None for images that are not shuffled.
     """
 
     n: int
@@ -36,42 +37,64 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """How many an epoch has."""
+        """The number of steps of an epoch."""
         return -(-self.n // self.batch)
 
     def step_size(self, step: int) -> int:
-        """Images of a step."""
+        """Return the number of images of a step."""
         return _length(shard(self.n, step, self.steps))
 
     def share(self, step: int, rank: int) -> slice:
-        """Where in the epoch a rank's part of a step is; it may be empty."""
-        where = shard(self.n, step, self.steps)
-        part = shard(_length(where), rank, self.ranks)
-        return slice(where.start + part.start, where.start + part.stop)
+        """Return which images of the epoch are a rank's share of a step; it may be empty."""
+        images = shard(self.n, step, self.steps)
+        part = shard(_length(images), rank, self.ranks)
+        return slice(images.start + part.start, images.start + part.stop)
 
     def epoch(self, epoch: int) -> Indices:
-        """All images in the order of an epoch, int64 (n,)."""
+        """Return all images in the order of an epoch, int64 (n,)."""
         if self.seed is None:
             return np.arange(self.n)
         return np.random.default_rng([self.seed, epoch, *b"epoch"]).permutation(self.n)
 
+    def begin(self) -> Progress:
+        """Return the progress of a run that begins."""
+        return Progress(cut=[self.n, self.steps], images=[0] * self.ranks)
 
-def _length(where: slice) -> int:
-    length: int = where.stop - where.start
+    def resume(self, progress: Progress) -> Progress:
+        """Return the progress from which a run in this order continues.
+
+        An epoch whose images or steps were others begins again. Images of other ranks count as evenly distributed.
+
+        Args:
+            progress: the progress of the run so far, in whatever order and on any number of ranks.
+        """
+        cut = [self.n, self.steps]
+        if progress.step and progress.cut != cut:
+            none = [0] * self.ranks
+            return replace(progress, step=0, loss=0.0, correct=0, seconds=0.0, images=none, cut=cut)
+        images = progress.images
+        if len(images) != self.ranks:
+            quotient, remainder = divmod(sum(images), self.ranks)
+            images = [quotient + (rank < remainder) for rank in range(self.ranks)]
+        return replace(progress, cut=cut, images=images)
+
+
+def _length(span: slice) -> int:
+    length: int = span.stop - span.start
     return length
 
 
 def deal(
     world: World, order: Order, images: Catalogue | None, numbers: Indices | None, epoch: int = 0, first: int = 0
 ) -> list[Share]:
-    """Deal out an epoch: this rank's images of each step. All ranks call this.
+    """Deal out an epoch and return this rank's images of each step. All ranks call this.
 
     Args:
         world: the ranks.
-        order: in which images are seen.
-        images: of the run; on rank 0, from which the others get the names and labels of their own.
-        numbers: which of them are seen, int64 (order.n,); on rank 0.
-        epoch: from 0.
+        order: the order in which images are seen.
+        images: all images of the run, on rank 0; the other ranks get the names and labels of their own from it.
+        numbers: which of them are seen, int64 (order.n,), on rank 0.
+        epoch: the epoch, from 0.
         first: the step to begin with.
     """
 
@@ -81,12 +104,12 @@ def deal(
         seen = numbers[order.epoch(epoch)]
         dealt = []
         for rank in range(world.size):
-            own = [seen[order.share(step, rank)] for step in range(first, order.steps)]
-            chosen = np.concatenate(own) if own else np.empty(0, np.int64)
+            steps = [seen[order.share(step, rank)] for step in range(first, order.steps)]
+            chosen = np.concatenate(steps) if steps else np.empty(0, np.int64)
             dealt.append(Share(chosen, images.items[chosen], images.labels[chosen]))
         return dealt
 
     own = world.scatter(shares)
     counts = [_length(order.share(step, world.rank)) for step in range(first, order.steps)]
     ends = np.cumsum(counts)
-    return [Share(*(each[end - n : end] for each in own)) for n, end in zip(counts, ends, strict=True)]
+    return [Share(*(column[end - n : end] for column in own)) for n, end in zip(counts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""What a training run leaves in its folder besides checkpoints."""
+"""The files that a training run leaves in its folder besides checkpoints."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from common.provenance import command, versions
 from common.report.training import write_training_report
 from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.training.flags import recipe
-from mpi_jobs.training.opening import Facts
-from mpi_jobs.training.trainer import Score
+from mpi_jobs.training.plan import TrainingPlan
+from mpi_jobs.training.scoring import Score
 
 
-class Results(NamedTuple):
-    """What was learnt, and how.
+class TrainingResults(NamedTuple):
+    """What a run has learnt, and how.
 
     Attributes:
-        progress: of the run.
-        tested: the best epoch's network, on the test images.
+        progress: the progress of the run, with one record per epoch.
+        tested: the score of the best epoch's network on the test images.
         skipped: images that could not be used.
-        ranks: a record of each.
-        machinery: what else metrics.json should say of how it was computed.
+        ranks: one record per rank.
+        machinery: further entries of metrics.json, about how it was computed.
     """
 
     progress: Progress
@@ -37,35 +37,62 @@ class Results(NamedTuple):
 
 
 def write_results(
-    folder: Path, arguments: argparse.Namespace, facts: Facts, results: Results, console: Console
+    folder: Path, arguments: argparse.Namespace, plan: TrainingPlan, results: TrainingResults, console: Console
 ) -> None:
-    """Write metrics.json, the report and its figures, and say where they are.
+    """Write metrics.json, the report and its figures, and print where they are.
 
     Raises:
-        InputError: the folder cannot be written.
+        RunError: the folder cannot be written.
     """
+    skipped, tested = results.skipped, results.tested
+    record = _record(arguments, plan, results)
+    with written_into(folder):
+        with console.phase("report"):
+            if skipped:
+                write_skipped(folder / "skipped.csv", skipped)
+            record["seconds"] = console.seconds | {"total": console.total_seconds()}
+            write_training_report(folder, record, tested.evaluation, skipped)
+        record["seconds"] = console.seconds | {"total": console.total_seconds()}
+        write_json(folder / "metrics.json", record)
+    if skipped:
+        console.warn(f"{len(skipped)} images were skipped; {folder / 'skipped.csv'} lists them")
+    n_test = tested.evaluation.confusion.n
+    console.say(
+        f"train_cnn on {record['engine']}: {plan.n_train:,} training and {n_test:,} test images "
+        f"from {arguments.data}"
+    )
+    console.say(
+        f"best epoch {record['best_epoch']}: {record['validation_accuracy']:.4f} of validation, "
+        f"{record['test_accuracy']:.4f} of test images correct, macro F1 {record['macro_f1']:.4f}"
+    )
+    print(f"report: {folder / 'report.html'}")
+
+
+def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: TrainingResults) -> dict[str, Any]:
+    """Return the contents of metrics.json, without the seconds."""
     progress, tested, skipped, ranks, machinery = results
     confusion = tested.evaluation.confusion
     by_class = confusion.by_class()
-    best = progress.history[progress.best]
-    engine = f"{library()}, {counted_ranks(len(ranks))}"
-    record: dict[str, Any] = {
+    return {
         "job": "train_cnn",
-        "engine": engine,
+        "engine": f"{library()}, {counted_ranks(len(ranks))}",
         "command": f"mpiexec -n {len(ranks)} {command()}",
         "data": arguments.data,
         "images": {
-            "train": facts.n_train, "validation": facts.n_validation, "test": confusion.n, "skipped": len(skipped),
+            "train": plan.n_train,
+            "validation": plan.n_validation,
+            "test": confusion.n,
+            "skipped": len(skipped),
         },
-        "shape": list(facts.reader.shape),
-        "preprocessing": str(facts.preprocessing),
-        "classes": list(facts.classes.names),
-        "network": facts.spec.name,
+        "shape": list(plan.reader.shape),
+        "preprocessing": str(plan.preprocessing),
+        "classes": list(plan.classes.names),
+        "network": plan.spec.name,
         "optimiser": arguments.optimiser,
         "recipe": recipe(arguments),
         "epochs": progress.history,
         "best_epoch": progress.best + 1,
-        "validation_accuracy": best["validation_accuracy"],
+        "validation_accuracy": progress.history[progress.best]["validation_accuracy"],
         "test_loss": tested.loss,
         "test_accuracy": confusion.accuracy(),
         "test_top5": tested.evaluation.near / confusion.n,
@@ -80,22 +107,4 @@ def write_results(
         "seed": arguments.seed,
         "versions": versions(),
         **machinery,
-    }  # fmt: skip
-    with written_into(folder):
-        with console.phase("report"):
-            if skipped:
-                write_skipped(folder / "skipped.csv", skipped)
-            record["seconds"] = console.seconds | {"total": console.total_seconds()}
-            write_training_report(folder, record, tested.evaluation, skipped)
-        record["seconds"] = console.seconds | {"total": console.total_seconds()}
-        write_json(folder / "metrics.json", record)
-    if skipped:
-        console.warn(f"{len(skipped)} images were skipped; {folder / 'skipped.csv'} lists them")
-    console.say(
-        f"train_cnn on {engine}: {facts.n_train:,} training and {confusion.n:,} test images from {arguments.data}"
-    )
-    console.say(
-        f"best epoch {progress.best + 1}: {best['validation_accuracy']:.4f} of validation, "
-        f"{confusion.accuracy():.4f} of test images correct, macro F1 {by_class.macro_f1():.4f}"
-    )
-    print(f"report: {folder / 'report.html'}")
+    }

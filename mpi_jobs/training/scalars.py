@@ -17,17 +17,18 @@ NAMES = {
     "learning_rate": "learning_rate",
     "images_per_second": "images_per_second",
 }
+"""Keys of an epoch's record, and the names of their scalars."""
 
 
 class Scalars:
-    """What a run writes for TensorBoard.
+    """Writes the scalars of a run.
 
     Args:
-        folder: where to.
+        folder: the folder to write to.
     """
 
     def __init__(self, folder: Path) -> None:
-        # imported here, because it takes a second, which most runs have no use for
+        # imported here because it takes a second, which most runs do not need
         from tensorboardX import SummaryWriter
 
         self._folder = folder
@@ -35,10 +36,10 @@ class Scalars:
             self._writer = SummaryWriter(str(folder))
 
     def write(self, epoch: int, record: Mapping[str, float]) -> None:
-        """Add an epoch's figures.
+        """Add the record of an epoch.
 
         Raises:
-            InputError: they cannot be written.
+            RunError: it cannot be written.
         """
         with written_into(self._folder):
             for name, tag in NAMES.items():
@@ -47,5 +48,5 @@ class Scalars:
             self._writer.flush()
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the files."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""Memory that all ranks of a machine see."""
+"""Memory that all ranks of a machine share."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from mpi_jobs.engine.world import World
 
 TOKEN_BYTES = 64
-"""Of the memory's beginning: by these random bytes ranks know that they see the same."""
+"""Length of the random bytes at the beginning, by which ranks know that they see the same memory."""
 
 
 def shared_bytes(machine: World, count: int) -> NDArray[np.uint8] | None:
-    """Make `count` bytes that are the same for all ranks of a machine, zeros at first; all of them call this.
+    """Return `count` bytes, zeros at first, that all ranks of a machine share. All of them call this.
 
     The memory has no name that could be left behind, and does not count against the size of /dev/shm, which
-    containers keep small. It is there as long as an array of it is on any rank.
+    containers keep small. It exists as long as any rank holds an array of it.
 
     Returns:
-        uint8 (count,), aligned to a cache line; None on every rank where that cannot be had: on systems other than
-        Linux, without so much memory, or for ranks that do not see each other's processes.
+        uint8 (count,), aligned to a cache line; None on every rank where there is no such memory: on systems other
+        than Linux, without that much memory, or for ranks that do not see each other's processes.
     """
     token, file = secrets.token_bytes(TOKEN_BYTES), -1
     if machine.is_root:
         try:
             file = os.memfd_create("images")
-            os.posix_fallocate(file, 0, TOKEN_BYTES + count)  # now, and not when it is too late to do without
+            os.posix_fallocate(file, 0, TOKEN_BYTES + count)  # fails now, while there is still an alternative
             os.pwrite(file, token, 0)
         except (OSError, AttributeError):
             token = b""

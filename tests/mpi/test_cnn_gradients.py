@@ -1,4 +1,4 @@
-"""Gradients and steps of all ranks together are those of one process with the whole batch."""
+"""Gradients and steps of all ranks together equal those of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from torch.nn.functional import cross_entropy
 
 from common.nets.networks import NetworkSpec, build
 from mpi_jobs.engine.world import World
-from mpi_jobs.training import gradients
-from mpi_jobs.training.gradients import ExchangeSettings, Layout, Replica
+from mpi_jobs.training import vector
+from mpi_jobs.training.exchange import BucketState
 from mpi_jobs.training.optimisers import STATES, Optimiser
+from mpi_jobs.training.replica import ExchangeSettings, Replica
 from mpi_jobs.training.shared_memory import shared_bytes
+from mpi_jobs.training.vector import VectorLayout
 
 torch.set_num_threads(1)
 
 SPEC = NetworkSpec("small", 1, 8, 8, 10, batch_norm=False)
-WAYS = {
+EXCHANGES = {
     "shared": ExchangeSettings(),
     "messages": ExchangeSettings(shared=False),
     "small buckets": ExchangeSettings(bucket_bytes=5_000),
@@ -35,7 +37,7 @@ WAYS = {
 
 @pytest.fixture
 def machines(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Pretend that so many ranks, one after the other, are on a machine."""
+    """A function that lets `size` consecutive ranks each count as one machine."""
 
     def pretend(size: int) -> None:
         monkeypatch.setattr(World, "machine", lambda world: world.split(world.rank // size))
@@ -60,19 +62,19 @@ def backward(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, n: int)
 
 
 def gradient_alone(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Torch's own, of the whole batch in one process, in the order of our vector."""
+    """Return torch's own gradient of the whole batch in one process, in the order of our vector."""
     cross_entropy(net(images), labels).backward()
     return torch.cat([p.grad.reshape(-1) for p in reversed(list(net.parameters()))]).double()
 
 
 def whole_gradient(replica: Replica, world: World) -> torch.Tensor:
-    """What the pieces of all ranks make together."""
+    """Put the slices of all ranks together."""
     flat = torch.zeros(replica.layout.length, dtype=torch.float64)
     count = torch.zeros_like(flat)
-    for piece in replica.pieces:
-        start = piece.gradient.storage_offset() - replica._own.storage_offset()
-        flat[start : start + len(piece.gradient)] += piece.gradient.double()
-        count[start : start + len(piece.gradient)] += 1
+    for part in replica.slices:
+        start = part.gradient.storage_offset() - replica.vectors.gradient.storage_offset()
+        flat[start : start + len(part.gradient)] += part.gradient.double()
+        count[start : start + len(part.gradient)] += 1
     world.sum(flat.numpy())
     world.sum(count.numpy())
     assert count.min() > 0
@@ -80,9 +82,9 @@ def whole_gradient(replica: Replica, world: World) -> torch.Tensor:
 
 
 def gradient(replica: Replica, world: World) -> torch.Tensor:
-    """The same without the padding between parameters."""
+    """Put the slices of all ranks together, without the padding between parameters."""
     flat = whole_gradient(replica, world)
-    return torch.cat([flat[place] for place in replica.layout.places])
+    return torch.cat([flat[span] for span in replica.layout.spans])
 
 
 def close(found: torch.Tensor, truth: torch.Tensor, tolerance: float) -> bool:
@@ -90,12 +92,12 @@ def close(found: torch.Tensor, truth: torch.Tensor, tolerance: float) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("way", WAYS)
-def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, exchange: str, dtype: torch.dtype) -> None:
     images, labels = batch(23, dtype)
     truth = gradient_alone(network(dtype), images, labels)
     ours = network(dtype)
-    replica = Replica(world, ours, 0, WAYS[way])
+    replica = Replica(world, ours, 0, EXCHANGES[exchange])
     for _ in range(2):  # the second step finds nothing left of the first
         own = slice(world.rank, None, world.size)
         backward(ours, images[own], labels[own], 23)
@@ -107,13 +109,14 @@ def test_the_gradient_is_torchs_own_of_the_whole_batch(world: World, way: str, d
 
 @pytest.mark.parametrize("optimiser", STATES)
 @pytest.mark.parametrize(
-    ("way", "ranks_a_machine"), [("shared", None), ("messages", None), ("shared", 1), ("shared", 2), ("shared", 3)]
+    ("exchange", "ranks_per_machine"),
+    [("shared", None), ("messages", None), ("shared", 1), ("shared", 2), ("shared", 3)],
 )
 def test_twenty_steps_are_torchs_own(
-    world: World, way: str, ranks_a_machine: int | None, optimiser: str, machines: Callable[[int], None]
+    world: World, exchange: str, ranks_per_machine: int | None, optimiser: str, machines: Callable[[int], None]
 ) -> None:
-    if ranks_a_machine:
-        machines(ranks_a_machine)
+    if ranks_per_machine:
+        machines(ranks_per_machine)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
         alone, ours = network(dtype), network(dtype)
         plain: torch.optim.Optimizer
@@ -121,9 +124,9 @@ def test_twenty_steps_are_torchs_own(
             plain = torch.optim.AdamW(alone.parameters(), lr=1e-3, weight_decay=0.01)
         else:
             plain = torch.optim.SGD(alone.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-        replica = Replica(world, ours, len(STATES[optimiser]), WAYS[way])
-        assert replica.shared == (way == "shared" and has_neighbours(world, ranks_a_machine))
-        steps = Optimiser(optimiser, replica.pieces, 0.9, 0.01)
+        replica = Replica(world, ours, len(STATES[optimiser]), EXCHANGES[exchange])
+        assert replica.vectors.shared == (exchange == "shared" and has_neighbours(world, ranks_per_machine))
+        steps = Optimiser(optimiser, replica.slices, 0.9, 0.01)
         for step in range(20):
             images, labels = batch(12, dtype, step)
             plain.zero_grad()
@@ -138,17 +141,17 @@ def test_twenty_steps_are_torchs_own(
             assert close(ours_, truth, tolerance)
 
 
-def has_neighbours(world: World, ranks_a_machine: int | None) -> bool:
-    size = ranks_a_machine or world.size
+def has_neighbours(world: World, ranks_per_machine: int | None) -> bool:
+    size = ranks_per_machine or world.size
     first = world.rank // size * size
     return min(first + size, world.size) - first > 1
 
 
-@pytest.mark.parametrize("ranks_a_machine", [1, 2])
+@pytest.mark.parametrize("ranks_per_machine", [1, 2])
 def test_half_precision_on_the_wire_is_nearly_the_same(
-    world: World, ranks_a_machine: int, machines: Callable[[int], None]
+    world: World, ranks_per_machine: int, machines: Callable[[int], None]
 ) -> None:
-    machines(ranks_a_machine)
+    machines(ranks_per_machine)
     images, labels = batch(24, torch.float32)
     found = []
     for wire in ("fp32", "fp16"):
@@ -159,11 +162,11 @@ def test_half_precision_on_the_wire_is_nearly_the_same(
         replica.reduce()
         found.append(whole_gradient(replica, world))
     assert close(found[1], found[0], 2e-3)
-    assert world.size <= ranks_a_machine or not torch.equal(*found)
+    assert world.size <= ranks_per_machine or not torch.equal(*found)
 
 
 def test_half_precision_loses_neither_small_gradients_nor_large_ones(world: World) -> None:
-    """As of 64,500 classes, whose smallest would be nothing, and of a network that is diverging."""
+    """Small gradients are those of 64,500 classes, large ones those of a network that diverges."""
     for size, expected in ((1e-7, 1e-7), (1e6, 64 * (1 - 2**-11))):
         net = nn.Linear(3, 4, bias=False)
         replica = Replica(world, net, 0, ExchangeSettings(shared=False, wire="fp16"))
@@ -174,12 +177,12 @@ def test_half_precision_loses_neither_small_gradients_nor_large_ones(world: Worl
         assert close(found, truth, 0.05)
 
 
-@pytest.mark.parametrize("way", ["shared", "messages"])
-def test_ranks_without_images_add_nothing(world: World, way: str) -> None:
+@pytest.mark.parametrize("exchange", ["shared", "messages"])
+def test_ranks_without_images_add_nothing(world: World, exchange: str) -> None:
     images, labels = batch(1, torch.float64)
     truth = gradient_alone(network(torch.float64), images, labels)
     ours = network(torch.float64)
-    replica = Replica(world, ours, 0, WAYS[way])
+    replica = Replica(world, ours, 0, EXCHANGES[exchange])
     last = world.rank == world.size - 1
     backward(ours, images[: int(last)], labels[: int(last)], 1)
     replica.reduce()
@@ -191,7 +194,7 @@ def test_parameters_that_nothing_flows_through_have_no_gradient(world: World) ->
     replica = Replica(world, net, 0, ExchangeSettings())
     net["used"](torch.ones(1, 3)).sum().backward()
     replica.reduce()
-    names = {name: replica.layout.places[i] for i, name in enumerate(replica.layout.names)}
+    names = {name: replica.layout.spans[i] for i, name in enumerate(replica.layout.names)}
     found = whole_gradient(replica, world)
     assert not found[names["idle.weight"]].any()
     assert found[names["used.weight"]].eq(world.size).all()
@@ -212,19 +215,20 @@ def test_vectors_are_filled_from_rank_0_and_named(world: World, machines: Callab
     net = build(SPEC)
     replica = Replica(world, net, 1, ExchangeSettings())
     named = {name: torch.full_like(p, i) for i, (name, p) in enumerate(net.named_parameters())}
-    replica.fill(replica.states[0], named if world.is_root else None)
-    found = replica.named(replica.states[0])
+    vectors = replica.vectors
+    vectors.fill(vectors.states[0], named if world.is_root else None)
+    found = vectors.named(vectors.states[0])
     assert found.keys() == named.keys()
     assert all(torch.equal(found[name], named[name]) for name in named)
 
 
 def test_a_layout_is_cut_at_parameters_from_the_last_to_the_first(world: World) -> None:
     net = nn.Sequential(*(nn.Linear(*ends, bias=False) for ends in ((10, 300), (300, 20), (20, 5))))
-    layout = Layout(net, 4 * 5000)
+    layout = VectorLayout(net, 4 * 5000)
     assert layout.names == ["2.weight", "1.weight", "0.weight"]
-    assert layout.places == [slice(0, 100), slice(112, 6112), slice(6112, 9112)]
+    assert layout.spans == [slice(0, 100), slice(112, 6112), slice(6112, 9112)]
     assert layout.buckets == [slice(0, 112), slice(112, 6112), slice(6112, 9120)]
-    assert len(Layout(net, 1 << 30).buckets) == 1
+    assert len(VectorLayout(net, 1 << 30).buckets) == 1
 
 
 def test_channels_last_parameters_keep_their_order_in_memory(world: World) -> None:
@@ -233,7 +237,7 @@ def test_channels_last_parameters_keep_their_order_in_memory(world: World) -> No
     replica = Replica(world, net, 0, ExchangeSettings())
     assert net.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(net.weight, truth) or not world.is_root
-    assert replica.named(replica.values)["weight"].is_contiguous()
+    assert replica.vectors.named(replica.vectors.values)["weight"].is_contiguous()
 
 
 def test_shared_memory_is_one_and_the_same(world: World) -> None:
@@ -254,14 +258,13 @@ def test_one_machine_without_memory_does_not_keep_others_from_sharing(
 ) -> None:
     machines(2)
     monkeypatch.setattr(
-        gradients, "shared_bytes",
-        lambda machine, count: None if world.rank < 2 else shared_bytes(machine, count),
-    )  # fmt: skip
+        vector, "shared_bytes", lambda machine, count: None if world.rank < 2 else shared_bytes(machine, count)
+    )
     images, labels = batch(9, torch.float64)
     net = network(torch.float64)
     replica = Replica(world, net, 1, ExchangeSettings())
-    assert replica.shared == ((world.rank == 2 and world.size == 4) or world.rank == 3)
-    assert len(replica.unshared) == (1 if world.size > 1 else 0)
+    assert replica.vectors.shared == ((world.rank == 2 and world.size == 4) or world.rank == 3)
+    assert len(replica.vectors.unshared) == (1 if world.size > 1 else 0)
     own = slice(world.rank, None, world.size)
     backward(net, images[own], labels[own], 9)
     replica.reduce()
@@ -281,7 +284,7 @@ def test_without_shared_memory_ranks_send_messages(world: World, without_memory:
     assert shared_bytes(world, 1000) is None
     net = network(torch.float64)
     replica = Replica(world, net, 1, ExchangeSettings())
-    assert not replica.shared
+    assert not replica.vectors.shared
     images, labels = batch(8, torch.float64)
     own = slice(world.rank, None, world.size)
     backward(net, images[own], labels[own], 8)
@@ -292,13 +295,14 @@ def test_without_shared_memory_ranks_send_messages(world: World, without_memory:
 
 def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sum of the last layer's bucket has begun when the first layer's gradient arrives."""
-    monkeypatch.setattr(gradients, "FIRST_BUCKET_BYTES", 1)
+    monkeypatch.setattr(vector, "FIRST_BUCKET_BYTES", 1)
     net = network(torch.float32)
     replica = Replica(world, net, 0, ExchangeSettings(shared=False, bucket_bytes=1))
     launched: list[int] = []
+    begun = BucketState.TRAVELLING if world.size > 1 else BucketState.DONE
     first = next(iter(net.parameters()))
     first.register_hook(
-        lambda gradient: launched.append(len(replica._sums) if world.size > 1 else replica._summed)
+        lambda gradient: launched.append([bucket.state for bucket in replica.exchange.buckets].count(begun))
     )
     images, labels = batch(4, torch.float32)
     backward(net, images, labels, 4)
@@ -310,11 +314,11 @@ def test_sums_begin_while_backward_runs(world: World, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_large_linear_layers_compute_their_gradients_in_place(world: World, bias: bool) -> None:
-    def made() -> nn.Module:
+    def make() -> nn.Module:
         torch.manual_seed(1)
         return nn.Sequential(nn.Linear(64, 600), nn.Tanh(), nn.Linear(600, 700, bias=bias)).double()
 
-    alone, ours = made(), made()
+    alone, ours = make(), make()
     replica = Replica(world, ours, 0, ExchangeSettings(bucket_bytes=1 << 20))
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(8, 64, generator=generator, dtype=torch.float64)

@@ -1,11 +1,8 @@
-"""Training on all ranks together against training on one of them alone."""
+"""Training on all ranks together compared with training on one of them alone."""
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -19,17 +16,17 @@ from common.data.catalogue import Catalogue, ReadResult, Skipped
 from common.data.decode import PixelFormat
 from common.data.sources.arrays import ArrayReader
 from common.errors import InputError
-from common.nets.checkpoints import BEST, LAST, Checkpoint, Progress
+from common.nets.checkpoints import Progress
 from common.nets.classifier import Classifier
 from common.nets.networks import NetworkSpec, build
 from common.nets.preprocessing import Preprocessing
 from mpi_jobs.engine.world import AgreedError, World
-from mpi_jobs.training.gradients import ExchangeSettings, Replica
 from mpi_jobs.training.loading import Loader, PixelCache
 from mpi_jobs.training.optimisers import Optimiser, Schedule
 from mpi_jobs.training.order import Order, deal
-from mpi_jobs.training.run import TrainingRun
-from mpi_jobs.training.trainer import Trainer, TrainingSettings, evaluate
+from mpi_jobs.training.replica import ExchangeSettings, Replica
+from mpi_jobs.training.scoring import evaluate
+from mpi_jobs.training.trainer import Trainer, TrainingSettings
 
 SPEC = NetworkSpec("small", 1, 8, 8, 3, batch_norm=False)
 PREPROCESSING = Preprocessing.for_channels(PixelFormat(), 1)
@@ -37,7 +34,7 @@ CPU = torch.device("cpu")
 
 
 class Damaged(ArrayReader):
-    """A reader whose every seventh image is unusable, and which says that it decodes."""
+    """A reader that skips every seventh image, and claims to decode."""
 
     decodes = True
     n_read: ClassVar[int] = 0
@@ -69,10 +66,9 @@ def trainer(
     loader = Loader(images.reader, 2)
     settings = TrainingSettings(5, 0.1, max_corrupt, 1e9)
     schedule = Schedule("adam", 1e-3, batch, 100, 3, "cosine")
-    return (
-        Trainer(world, classifier, copy, Optimiser("adam", copy.pieces, 0, 0), schedule, order, loader, settings),
-        classifier, loader, order,
-    )  # fmt: skip
+    optimiser = Optimiser("adam", copy.slices, 0, 0)
+    made = Trainer(world, classifier, copy, optimiser, schedule, order, loader, settings)
+    return made, classifier, loader, order
 
 
 def train(world: World, images: Catalogue, made: Trainer, order: Order, epochs: int) -> None:
@@ -119,9 +115,7 @@ def test_a_step_is_the_gradient_of_the_mean_over_usable_images(world: World) -> 
     made, classifier, loader, order = trainer(world, images, 23)
     before = [p.detach().clone() for p in classifier.network.parameters()]
     copy = made._replica
-    made._optimiser = Optimiser(
-        "sgd", [piece._replace(states=piece.states[:1]) for piece in copy.pieces], 0.0, 0.0
-    )
+    made._optimiser = Optimiser("sgd", [part._replace(states=part.states[:1]) for part in copy.slices], 0.0, 0.0)
     made._schedule = Schedule("sgd", 1.0, 128, 10, 0, "constant")
     train(world, images, made, order, 1)
     loader.close()
@@ -139,8 +133,9 @@ def test_a_step_is_the_gradient_of_the_mean_over_usable_images(world: World) -> 
 def test_too_many_unusable_images_stop_all_ranks(world: World) -> None:
     images = catalogue(61, Damaged)
     made, _, loader, order = trainer(world, images, 16, max_corrupt=0.05)
-    with pytest.raises(AgreedError, match="of 61 training images cannot be used"):
+    with pytest.raises(AgreedError, match="of 61 training images cannot be used") as caught:
         train(world, images, made, order, 1)
+    assert caught.value.exit_code == InputError.exit_code == 2
     loader.close()
 
 
@@ -153,7 +148,7 @@ def test_each_epoch_sees_every_image_once_in_an_order_of_its_own(world: World) -
         assert [sum(map(len, step)) for step in parts] == [order.step_size(s) for s in range(order.steps)]
         assert max(max(map(len, step)) - min(map(len, step)) for step in parts) <= 1
         orders.append([np.sort(np.concatenate(step)).tolist() for step in parts])
-    assert all(each == orders[0] for each in orders)  # a step is the same images for any number of ranks
+    assert all(steps == orders[0] for steps in orders)  # a step is the same images for any number of ranks
     assert sorted(number for step in orders[0] for number in step) == list(range(47))
     assert not np.array_equal(Order(47, 10, 1, 3).epoch(0), Order(47, 10, 1, 3).epoch(1))
     assert not np.array_equal(Order(47, 10, 1, 3).epoch(0), Order(47, 10, 1, 4).epoch(0))
@@ -245,174 +240,9 @@ def test_a_cache_is_filled_by_all_ranks_and_read_by_all(world: World) -> None:
         assert read == [40, 40 - usable_below(kept), 40 - usable_below(kept)]
         cache.begin_pass()
         usable = np.arange(40) % 7 != 3
-        assert np.array_equal(cache.known(np.arange(40)), usable & (np.arange(40) < kept))
+        assert np.array_equal(cache.has(np.arange(40)), usable & (np.arange(40) < kept))
         loader.close()
         plain.close()
-
-
-FLAGS = ["--limit", "150", "--global-batch", "24", "--quiet", "--device", "cpu"]
-
-
-def run(world: World, folder: Path, flags: Sequence[str], epochs: int, total: int = 3) -> TrainingRun:
-    where = [] if "--resume" in flags else ["--out", str(folder)]
-    made = TrainingRun(world, [*FLAGS, *flags, "--epochs", str(total), *where])
-    for _, epoch in zip(range(epochs), made.epochs(), strict=False):
-        made.train(epoch)
-        made.validate()
-        made.end_epoch()
-    return made
-
-
-def last(world: World, folder: Path) -> Checkpoint:
-    """The last checkpoint of rank 0's folder, on all ranks."""
-    path = world.at_root(lambda: folder / LAST)
-    world.meet()
-    return Checkpoint.load(path)
-
-
-@pytest.mark.parametrize(
-    "flags",
-    [["--no-batch-norm"], ["--no-batch-norm", "--augment", "crop,flip", "--optimiser", "sgd"]],
-    ids=["plain", "augmented"],
-)
-def test_a_run_learns_what_one_rank_alone_learns(world: World, tmp_path: Path, flags: list[str]) -> None:
-    folder = world.at_root(lambda: tmp_path)
-    run(world, folder / "together", flags, 3)
-    together = last(world, folder / "together")
-    if world.is_root:
-        run(World(MPI.COMM_SELF), folder / "alone", flags, 3)
-        alone = Checkpoint.load(folder / "alone" / LAST)
-        for name, truth in alone.parameters.items():
-            assert (together.parameters[name] - truth).norm() <= 1e-5 * max(1e-2, truth.norm())
-        assert together.progress.history[-1]["validation_accuracy"] == pytest.approx(
-            alone.progress.history[-1]["validation_accuracy"], abs=0.04
-        )
-    world.meet()
-
-
-@pytest.mark.parametrize("flags", [["--augment", "crop"], ["--no-batch-norm", "--optimiser", "sgd"]])
-def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
-    world: World, tmp_path: Path, flags: list[str]
-) -> None:
-    folder = world.at_root(lambda: tmp_path)
-    run(world, folder / "whole", flags, 3)
-    half = run(world, folder / "half", flags, 1)
-    # in the middle of the second epoch, after two of its steps
-    shares = deal(world, half._order, *half._images(validation=False), 1)
-    half._trainer.epoch(shares[:2], half._augmentation, lambda: None, lambda _: None)
-    half._save()
-    half._loader.close()
-    again = TrainingRun(world, ["--resume", str(folder / "half"), "--quiet", "--device", "cpu"])
-    assert again._trainer.progress.step == 2
-    for epoch in again.epochs():
-        again.train(epoch)
-        again.validate()
-        again.end_epoch()
-    whole, resumed = last(world, folder / "whole"), last(world, folder / "half")
-    for kind in ("parameters", "buffers"):
-        for name, truth in getattr(whole, kind).items():
-            assert torch.equal(getattr(resumed, kind)[name], truth)
-    for state, vectors in whole.optimiser.items():
-        assert all(torch.equal(resumed.optimiser[state][name], vector) for name, vector in vectors.items())
-    assert resumed.progress.updates == whole.progress.updates
-    assert [e["accuracy"] for e in resumed.progress.history] == [e["accuracy"] for e in whole.progress.history]
-    assert (folder / "half" / BEST).exists()
-    world.meet()
-
-
-def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World, tmp_path: Path) -> None:
-    folder = world.at_root(lambda: tmp_path)
-    flags = ["--no-batch-norm"]
-    run(world, folder / "whole", flags, 2, 2)
-    if world.is_root:  # half an epoch alone
-        alone = World(MPI.COMM_SELF)
-        half = run(alone, folder / "half", flags, 1, 2)
-        shares = deal(alone, half._order, *half._images(validation=False), 1)
-        half._trainer.epoch(shares[:3], None, lambda: None, lambda _: None)
-        half._save()
-        half._loader.close()
-    world.meet()
-    again = TrainingRun(world, ["--resume", str(folder / "half"), "--quiet", "--device", "cpu"])
-    assert again._trainer.progress.step == 3
-    for epoch in again.epochs():
-        again.train(epoch)
-        again.validate()
-        again.end_epoch()
-    whole, resumed = last(world, folder / "whole"), last(world, folder / "half")
-    for name, truth in whole.parameters.items():
-        assert (resumed.parameters[name] - truth).norm() <= 1e-5 * max(1e-2, truth.norm())
-    assert resumed.progress.history[-1]["accuracy"] == pytest.approx(
-        whole.progress.history[-1]["accuracy"], abs=0.03
-    )
-    world.meet()
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--seed", "7"], "its training images were others"),
-        (["--limit", "140"], "its training images were others"),
-        (["--image-size", "12"], "its network is NetworkSpec"),
-        (["--network", "resnet18"], "its network is NetworkSpec"),
-        (["--optimiser", "sgd"], "--optimiser sgd: the run to go on with has another"),
-        (["--data", "folder:IMAGES"], "it knows 10 classes"),
-    ],
-)
-def test_another_network_or_other_classes_are_told(
-    world: World, tmp_path: Path, folder_of_images: Path, flags: list[str], said: str
-) -> None:
-    folder, images = world.at_root(lambda: (tmp_path, folder_of_images))
-    if world.is_root:
-        alone = World(MPI.COMM_SELF)
-        run(alone, folder / "run", [], 1)._loader.close()
-        words = [word.replace("IMAGES", str(images)) for word in flags]
-        with pytest.raises(InputError, match=said):
-            TrainingRun(alone, ["--resume", str(folder / "run"), "--quiet", *words])
-    world.meet()
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--network", "resnet81"], "--network resnet81: no such network; use one of small, alexnet"),
-        (["--network", "alexnet"], "cannot take images of 8x8"),
-        (["--image-size", "3"], "too small for this network"),
-        (["--data", "parquet:table"], "train_cnn.py reads digits, mnist, folder:PATH, herbarium:PATH"),
-        (["--weights", "nowhere.pt"], "nowhere.pt: no such file"),
-        (["--weights", __file__], "no file of torch's"),
-        (["--resume", "nowhere"], "a run has one from its first epoch on"),
-        (["--resume", ".", "--out", "new"], "no --out, no --weights"),
-        (["--device", "cuda"], "--device cuda: not every rank sees a GPU"),
-    ],
-)
-def test_wrong_input_is_told_on_every_rank(world: World, tmp_path: Path, flags: list[str], said: str) -> None:
-    if "cuda" in flags and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    with pytest.raises(AgreedError, match=re.escape(said)):
-        TrainingRun(world, [*flags, "--quiet", *([] if "--resume" in flags else ["--out", str(tmp_path / "run")])])
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--augment", "blur"], "'blur' is none of flip, crop"),
-        (["--label-smoothing", "1"], "is not a number from 0 to below 1"),
-        (["--lr", "0"], "'0' is not a number above 0"),
-        (["--image-size", "9999"], "'9999' is more than 4096"),
-    ],
-)
-def test_wrong_flags_are_one_line(
-    world: World, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        TrainingRun(world, flags)
-    assert (said in capsys.readouterr().err) == world.is_root
-
-
-def test_a_network_that_diverges_is_told(world: World, tmp_path: Path) -> None:
-    with pytest.raises(AgreedError, match="the network has diverged; lower --lr"):
-        run(world, tmp_path, ["--lr", "1e9", "--optimiser", "sgd", "--warm-up", "0"], 3)
 
 
 def test_an_epochs_seconds_are_those_of_its_steps(world: World) -> None:
@@ -428,7 +258,7 @@ def test_an_epochs_seconds_are_those_of_its_steps(world: World) -> None:
         time.sleep(0.3)  # validation, say
         made.end_epoch(None)
         made.gather()
-        assert made.progress.history[-1]["seconds"] < took + 0.2  # it is rank 0 that is told
+        assert made.progress.history[-1]["seconds"] < took + 0.2  # the record is rank 0's
     loader.close()
 
 
@@ -436,9 +266,9 @@ def test_an_epoch_that_was_cut_otherwise_begins_again() -> None:
     progress = Progress(
         epoch=3, step=2, cut=[100, 10], images=[10, 10], loss=4.0, correct=7, seconds=1.0, updates=32
     )
-    same = progress.going_on([100, 10], 2)
+    same = Order(100, 10, 2, 0).resume(progress)
     assert same == progress
-    more = progress.going_on([100, 10], 3)
+    more = Order(100, 10, 3, 0).resume(progress)
     assert (more.step, more.images, more.loss) == (2, [7, 7, 6], 4.0)
-    again = progress.going_on([100, 5], 2)
+    again = Order(100, 20, 2, 0).resume(progress)
     assert (again.epoch, again.step, again.images, again.loss, again.updates) == (3, 0, [0, 0], 0.0, 32)

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from common.errors import InputError
-from common.nets.checkpoints import BEST, LAST, Checkpoint
+from common.errors import InputError, RunError
+from common.nets.checkpoints import BEST, LAST, Checkpoint, load_tensors
 from common.nets.networks import build
 from common.run.exits import INTERRUPTED
 from tests.support.disturbed import Job
@@ -44,17 +44,14 @@ def test_digits_as_typed(tmp_path: Path) -> None:
     page = report.read_text()
     assert 'id="history"' in page
     assert 'id="ranks"' in page
-    assert {path.name for path in report.parent.iterdir()} == {
-        "report.html", "metrics.json", "figures", LAST, BEST,
-    }  # fmt: skip
+    names = {path.name for path in report.parent.iterdir()}
+    assert names == {"report.html", "metrics.json", "figures", LAST, BEST}
 
 
 @pytest.mark.hands
 def test_hands_as_a_herbarium(tmp_path: Path) -> None:
-    made = command(
-        "python", "-m", "common.tools.make_herbarium", f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path,
-        PYTHONPATH=str(ROOT),
-    )  # fmt: skip
+    tool = ("python", "-m", "common.tools.make_herbarium")
+    made = command(*tool, f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert made.returncode == 0, made.stderr
     flags = ["--data", "herbarium:herbarium", "--image-size", "64", "--augment", "crop", "--epochs", "15"]
     done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
@@ -79,16 +76,8 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
     torch.manual_seed(0)
     weights = models.resnet18(num_classes=7).state_dict()
     torch.save(weights, tmp_path / "weights.pt")
-    flags = [
-        "--data",
-        f"folder:{folder_of_images}",
-        "--image-size",
-        "32",
-        "--network",
-        "resnet18",
-        "--epochs",
-        "2",
-    ]
+    flags = ["--data", f"folder:{folder_of_images}", "--image-size", "32", "--network", "resnet18"]
+    flags += ["--epochs", "2"]
     flags += ["--label-smoothing", "0.1", "--weight-decay", "0.01", "--optimiser", "sgd", "--augment", "flip,crop"]
     done = mpiexec(2, JOB, *flags, "--weights", "weights.pt", "--lr", "1e-9", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -100,7 +89,7 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
 
 @pytest.fixture
 def damaged(folder_of_images: Path) -> Path:
-    """Sixty images, of which one is truncated, one empty, one of another kind and one gone after it was listed."""
+    """Sixty images: one is truncated, one empty, one of another kind, and one a link to a file that is gone."""
     whole = (folder_of_images / "ash" / "00.png").read_bytes()
     (folder_of_images / "ash" / "03.png").write_bytes(whole[:200])
     (folder_of_images / "beech" / "05.png").write_bytes(b"")
@@ -110,16 +99,15 @@ def damaged(folder_of_images: Path) -> Path:
     return folder_of_images
 
 
-def test_unusable_images_are_skipped_counted_and_listed(tmp_path: Path, damaged: Path) -> None:
+def test_damaged_images_are_skipped_counted_and_listed(tmp_path: Path, damaged: Path) -> None:
     flags = ["--data", f"folder:{damaged}", "--image-size", "16", "--epochs", "2", "--batch", "4", "--out", "run"]
     done = mpiexec(3, JOB, *flags, "--max-corrupt", "0.5", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 images were skipped" in done.stderr
     assert metrics_of(tmp_path / "run")["images"]["skipped"] == 4
     listed = (tmp_path / "run" / "skipped.csv").read_text()
-    assert [line.partition(",")[0] for line in listed.splitlines()] == [
-        "name", "ash/03.png", "beech/05.png", "beech/07.png", "cedar/09.png",
-    ]  # fmt: skip
+    skipped = ["ash/03.png", "beech/05.png", "beech/07.png", "cedar/09.png"]
+    assert [line.partition(",")[0] for line in listed.splitlines()] == ["name", *skipped]
     assert 'id="skipped"' in (tmp_path / "run" / "report.html").read_text()
     stopped = mpiexec(3, JOB, *flags[:-1], "stopped", cwd=tmp_path)
     assert stopped.returncode == 2
@@ -129,44 +117,32 @@ def test_unusable_images_are_skipped_counted_and_listed(tmp_path: Path, damaged:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (["--batch", "4", "--global-batch", "8"], "not allowed with argument"),
         (["--resume", str(JOB)], "no file of torch's"),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path: Path, flags: list[str], said: str) -> None:
-    """That other wrong input is told on every rank is tested on every rank."""
+def test_wrong_input_is_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
+    """tests/mpi/test_cnn_runs.py tests other wrong input, on every rank."""
     done = mpiexec(2, JOB, *flags, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed."""
+    """The run folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = mpiexec(3, JOB, *LONG, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
 
-LONG = [
-    "--epochs",
-    "15",
-    "--batch",
-    "4",
-    "--limit",
-    "250",
-    "--augment",
-    "crop",
-    "--checkpoint-minutes",
-    "0.001",
-    "--out",
-    "run",
-]
+LONG = ["--epochs", "15", "--batch", "4", "--limit", "250", "--augment", "crop"]
+LONG += ["--checkpoint-minutes", "0.001", "--out", "run"]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturbed: Path) -> None:
@@ -227,9 +203,8 @@ def test_the_last_checkpoint_is_whole_however_it_ends(
     assert "Traceback" not in output
     progress = Checkpoint.load(tmp_path / "run" / LAST).progress
     assert len(progress.history) == progress.epoch > 0
-    assert Checkpoint.load(tmp_path / "run" / BEST).progress.best == len(
-        Checkpoint.load(tmp_path / "run" / BEST).progress.history
-    ) - 1  # fmt: skip
+    best = Checkpoint.load(tmp_path / "run" / BEST).progress
+    assert best.best == len(best.history) - 1
     if code == INTERRUPTED:
         assert f"--resume {tmp_path / 'run'} goes on after epoch" in output
 
@@ -242,7 +217,7 @@ def test_a_full_disk_keeps_the_checkpoint_of_before(tmp_path: Path, undisturbed:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))  # writes fail, as on a full disk
-        with pytest.raises(InputError, match=r"cannot be written .*; the one before is still there"):
+        with pytest.raises(RunError, match=r"cannot be written .*; the one before is still there"):
             checkpoint.save(tmp_path / LAST)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -271,6 +246,23 @@ def test_a_checkpoint_whose_tensors_are_not_its_networks_is_damaged(undisturbed:
         checkpoint.check(build(checkpoint.spec))
 
 
+def test_checkpoints_keep_their_keys_and_older_ones_load(tmp_path: Path, undisturbed: Path) -> None:
+    contents = dict(load_tensors(undisturbed / BEST))
+    assert contents.keys() == {
+        *("format", "spec", "parameters", "buffers", "optimiser", "progress", "class_names", "class_ids"),
+        *("preprocessing", "arguments", "images", "ranks"),
+    }
+    assert contents["progress"].keys() == {
+        *("epoch", "step", "cut", "updates", "images", "loss", "correct", "seconds", "history", "skipped"),
+    }
+    assert contents["preprocessing"].keys() == {"form", "mean", "deviation"}
+    del contents["class_ids"]  # which the first checkpoints did not have
+    torch.save(contents, tmp_path / LAST)
+    older, checkpoint = Checkpoint.load(tmp_path / LAST), Checkpoint.load(undisturbed / BEST)
+    assert older.classes == checkpoint.classes._replace(ids=None)
+    assert older.progress == checkpoint.progress
+
+
 def test_a_checkpoint_knows_what_images_go_through(undisturbed: Path) -> None:
     checkpoint = Checkpoint.load(undisturbed / BEST)
     pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1)
@@ -286,10 +278,10 @@ def test_photographs_are_resized_and_cropped_as_torchvision_does(tmp_path: Path)
     from common.nets.preprocessing import Preprocessing
 
     rng = np.random.default_rng(0)
-    published = transforms.Compose([
-        transforms.Resize(224), transforms.CenterCrop(224), transforms.ToTensor(),
-        transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    ])  # fmt: skip
+    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    published = transforms.Compose(
+        [transforms.Resize(224), transforms.CenterCrop(224), transforms.ToTensor(), normalise]
+    )
     ours = Preprocessing.for_channels(PixelFormat((224, 224), crop=True), 3)
     for height, width in ((667, 1000), (1000, 667), (300, 1334), (224, 224), (100, 101), (671, 447)):
         Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(tmp_path / "image.png")

@@ -1,4 +1,4 @@
-"""What rank 0 does before training: flags, those of a run that goes on filled in, and images."""
+"""What rank 0 finds out before training: flags, completed by those of a resumed run, images, and the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from common.data.labelled import open_splits, warn_of_splits
 from common.data.sources import TABLE, specs
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
-from common.nets.checkpoints import BEST, Checkpoint, find, remove_partials
+from common.nets.checkpoints import BEST, Checkpoint, find_last, remove_partials
 from common.nets.networks import SMALL, NetworkSpec
 from common.nets.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
 from common.run.folder import RunFolder
@@ -29,16 +29,16 @@ from mpi_jobs.training.flags import differences, keep, training_parser
 from mpi_jobs.training.optimisers import LEARNING_RATES
 
 BATCH = 32
-"""Images of a step on each rank, where nobody asks for another number."""
+"""Default number of images per step on each rank."""
 
 
-class Asked(NamedTuple):
-    """What a person wants.
+class TrainingRequest(NamedTuple):
+    """What the command line asks for.
 
     Attributes:
         arguments: the flags, complete.
-        checkpoint: to go on from.
-        notes: what the person should know of that.
+        checkpoint: the checkpoint to resume; None for a new run.
+        notes: lines that tell a person what resuming changes.
     """
 
     arguments: argparse.Namespace
@@ -47,16 +47,16 @@ class Asked(NamedTuple):
 
 
 @dataclass
-class Opened:
-    """What rank 0 alone has.
+class OpenedTraining:
+    """Images, run folder and checkpoint, which only rank 0 has.
 
     Attributes:
         train: training and validation images.
-        test: images.
-        pixel_format: what files would be decoded into.
-        folder: where the run folder will be; None once it is there.
-        path: of the run folder.
-        checkpoint: that the run goes on from.
+        test: test images.
+        pixel_format: what files are decoded into.
+        folder: the run folder that is to be made; None once it is there.
+        path: the path of the run folder.
+        checkpoint: the checkpoint to resume; None for a new run, and once it has been restored.
     """
 
     train: CatalogueImages
@@ -67,12 +67,12 @@ class Opened:
     checkpoint: Checkpoint | None
 
     def numbers(self, validation: bool) -> Indices:
-        """Which of `train` are validation images, or which are not."""
+        """Return the numbers of the validation images in `train`, or of the training images."""
         return np.flatnonzero((self.train.folds != ALWAYS_TRAINING) == validation)
 
     @cached_property
     def digests(self) -> dict[str, str]:
-        """What tells the images of each split from others."""
+        """Digests of each split: equal if and only if the names and classes of the images are."""
         catalogue = self.train.catalogue
         return {
             "training": catalogue.take(self.numbers(False)).digest(),
@@ -80,19 +80,29 @@ class Opened:
             "test": self.test.catalogue.digest(),
         }
 
+    def make_folder(self) -> Path:
+        """Make the run folder if it is not there, and return its path.
 
-class Facts(NamedTuple):
+        Raises:
+            RunError: it cannot be made.
+        """
+        if self.folder is not None:
+            self.path, self.folder = self.folder.begin(), None
+        return self.path
+
+
+class TrainingPlan(NamedTuple):
     """What every rank has to know.
 
     Attributes:
-        spec: of the network.
-        preprocessing: of all images.
-        classes: their names, and what the source calls them.
-        reader: of training and validation images.
-        test_reader: of test images.
-        n_train: images.
-        n_validation: images.
-        n_test: images.
+        spec: what the network is built from.
+        preprocessing: what happens to images.
+        classes: the classes.
+        reader: the reader of training and validation images.
+        test_reader: the reader of test images.
+        n_train: the number of training images.
+        n_validation: the number of validation images.
+        n_test: the number of test images.
     """
 
     spec: NetworkSpec
@@ -105,11 +115,11 @@ class Facts(NamedTuple):
     n_test: int
 
 
-def ask(argv: Sequence[str] | None, ranks: int) -> Asked:
-    """Read the flags.
+def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
+    """Read the flags, and the checkpoint of a run that is resumed.
 
     Raises:
-        InputError: there is nothing to go on with, or no sense in doing so.
+        InputError: there is nothing to resume, or no sense in doing so.
         SystemExit: --help, or flags that do not parse.
     """
     parser = training_parser()
@@ -118,101 +128,110 @@ def ask(argv: Sequence[str] | None, ranks: int) -> Asked:
     if arguments.resume is not None:
         if arguments.out is not None or arguments.weights is not None:
             raise InputError("--resume goes on in its own folder with its own weights: no --out, no --weights")
-        path = find(arguments.resume)
+        path = find_last(arguments.resume)
         checkpoint = Checkpoint.load(path)
         keep(parser, checkpoint.arguments)
         arguments = parser.parse_arguments(argv)
         if arguments.batch is not None:
-            arguments.global_batch = arguments.batch * ranks
+            arguments.global_batch = arguments.batch * n_ranks
         if checkpoint.progress.epoch >= arguments.epochs and (path.parent / "metrics.json").exists():
             raise InputError(
                 f"--resume {arguments.resume}: all of its {arguments.epochs} epochs are done; --epochs N for more"
             )
-        notes = _told_of_resuming(checkpoint, arguments, ranks)
+        notes = _resume_notes(checkpoint, arguments, n_ranks)
     if arguments.global_batch is None:
-        arguments.global_batch = (arguments.batch or BATCH) * ranks
+        arguments.global_batch = (arguments.batch or BATCH) * n_ranks
     if arguments.lr is None:
         arguments.lr = LEARNING_RATES[arguments.optimiser]
-    return Asked(arguments, checkpoint, notes)
+    return TrainingRequest(arguments, checkpoint, notes)
 
 
-def _told_of_resuming(checkpoint: Checkpoint, arguments: argparse.Namespace, ranks: int) -> list[str]:
-    """Where a run goes on, and what is not as it was."""
+def _resume_notes(checkpoint: Checkpoint, arguments: argparse.Namespace, n_ranks: int) -> list[str]:
+    """Return lines that say where a run continues and what has changed."""
     progress = checkpoint.progress
-    step = f"step {progress.step + 1} of " if progress.step else ""
-    changed = differences(checkpoint.arguments, arguments)
-    if checkpoint.ranks != ranks:
-        changed.insert(
-            0,
-            f"{counted_ranks(ranks)} instead of {checkpoint.ranks}, which share the {arguments.global_batch} "
-            "images of a step: sums are rounded in another order, and batch norm sees other images together",
-        )
     if progress.epoch >= arguments.epochs:
         return ["going on with the test: all epochs are done"]
+    changes = differences(checkpoint.arguments, arguments)
+    if checkpoint.n_replicas != n_ranks:
+        ranks = (
+            f"{counted_ranks(n_ranks)} instead of {checkpoint.n_replicas}, which share the "
+            f"{arguments.global_batch} images of a step: sums are rounded in another order, and batch norm sees "
+            "other images together"
+        )
+        changes.insert(0, ranks)
+    step = f"step {progress.step + 1} of " if progress.step else ""
     return [
         f"going on with {step}epoch {progress.epoch + 1} of {arguments.epochs}",
-        *(f"what differs from before: {each}" for each in changed),
+        *(f"what differs from before: {change}" for change in changes),
     ]
 
 
-def open_images(asked: Asked, console: Console) -> Opened:
-    """Open the images, and find out where the run folder is to be.
+def open_training(request: TrainingRequest, console: Console) -> OpenedTraining:
+    """Open the images, and find the run folder.
 
     Raises:
-        InputError: flags or data are wrong, or not those of the run to go on with.
+        InputError: flags or data are wrong, or the images are not those of the run to resume.
     """
-    arguments, checkpoint, _ = asked
-    kind, _, place = arguments.data.partition(":")
+    arguments, checkpoint, _ = request
+    kind, _, location = arguments.data.partition(":")
     with console.phase("open"):
         if kind == TABLE:
             raise InputError(f"--data {arguments.data}: train_cnn.py reads {specs()}")
-        side = arguments.image_size or (PHOTOGRAPH_SIDE if place else None)
+        side = arguments.image_size or (PHOTOGRAPH_SIDE if location else None)
         pixel_format = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
         train, test = open_splits(arguments, pixel_format, FoldRule(None, arguments.validation))
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
-        return Opened(train, test, pixel_format, folder, folder.path, None)
-    if train.class_names != checkpoint.classes.names:
+        return OpenedTraining(train, test, pixel_format, folder, folder.path, None)
+    path = find_last(arguments.resume).resolve().parent
+    opened = OpenedTraining(train, test, pixel_format, None, path, checkpoint)
+    _check_images(arguments, opened, checkpoint)
+    remove_partials(opened.path)
+    return opened
+
+
+def _check_images(arguments: argparse.Namespace, opened: OpenedTraining, checkpoint: Checkpoint) -> None:
+    """Make sure that the images are those of the checkpoint.
+
+    Raises:
+        InputError: they have other classes, names or labels.
+    """
+    if opened.train.class_names != checkpoint.classes.names:
         raise InputError(
-            f"--resume {arguments.resume}: it knows {_told(checkpoint.classes.names)}, and "
-            f"--data {arguments.data} has {_told(train.class_names)}"
+            f"--resume {arguments.resume}: it knows {_shown_classes(checkpoint.classes.names)}, and "
+            f"--data {arguments.data} has {_shown_classes(opened.train.class_names)}"
         )
-    opened = Opened(train, test, pixel_format, None, find(arguments.resume).resolve().parent, checkpoint)
     for split, digest in opened.digests.items():
         if checkpoint.images.get(split) != digest:
             raise InputError(
                 f"--resume {arguments.resume}: its {split} images were others (by their names and classes, or by "
                 f"--seed, --limit, --validation, --test); begin a new run with --weights {opened.path / BEST}"
             )
-    remove_partials(opened.path)
-    return opened
 
 
-def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
-    """What the other ranks have to know.
+def make_plan(arguments: argparse.Namespace, opened: OpenedTraining) -> TrainingPlan:
+    """Return what the other ranks have to know.
 
     Raises:
-        InputError: the network is not that of the run to go on with.
+        InputError: the network is not that of the run to resume.
     """
     height, width, channels = opened.train.shape
     if arguments.network != SMALL:
-        channels = 3  # what torchvision's networks take
-    spec = NetworkSpec(
-        arguments.network, channels, height, width, len(opened.train.class_names), arguments.batch_norm
-    )
+        channels = 3  # torchvision's networks take colour
+    n_classes = len(opened.train.class_names)
+    spec = NetworkSpec(arguments.network, channels, height, width, n_classes, arguments.batch_norm)
     if opened.checkpoint is not None and spec != opened.checkpoint.spec:
         raise InputError(
             f"--resume {arguments.resume}: its network is {opened.checkpoint.spec}, and the flags ask for {spec}"
         )
     reader = opened.train.catalogue.reader
-    # what an image from a file would have to become, to be like those of digits and MNIST
+    # a file to be predicted is decoded into the shape of the training images, also of digits and MNIST
     pixel_format = replace(opened.pixel_format, size=(height, width), grey=reader.shape[2] == 1)
-    preprocessing = Preprocessing.for_channels(pixel_format, channels)
     n_validation = len(opened.numbers(True))
-    return Facts(
+    return TrainingPlan(
         spec,
-        preprocessing,
+        Preprocessing.for_channels(pixel_format, channels),
         opened.train.catalogue.classes,
         reader,
         opened.test.catalogue.reader,
@@ -222,6 +241,6 @@ def find_facts(arguments: argparse.Namespace, opened: Opened) -> Facts:
     )
 
 
-def _told(class_names: Sequence[str]) -> str:
+def _shown_classes(class_names: Sequence[str]) -> str:
     shown = ", ".join(class_names[:4]) + (", …" if len(class_names) > 4 else "")
     return f"{len(class_names):,} classes ({shown})"
