@@ -84,9 +84,12 @@ class OnATerminal:
         termios.tcsetwinsize(terminal, (24, 80))
         self.process = subprocess.Popen(
             [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
-            cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=terminal,
+            cwd=cwd,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
-        )  # fmt: skip
+        )
         os.close(terminal)
         self.shown = ""
 

@@ -32,7 +32,7 @@ def test_moments_are_the_same_bits_whatever_the_product(tile: Tile) -> None:
     labels, folds = RNG.integers(0, 3, 2500), RNG.integers(-1, 2, 2500).astype(np.int16)
     found = []
     for product in (BlasProduct, partial(TiledProduct, tile=tile, threads=3)):
-        sums = FoldSums(3, product)
+        sums = FoldSums(3, product=product)
         sums.add(pixels, labels, folds)
         found.append(fingerprint(sums.result()))
     assert found[0] == found[1]

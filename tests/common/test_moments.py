@@ -68,6 +68,7 @@ def test_a_block_is_as_large_as_float32_allows_and_no_larger() -> None:
     assert_identical(Moments.of(pixels, labels, 2), brute_force(pixels, labels, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_moments_of_mnist_are_exact(data_root) -> None:
     loaded = CatalogueImages(open_labelled("mnist", data_root, PixelFormat()).train).load()

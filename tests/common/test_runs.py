@@ -107,15 +107,35 @@ def test_the_run_folder_holds_what_it_should(tmp_path: Path) -> None:
         path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()
     }
     assert files == {
-        "metrics.json", "model.npz", "model.json", "report.html",
-        "figures/accuracy_over_lambda.svg", "figures/confusion.svg",
-    }  # fmt: skip
+        "metrics.json",
+        "model.npz",
+        "model.json",
+        "report.html",
+        "figures/accuracy_over_lambda.svg",
+        "figures/confusion.svg",
+    }
     metrics = metrics_of(tmp_path / "run")
     expected = {
-        "job", "engine", "data", "images", "shape", "classes", "penalty", "lambdas", "validation_correct",
-        "validation_accuracy", "best_lambda", "test_accuracy", "macro_f1", "seconds", "workers", "threads", "seed",
-        "versions", "command",
-    }  # fmt: skip
+        "job",
+        "engine",
+        "data",
+        "images",
+        "shape",
+        "classes",
+        "penalty",
+        "lambdas",
+        "validation_correct",
+        "validation_accuracy",
+        "best_lambda",
+        "test_accuracy",
+        "macro_f1",
+        "seconds",
+        "workers",
+        "threads",
+        "seed",
+        "versions",
+        "command",
+    }
     assert expected <= set(metrics)
     assert metrics["lambdas"] == [0, 1, 100]
     assert metrics["seed"] == 3

@@ -176,6 +176,7 @@ def upload_packages(aws: Cloud, cwd: Path) -> None:
     s3.put_object(Bucket=bucket[1], Key=key[1], Body=b"packages")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_right_flags")
 def test_every_verb_after_a_deployment(aws: Cloud, tmp_path: Path) -> None:
     upload_packages(aws, tmp_path)
@@ -240,6 +241,7 @@ def test_a_job_that_fails_ends_with_1_and_its_traceback(aws: Cloud, tmp_path: Pa
     assert aws.clusters[0].state == "TERMINATED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 4), (signal.SIGTERM, 4), (signal.SIGKILL, -9)])
 def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, number: int, code: int) -> None:
     """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same command finds it, and follows its step."""

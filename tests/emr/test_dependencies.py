@@ -84,6 +84,7 @@ def test_the_name_depends_on_the_ingredients() -> None:
     assert not any("2_35" in tag for tag in platforms("x86_64"))  # newer than the cluster's C library
 
 
+@pytest.mark.slow
 def test_real_wheels_for_this_python(tmp_path_factory: pytest.TempPathFactory) -> None:
     """The archive has everything that jobs import; test_end_to_end.py runs them with nothing else."""
     python = "{}.{}".format(*sys.version_info[:2])

@@ -19,9 +19,15 @@ from tests.support.jobs import metrics_of, run_main
 Main = Callable[[Sequence[str]], int]
 JOBS: dict[str, Main] = {"data": ridge_data_parallel.main, "model": ridge_model_parallel.main}
 AGREED = (
-    "validation_correct", "best_lambda", "test_accuracy", "macro_f1", "images", "classes", "shape",
+    "validation_correct",
+    "best_lambda",
+    "test_accuracy",
+    "macro_f1",
+    "images",
+    "classes",
+    "shape",
     "moments_sha256",
-)  # fmt: skip
+)
 
 
 def run(world: World, main: Main, out: Path, *flags: str) -> dict[str, Any]:

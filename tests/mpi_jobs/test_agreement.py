@@ -20,9 +20,15 @@ DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 MODEL_PARALLEL = ROOT / "mpi_jobs" / "ridge_model_parallel.py"
 JOBS = [DATA_PARALLEL, MODEL_PARALLEL]
 AGREED = (
-    "validation_correct", "best_lambda", "test_accuracy", "macro_f1", "images", "classes", "shape",
+    "validation_correct",
+    "best_lambda",
+    "test_accuracy",
+    "macro_f1",
+    "images",
+    "classes",
+    "shape",
     "moments_sha256",
-)  # fmt: skip
+)
 
 
 def run(job: Path, ranks: int, out: Path, *flags: str, mpi: str = "mpich") -> dict[str, Any]:

@@ -91,9 +91,15 @@ def test_a_command_of_the_readme(line: str, checkout: Path, folder_of_images: Pa
         offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
         offline["IMAGE_DATA_ROOT"] = str(checkout / "data")
     done = subprocess.run(
-        ["bash", "-ec", line], cwd=checkout, env=environment(**offline), capture_output=True, text=True,
-        timeout=240, stdin=subprocess.DEVNULL, check=False,
-    )  # fmt: skip
+        ["bash", "-ec", line],
+        cwd=checkout,
+        env=environment(**offline),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     if line == "make data":
         assert done.returncode == 2
         assert "--data digits" in done.stderr

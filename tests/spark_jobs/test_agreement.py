@@ -136,8 +136,12 @@ def test_mnist(spark: Any, tmp_path: Path, data_root: Path, serial_mnist: Path) 
     metrics = run_all(tmp_path, "--data", "mnist", "--data-root", str(data_root))
     assert 0.855 <= metrics["test_accuracy"] <= 0.870
     assert metrics["images"] == {
-        "train": 48_000, "validation": 12_000, "test": 10_000, "skipped": 0, "quarantined": 0,
-    }  # fmt: skip
+        "train": 48_000,
+        "validation": 12_000,
+        "test": 10_000,
+        "skipped": 0,
+        "quarantined": 0,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,17 @@ SMALL = Work(
     n=1500, d=64, n_pixels=64, n_classes=10, n_lambdas=10, n_paths=1, n_scored=300, n_partitions=2, decodes=False
 )
 COSTS = Costs(
-    cores=2, stage=0.03, read=1e-7, multiply=8e-6, score=1.5e-7, score_alone=3e-7, decompose=0.06, solve=0.009,
-    product=0.015, send=5e-9,
-)  # fmt: skip
+    cores=2,
+    stage=0.03,
+    read=1e-7,
+    multiply=8e-6,
+    score=1.5e-7,
+    score_alone=3e-7,
+    decompose=0.06,
+    solve=0.009,
+    product=0.015,
+    send=5e-9,
+)
 
 
 def test_few_images_go_to_every_worker_and_many_are_dealt_out() -> None:
