@@ -51,7 +51,7 @@ RATIOS = ("1", "2", "3")
 
 
 class Sizes(NamedTuple):
-    """How much is measured.
+    """The amount of work to measure.
 
     Attributes:
         photographs: the number of large images.

@@ -22,4 +22,4 @@ class InputError(JobError):
 
 
 class RunError(JobError):
-    """Something failed while a job ran: a full disk, a service that is down, a loss that diverged."""
+    """A failure while a job ran: a full disk, a service that is down, a loss that diverged."""

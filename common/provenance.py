@@ -1,4 +1,4 @@
-"""Where a result came from: the engine, the command line, and the versions of packages."""
+"""The origin of a result: the engine, the command line, and the versions of packages."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ LAG_POLLS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a step ended.
+    """The end of a step.
 
     Attributes:
         code: DONE, FAILED, WRONG, TIMED_OUT or CANCELLED.

@@ -32,7 +32,7 @@ COMPRESSION = 1
 """Level of gzip: photographs are compressed already, and the rest uploads fast."""
 
 MODEL_FILES = "model.*"
-"""What is shipped of a model's run folder."""
+"""The files of a model's run folder that are shipped."""
 
 WILDCARDS = re.compile(r"[*?\[{]")
 

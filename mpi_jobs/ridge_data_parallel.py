@@ -32,7 +32,7 @@ def fit(
     world: World,
     problem: AtRoot[Problem],
     combine: str = "exact",
-    settings: RankSettings = RankSettings(),  # noqa: B008
+    settings: RankSettings = RankSettings(),
     clock: RankClock | None = None,
 ) -> Fit:
     """Fit a problem on all ranks, each of which sums its own images. Every rank calls this.

@@ -28,7 +28,7 @@ from mpi_jobs.ridge.shares import everyones_blocks
 def fit(
     world: World,
     problem: AtRoot[Problem],
-    settings: RankSettings = RankSettings(),  # noqa: B008
+    settings: RankSettings = RankSettings(),
     clock: RankClock | None = None,
 ) -> Fit:
     """Fit a problem on all ranks, each of which fits and scores its own λ. Every rank calls this.

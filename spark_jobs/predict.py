@@ -46,7 +46,7 @@ from spark_jobs.ingestion.globs import Glob, is_glob
 
 
 class Selection(NamedTuple):
-    """Which images to predict.
+    """The images to predict.
 
     Attributes:
         data: a glob, or what --data takes.

@@ -40,7 +40,7 @@ class Classes(NamedTuple):
 
     @property
     def written(self) -> tuple[str, ...]:
-        """What predictions call the classes: ids if there are any, else names."""
+        """The classes as predictions write them: ids if there are any, else names."""
         return self.ids or self.names
 
     def positions(self, others: Classes) -> Labels:

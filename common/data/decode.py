@@ -37,7 +37,7 @@ class UndecodableImageError(Exception):
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """What every image of a run is decoded into.
+    """The format that every image of a run is decoded into.
 
     Attributes:
         size: (height, width) to resize to, or None to keep the image's own size.

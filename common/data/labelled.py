@@ -1,9 +1,9 @@
-"""From flags to images: open a source, split and limit it, and report what a person should know."""
+"""Labelled images: open a source, split and limit it, and warn of what is odd about it."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.console import Console
 from common.data.catalogue import Skipped
@@ -13,35 +13,50 @@ from common.data.sources import open_labelled
 from common.data.splits import FoldRule, hold_out, stratified_limit
 from common.errors import InputError
 
+HOLD_OUT = FoldRule(None, 0.2)
+AS_THEY_ARE = PixelFormat()
+DATA_ROOT = Path("data")
+
 MOST_LISTED = 20
 """Skipped images that an error lists, at most."""
 
 
 def open_splits(
-    arguments: argparse.Namespace, pixel_format: PixelFormat, rule: FoldRule
+    spec: str,
+    rule: FoldRule = HOLD_OUT,
+    pixel_format: PixelFormat = AS_THEY_ARE,
+    data_root: Path = DATA_ROOT,
+    *,
+    test: float = 0.2,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> tuple[CatalogueImages, CatalogueImages]:
-    """Split a source that lists all names and labels, stratified and seeded.
+    """Open a source that lists all names and labels, and split it, stratified and seeded.
 
     Args:
-        arguments: the flags, of which data, data_root, test, seed and limit are used.
-        pixel_format: what every image is decoded into.
+        spec: the source, as --data names it: "digits", "folder:PATH", …
         rule: how images are held out for validation.
+        pixel_format: what every image is decoded into.
+        data_root: the folder in which named sources live.
+        test: the fraction of images held out for testing, if the source has no test set.
+        seed: the seed of all shuffles.
+        limit: the number of training images to use; None for all.
 
     Returns:
         Training images, with the fold that each validates, and test images.
 
     Raises:
-        InputError: flags or data are wrong.
+        InputError: there is no such source, or too few images.
     """
-    train, test = open_labelled(arguments.data, arguments.data_root, pixel_format)
-    if test is None:
-        parts = hold_out(train.labels, arguments.test, arguments.seed, "test")
-        train, test = train.take(parts.rest), train.take(parts.held_out)
-    if arguments.limit is not None:
-        train = train.take(stratified_limit(train.labels, arguments.limit, arguments.seed))
+    train, tested = open_labelled(spec, data_root, pixel_format)
+    if tested is None:
+        parts = hold_out(train.labels, test, seed, "test")
+        train, tested = train.take(parts.rest), train.take(parts.held_out)
+    if limit is not None:
+        train = train.take(stratified_limit(train.labels, limit, seed))
     if len(train) < max(2, rule.k or 0):
         raise InputError(f"{len(train)} training images are too few to hold any out for validation")
-    return CatalogueImages(train, rule.of_labels(train.labels, arguments.seed)), CatalogueImages(test)
+    return CatalogueImages(train, rule.of_labels(train.labels, seed)), CatalogueImages(tested)
 
 
 def warn_of_splits(console: Console, limit: int | None, train: Images) -> None:

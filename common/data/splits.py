@@ -109,7 +109,7 @@ def hashed_buckets(hashes: Hashes) -> Folds:
 
 @dataclass(frozen=True)
 class FoldRule:
-    """How images are held out for validation.
+    """A rule that holds out images for validation.
 
     Attributes:
         k: K-fold cross-validation, or None for one hold-out.

@@ -38,7 +38,7 @@ class FeatureMap(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Return what the registry rebuilds the map from, as JSON; its "kind" names the map."""
+        """Return the description from which the registry rebuilds the map, as JSON; its "kind" names the map."""
         ...
 
     def __call__(self, pixels: Pixels) -> Features:

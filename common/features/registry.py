@@ -11,7 +11,7 @@ from common.features.feature_map import FeatureMap
 KINDS: dict[str, Callable[[Mapping[str, Any]], FeatureMap]] = {
     pixels.KIND: lambda _described: pixels.PIXELS,
 }
-"""What rebuilds a map from its description. A new map adds one line here."""
+"""Functions that rebuild a map from its description. A new map adds one line here."""
 
 
 def feature_map_of(described: Mapping[str, Any]) -> FeatureMap:

@@ -18,7 +18,7 @@ AUXILIARY = {"googlenet", "inception_v3"}
 
 
 class NetworkSpec(NamedTuple):
-    """What a network is built from.
+    """The specification of a network.
 
     Attributes:
         name: "small", or the name of a torchvision classifier.

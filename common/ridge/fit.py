@@ -1,4 +1,4 @@
-"""What goes into a ridge fit, and what comes out of it, whatever engine computes it."""
+"""Problem and Fit: the input and the output of every ridge fit, whatever engine computes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from common.console import Console
 from common.data.catalogue import Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, Images
-from common.data.labelled import check_skipped
+from common.data.labelled import HOLD_OUT, check_skipped
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.features.feature_map import FeatureMap
@@ -44,7 +44,7 @@ class Problem:
     """
 
     images: Images
-    rule: FoldRule
+    rule: FoldRule = HOLD_OUT
     pixel_format: PixelFormat = field(default_factory=PixelFormat)
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     penalty: str = "sum"

@@ -37,7 +37,7 @@ ARRAYS = ("n", "sum_x", "sum_y", "gram", "cross")
 
 @dataclass(frozen=True)
 class Basis:
-    """What moments must agree in to be added: pixels, features, classes in the same order, and folds.
+    """The properties that moments must share to be added: pixels, features, classes in the same order, and folds.
 
     Attributes:
         shape: (height, width, channels) of the images.
@@ -123,7 +123,7 @@ class SavedMoments:
     """Moments by fold, and the fingerprints of their images.
 
     Attributes:
-        basis: what other moments must agree in to be added.
+        basis: the properties that other moments must share to be added.
         moments: the sums.
         identities: fingerprints of the images; see Images.identities.
     """

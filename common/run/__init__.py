@@ -1,1 +1,1 @@
-"""What every job shares: flags, exit codes, the run folder."""
+"""Flags, exit codes and the run folder, which all jobs share."""

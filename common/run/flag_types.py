@@ -20,7 +20,7 @@ MAX_GRID = 1_000
 
 
 class Role(StrEnum):
-    """What the value of a flag stands for; a cluster needs to know which values are files."""
+    """The meaning of a flag's value. Deployment to a cluster needs to know which values are files."""
 
     PLAIN = "plain"
     SOURCE = "source"

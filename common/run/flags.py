@@ -7,7 +7,10 @@ import os
 from pathlib import Path
 
 from common.data.decode import PixelFormat
+from common.data.images import CatalogueImages
+from common.data.labelled import open_splits
 from common.data.sources import TABLE_SPEC, specs
+from common.data.splits import FoldRule
 from common.ridge.path import PENALTIES
 from common.run.flag_types import (
     data_root,
@@ -116,6 +119,25 @@ def pixel_flags(group: argparse._ActionsContainer) -> None:
 def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
     """Return the pixel format that the flags ask for."""
     return PixelFormat(arguments.size, arguments.grey, arguments.binarize)
+
+
+def named_splits(
+    arguments: argparse.Namespace, rule: FoldRule, pixel_format: PixelFormat
+) -> tuple[CatalogueImages, CatalogueImages]:
+    """Open the training and test images that --data, --data-root, --test, --seed and --limit ask for.
+
+    Raises:
+        InputError: flags or data are wrong.
+    """
+    return open_splits(
+        arguments.data,
+        rule,
+        pixel_format,
+        arguments.data_root,
+        test=arguments.test,
+        seed=arguments.seed,
+        limit=arguments.limit,
+    )
 
 
 def quiet_flag(group: argparse._ActionsContainer) -> None:

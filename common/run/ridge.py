@@ -13,7 +13,7 @@ from common.console import Console
 from common.data.catalogue import Skipped, write_skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, Images
-from common.data.labelled import check_skipped, open_splits, warn_of_splits
+from common.data.labelled import check_skipped, warn_of_splits
 from common.data.sources import open_table
 from common.data.splits import FoldRule
 from common.errors import InputError
@@ -24,7 +24,7 @@ from common.ridge.fit import Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import fingerprint
 from common.ridge.scoring import evaluate
-from common.run.flags import pixel_format
+from common.run.flags import named_splits, pixel_format
 from common.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RidgeRun:
                 train, test = _split_table(table, arguments, rule, wanted)
                 wanted, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
             else:
-                train, test = open_splits(arguments, wanted, rule)
+                train, test = named_splits(arguments, rule, wanted)
             warn_of_splits(console, arguments.limit, train)
         problem = Problem(
             images=train,

@@ -181,11 +181,6 @@ class World:
         self.at_root(lambda: made.append(make()))
         return AtRoot(self, made)
 
-    def at_root_only(self, make: Callable[[], T]) -> T | None:
-        """Return what `make` returns on rank 0, and None elsewhere; `make_at_root` says which errors it raises."""
-        made = self.make_at_root(make)
-        return made.value if self.is_root else None
-
     def gather(self, value: T) -> list[T]:
         """Return every rank's value, in the order of ranks, on rank 0; an empty list elsewhere."""
         with self._together():

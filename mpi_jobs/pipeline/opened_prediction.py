@@ -1,4 +1,4 @@
-"""What rank 0 opens before predictions begin: flags (completed if a run is resumed), network and images."""
+"""The preparation of predictions on rank 0: flags (completed if a run is resumed), network and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prediction run writes into its folder besides the predictions: metrics.json and the report."""
+"""The files of a prediction run besides the predictions: metrics.json and the report."""
 
 from __future__ import annotations
 

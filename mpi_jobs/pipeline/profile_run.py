@@ -38,7 +38,7 @@ MOST_NAMED = 20
 
 
 class Subject(NamedTuple):
-    """What is measured, on every rank.
+    """The subject of the measurement, on every rank.
 
     Attributes:
         arguments: the flags.

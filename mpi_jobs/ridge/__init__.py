@@ -1,1 +1,1 @@
-"""How the ridge jobs go parallel over MPI ranks."""
+"""The machinery of the ridge jobs on MPI."""

@@ -35,7 +35,7 @@ from mpi_jobs.ridge.shares import HeldOut, dealt_blocks
 
 
 class RankSettings(NamedTuple):
-    """How each rank works.
+    """Settings of the work of each rank.
 
     Attributes:
         threads: the number of threads of each rank. tile: multiply in tiles of this size, dealt out to the
@@ -123,7 +123,7 @@ class DealtProblem:
         self,
         world: World,
         problem: AtRoot[Problem],
-        settings: RankSettings = RankSettings(),  # noqa: B008
+        settings: RankSettings = RankSettings(),
         clock: RankClock | None = None,
     ) -> None:
         self._world = world

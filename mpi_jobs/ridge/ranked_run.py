@@ -23,7 +23,7 @@ from common.run.ridge import RidgeRun, Tested
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World, counted_ranks, library
 from mpi_jobs.ridge.dealt_problem import RankSettings
-from mpi_jobs.ridge.shares import WAYS, dealt_blocks
+from mpi_jobs.ridge.shares import DELIVERIES, dealt_blocks
 
 
 def ranked_parser(description: str) -> Parser:
@@ -38,7 +38,7 @@ def ranked_parser(description: str) -> Parser:
     )
     group.add_argument(
         "--images",
-        choices=WAYS,
+        choices=DELIVERIES,
         default="read",
         help="let each rank read its own images, or let rank 0 read all of them and scatter them",
     )
@@ -99,7 +99,7 @@ class RankedRun:
         if world.is_root and blas > 1 and world.neighbours * blas > world.cores:
             Console().warn(
                 f"{counted_ranks(world.neighbours)} × {blas} threads of BLAS on {world.cores} cores get in each "
-                f"other's way; --threads {max(1, world.cores // world.neighbours)} would be faster"
+                f"other's delivery; --threads {max(1, world.cores // world.neighbours)} would be faster"
             )
 
     def finish(self, fit: Fit) -> None:

@@ -16,7 +16,8 @@ from common.errors import InputError
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import AtRoot, World
 
-WAYS = ("read", "scatter")
+DELIVERIES = ("read", "scatter")
+"""How images reach a rank: it reads them itself, or rank 0 reads them and sends them."""
 
 UNDERWAY = 8
 """The largest number of blocks (images.BLOCK_BYTES each) that rank 0 has sent and that have not yet arrived."""
@@ -28,13 +29,13 @@ STREAMS = 64
 """The largest number of parts that rank 0 reads at the same time; each may hold a file open."""
 
 
-def own_blocks(world: World, images: AtRoot[Images], way: str, names: bool = False) -> Iterator[Block]:
+def own_blocks(world: World, images: AtRoot[Images], delivery: str, names: bool = False) -> Iterator[Block]:
     """Return the blocks of this rank's share of the images.
 
     Args:
         world: the ranks, all of which call this.
         images: the images of one split.
-        way: "read" if each rank reads its share, which it must be able to see; "scatter" if rank 0 reads all
+        delivery: "read" if each rank reads its share, which it must be able to see; "scatter" if rank 0 reads all
             images and sends them.
         names: True if blocks need the names of their images.
 
@@ -47,7 +48,7 @@ def own_blocks(world: World, images: AtRoot[Images], way: str, names: bool = Fal
         dealt = images.value.parts(world.size)
         return [*dealt, *[None] * (world.size - len(dealt))]  # fewer parts than ranks: some get nothing
 
-    if way == "read":
+    if delivery == "read":
         part = world.scatter(parts)
         return iter(()) if part is None else part.blocks(names)
     if world.is_root:
@@ -57,7 +58,7 @@ def own_blocks(world: World, images: AtRoot[Images], way: str, names: bool = Fal
 
 def dealt_blocks(
     images: AtRoot[Images],
-    way: str,
+    delivery: str,
     clock: RankClock,
     phase: str,
     check_skipped: Callable[[Sequence[Skipped]], None],
@@ -67,7 +68,7 @@ def dealt_blocks(
 
     Args:
         images: the images of one split.
-        way: "read" or "scatter"; see own_blocks.
+        delivery: "read" or "scatter"; see own_blocks.
         clock: measures the reading.
         phase: the name of the phase that reading counts for.
         check_skipped: called on rank 0 with the images that any rank skipped; it raises InputError if they are too
@@ -81,7 +82,7 @@ def dealt_blocks(
     skipped: list[Skipped] = []
     n, problem = 0, None
     with clock.phase(phase):
-        blocks = own_blocks(world, images, way, names)
+        blocks = own_blocks(world, images, delivery, names)
     while True:
         try:
             with clock.phase(phase):

@@ -1,4 +1,4 @@
-"""What rank 0 finds out before training: flags, completed by those of a resumed run, images, and the network."""
+"""The preparation of training on rank 0: flags (completed if a run is resumed), images and the network."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from common.console import Console
 from common.data.catalogue import Classes, PixelReader
 from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
-from common.data.labelled import open_splits, warn_of_splits
+from common.data.labelled import warn_of_splits
 from common.data.sources import TABLE, specs
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, find_last, remove_partials
 from common.nets.networks import SMALL, NetworkSpec
 from common.nets.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
+from common.run.flags import named_splits
 from common.run.folder import RunFolder
 from mpi_jobs.engine.world import counted_ranks
 from mpi_jobs.training.flags import differences, keep, training_parser
@@ -33,7 +34,7 @@ BATCH = 32
 
 
 class TrainingRequest(NamedTuple):
-    """What the command line asks for.
+    """The request of the command line.
 
     Attributes:
         arguments: the flags, complete.
@@ -92,7 +93,7 @@ class OpenedTraining:
 
 
 class TrainingPlan(NamedTuple):
-    """What every rank has to know.
+    """The facts that every rank needs.
 
     Attributes:
         spec: what the network is built from.
@@ -179,7 +180,7 @@ def open_training(request: TrainingRequest, console: Console) -> OpenedTraining:
             raise InputError(f"--data {arguments.data}: train_cnn.py reads {specs()}")
         side = arguments.image_size or (PHOTOGRAPH_SIDE if location else None)
         pixel_format = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
-        train, test = open_splits(arguments, pixel_format, FoldRule(None, arguments.validation))
+        train, test = named_splits(arguments, FoldRule(None, arguments.validation), pixel_format)
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")

@@ -41,7 +41,7 @@ WIRES = ("fp32", "fp16")
 
 @dataclass(frozen=True)
 class ExchangeSettings:
-    """How gradients are exchanged.
+    """Settings of the exchange of gradients.
 
     Attributes:
         shared: whether the ranks of a machine share memory, if they can.

@@ -19,7 +19,7 @@ from mpi_jobs.training.scoring import Score
 
 
 class TrainingResults(NamedTuple):
-    """What a run has learnt, and how.
+    """The outcome of a training run.
 
     Attributes:
         progress: the progress of the run, with one record per epoch.

@@ -19,7 +19,7 @@ from mpi_jobs.training.loading import Batch, Loader, Share
 
 
 class Score(NamedTuple):
-    """How well a network classifies labelled images.
+    """The score of a network on labelled images.
 
     Attributes:
         loss: the mean cross-entropy.

@@ -1,1 +1,1 @@
-"""How the ridge jobs go parallel on Spark."""
+"""The machinery of the ridge jobs on Spark."""

@@ -39,7 +39,7 @@ SAMPLES = 2 * MOST_SHOWN
 
 
 class Destination(NamedTuple):
-    """Where an ingest writes.
+    """The table that an ingest writes to.
 
     Attributes:
         storage: location of the table.

@@ -22,7 +22,7 @@ from common.ridge.path import ridge_path
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.ridge.averaging import Shards
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
-from mpi_jobs.ridge.shares import WAYS, HeldOut, everyones_blocks, own_blocks
+from mpi_jobs.ridge.shares import DELIVERIES, HeldOut, everyones_blocks, own_blocks
 
 
 def images_of(n: int, k: int = 0) -> CatalogueImages:
@@ -33,11 +33,11 @@ def images_of(n: int, k: int = 0) -> CatalogueImages:
     return CatalogueImages(Catalogue(reader, np.arange(n), labels, tuple("abcd")), folds)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("delivery", DELIVERIES)
 @pytest.mark.parametrize(("n", "k"), [(2, 0), (3, 2), (50, 0), (51, 5), (6000, 0)])
-def test_every_image_goes_to_one_rank(world: World, way: str, n: int, k: int) -> None:
+def test_every_image_goes_to_one_rank(world: World, delivery: str, n: int, k: int) -> None:
     images = images_of(n, k)
-    found = list(own_blocks(world, world.make_at_root(lambda: images), way, names=True))
+    found = list(own_blocks(world, world.make_at_root(lambda: images), delivery, names=True))
     names = [name for block in found for name in block.names or ()]
     everyone = world.all_gather(names)
     assert sorted(name for each in everyone for name in each) == sorted(images.catalogue.names())
@@ -89,8 +89,8 @@ class FailingReader(ArrayReader):
         return super().read(items)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, way: str) -> None:
+@pytest.mark.parametrize("delivery", DELIVERIES)
+def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, delivery: str) -> None:
     def failing() -> Problem:
         images = images_of(40)
         images.catalogue = Catalogue(
@@ -101,7 +101,7 @@ def test_a_source_that_fails_on_one_rank_fails_on_all(world: World, way: str) ->
         )
         return Problem(images, FoldRule(None, 0.3))
 
-    dealt = DealtProblem(world, world.make_at_root(failing), RankSettings(images=way))
+    dealt = DealtProblem(world, world.make_at_root(failing), RankSettings(images=delivery))
     with pytest.raises(AgreedError, match=r"rank \d+ on .*: the disk is on fire"):
         dealt.read()
 

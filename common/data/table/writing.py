@@ -42,7 +42,7 @@ SETTINGS, SOURCE = b"image_table", b"image_source"
 
 @dataclass(frozen=True)
 class TableSettings:
-    """How the files of a table are made; files made with other settings do not belong to it.
+    """Settings that the files of a table are made with; files made with others do not belong to it.
 
     Attributes:
         shape: (height, width, channels).
