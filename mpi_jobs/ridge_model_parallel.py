@@ -37,10 +37,7 @@ def fit(
         world: the ranks.
         problem: what to fit, on rank 0.
         settings: how each rank works.
-        clock: shows progress and measures phases; silent if None.
-
-    Raises:
-        AgreedError: images cannot be read, too many cannot be used, or a fold has none left.
+        clock: see ridge_data_parallel.fit, as for the errors raised.
     """
     dealt = DealtProblem(world, problem, settings, clock)
     lambdas, features = dealt.size.lambdas, dealt.size.features

@@ -53,11 +53,8 @@ def fit(
     Args:
         context: the Spark context.
         problem: what to fit.
-        partitions: the number of partitions; None for one per core, or more if partitions would be large.
-        console: shows progress and measures phases; silent if None.
-
-    Raises:
-        InputError: too many images cannot be used, or a fold has none left.
+        partitions: see gram.fit.
+        console: see serial.fit, as for the errors raised.
     """
     console = console or Console(quiet=True)
     blocks, moments, skipped = sum_moments(context, problem, partitions, console)

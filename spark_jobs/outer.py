@@ -28,11 +28,8 @@ def fit(context: SparkContext, problem: Problem, console: Console | None = None)
 
     Args:
         context: the Spark context.
-        problem: what to fit.
-        console: shows progress and measures phases; silent if None.
-
-    Raises:
-        InputError: too many images cannot be used, or a fold has none left.
+        problem: what to fit; the images must fit into each worker.
+        console: see serial.fit, as for the errors raised.
     """
     console = console or Console(quiet=True)
     with console.phase("read"):

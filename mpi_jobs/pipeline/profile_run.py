@@ -70,15 +70,11 @@ class Measured(NamedTuple):
 
 
 class ProfileRun:
-    """A run of profile_cnn.py. All ranks create one.
+    """A run of profile_cnn.py on all ranks, opened as a PredictionRun is.
 
     Args:
         world: the ranks.
         argv: the flags; None for the flags of this process.
-
-    Raises:
-        AgreedError: flags, network or images are wrong; on every rank.
-        SystemExit: --help was given, or the flags do not parse; on every rank.
     """
 
     def __init__(self, world: World, argv: Sequence[str] | None) -> None:

@@ -19,28 +19,15 @@ from common.run.ridge import RidgeRun
 def moments_flags(parser: Parser) -> None:
     """Add --add-moments, --subtract-moments and --save-moments."""
     group = parser.add_argument_group("moments")
-    group.add_argument(
-        "--add-moments",
-        metavar="FILE",
-        type=input_location,
-        action="append",
-        default=[],
-        help="count images that were summed before; those of them that --data holds are not summed again",
-    )
-    group.add_argument(
-        "--subtract-moments",
-        metavar="FILE",
-        type=input_location,
-        action="append",
-        default=[],
-        help="forget images that were summed before",
-    )
-    group.add_argument(
-        "--save-moments",
-        metavar="FILE",
-        type=output_location,
-        help="write the moments of all images that count; or s3://…",
-    )
+    for verb, what in (
+        ("add", "count images that were summed before; those of them that --data holds are not summed again"),
+        ("subtract", "forget images that were summed before"),
+    ):
+        group.add_argument(
+            f"--{verb}-moments", metavar="FILE", type=input_location, action="append", default=[], help=what
+        )
+    saved = "write the moments of all images that count; or s3://…"
+    group.add_argument("--save-moments", metavar="FILE", type=output_location, help=saved)
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,10 @@ from mpi_jobs import ridge_data_parallel, ridge_model_parallel
 from mpi_jobs.engine.world import World
 from spark_jobs import serial
 from tests.support.herbarium import herbarium
-from tests.support.jobs import metrics_of, run_main
+from tests.support.jobs import AGREED, metrics_of, run_main
 
 Main = Callable[[Sequence[str]], int]
 JOBS: dict[str, Main] = {"data": ridge_data_parallel.main, "model": ridge_model_parallel.main}
-AGREED = (
-    "validation_correct",
-    "best_lambda",
-    "test_accuracy",
-    "macro_f1",
-    "images",
-    "classes",
-    "shape",
-    "moments_sha256",
-)
 
 
 def run(world: World, main: Main, out: Path, *flags: str) -> dict[str, Any]:

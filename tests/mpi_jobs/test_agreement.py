@@ -11,7 +11,7 @@ import pytest
 
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, serial
-from tests.support.jobs import metrics_of, mpiexec, run_main
+from tests.support.jobs import AGREED, metrics_of, mpiexec, run_main
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.slow
@@ -19,16 +19,6 @@ pytestmark = pytest.mark.slow
 DATA_PARALLEL = ROOT / "mpi_jobs" / "ridge_data_parallel.py"
 MODEL_PARALLEL = ROOT / "mpi_jobs" / "ridge_model_parallel.py"
 JOBS = [DATA_PARALLEL, MODEL_PARALLEL]
-AGREED = (
-    "validation_correct",
-    "best_lambda",
-    "test_accuracy",
-    "macro_f1",
-    "images",
-    "classes",
-    "shape",
-    "moments_sha256",
-)
 
 
 def run(job: Path, ranks: int, out: Path, *flags: str, mpi: str = "mpich") -> dict[str, Any]:

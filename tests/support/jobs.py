@@ -24,6 +24,19 @@ MPIS = ["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)]
 """Values of a test's parameter `mpi`."""
 
 
+AGREED = (
+    "validation_correct",
+    "best_lambda",
+    "test_accuracy",
+    "macro_f1",
+    "images",
+    "classes",
+    "shape",
+    "moments_sha256",
+)
+"""Entries of metrics.json on which all ridge jobs agree."""
+
+
 def metrics_of(folder: Path) -> dict[str, Any]:
     """Return the metrics in a run folder."""
     metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
