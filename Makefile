@@ -13,7 +13,7 @@ unexport SPARK_HOME
 # Parts of the environment: each is an extra of pyproject.toml, and .venv/.ready-PART says that it is there.
 PART := $(VENV)/.ready-
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
-EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test)
+EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test docs)
 BRINGS_base := numpy, scikit-learn, matplotlib and pyarrow (0.5 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
@@ -22,6 +22,7 @@ BRINGS_emr := boto3, the client of Amazon Web Services (40 MB)
 BRINGS_data := pooch, which downloads data (5 MB)
 BRINGS_bench := pandas, which a benchmark of Spark requires (90 MB)
 BRINGS_lint := ruff and mypy (100 MB)
+BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
@@ -36,7 +37,7 @@ endef
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup run check test test-ranks test-bench lint data bench bench-scaling zip clean java browser
+.PHONY: help setup run check test test-ranks test-bench lint docs data bench bench-scaling zip clean java browser
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +117,10 @@ EMR_VERBS := package deploy submit status logs fetch cancel terminate list
 emr-deploy: ## run a job on Amazon EMR and fetch the results; JOB, ARGS; DRY_RUN=1 shows what would happen
 $(EMR_VERBS:%=emr-%): emr-%: $(PART)emr
 	@$(BIN)/python -m emr $* $(EMR_FLAGS)
+
+docs: $(RUNS) $(PART)docs ## the documentation, in site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "documentation: $(CURDIR)/site/index.html"
 
 zip: $(PART)spark ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip

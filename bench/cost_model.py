@@ -1,8 +1,8 @@
 """The cost of a fit on P ranks × T threads: operations, bytes and messages are counted, unit costs are fitted.
 
-docs/scaling.md derives the terms and states their assumptions. Threads shorten all but a share of a rank's work
-(Amdahl). A sum over the ranks costs α for each of its 2⌈log₂ P⌉ messages and β for each of its 2(P − 1)/P · n
-bytes.
+docs/explanation/scaling.md derives the terms and states their assumptions. Threads shorten all but a share of a
+rank's work (Amdahl). A sum over the ranks costs α for each of its 2⌈log₂ P⌉ messages and β for each of its
+2(P − 1)/P · n bytes.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def test_mnist_on_a_standalone_cluster_from_the_zip(
     alone = command(python, "-c", "import numpy, PIL, common", cwd=tmp_path, **libraries)
     assert "No module named 'common'" in alone.stderr
 
-    readme = (ROOT / "README.md").read_text()
-    line = re.search(r"^spark-submit --master .*$", readme, re.MULTILINE)
+    page = (ROOT / "docs" / "how-to" / "spark-cluster.md").read_text()
+    line = re.search(r"^spark-submit --master .*$", page, re.MULTILINE)
     assert line
     assert "spark_jobs/gram.py" in line[0]
     actual = {

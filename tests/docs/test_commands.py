@@ -1,0 +1,200 @@
+"""Every command of README, the tutorial and the how-to pages, as it stands there: one workflow per page."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.herbarium import herbarium
+from tests.support.jobs import environment
+from tests.support.places import DATA, ROOT
+
+pytestmark = pytest.mark.spark
+
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tutorial.md",
+    *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ROOT / "CONTRIBUTING.md",
+]
+
+
+BLOCK = re.compile(r'^```(sh|python|diff)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+
+
+class Step(NamedTuple):
+    """A command line, or a block of Python or of changes to files.
+
+    Attributes:
+        kind: "sh", "python" or "diff".
+        text: what stands on the page.
+        title: the file to write, of Python that belongs into one.
+    """
+
+    kind: str
+    text: str
+    title: str
+
+
+def steps(page: Path) -> list[Step]:
+    """What a page tells its readers to do, in order."""
+    found = []
+    blocks = re.findall(
+        r'^```(sh|python|diff)(?: title="(.*?)")?\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE
+    )
+    for kind, title, text in blocks:
+        if kind == "sh":
+            found += [Step(kind, re.sub(r"\s+#.*", "", line), "") for line in text.splitlines()]
+        else:
+            found.append(Step(kind, text, title))
+    return found
+
+
+def commands(page: Path) -> list[str]:
+    return [step.text for step in steps(page) if step.kind == "sh"]
+
+
+COMMANDS = [line for page in PAGES for line in commands(page)]
+
+ELSEWHERE = {
+    "make test": "is what runs this",
+    "make check": "is what runs the fast tests beside this",
+    "make docs": "tests/docs/test_site.py builds the site",
+    "spark-submit spark_jobs/outer.py": "tests/spark_jobs runs it, and looks at what comes of it",
+    "make lint": "tests/project/test_project.py runs each of its commands",
+    "mpiexec -n 4 python mpi_jobs/train_cnn.py": "tests/mpi_jobs runs it, and looks at what comes of it",
+    "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
+    "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
+    'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",
+    **dict.fromkeys(
+        [line for line in COMMANDS if line.startswith("python -m emr deploy")],
+        "asks AWS: tests/emr runs both jobs on a stand-in",
+    ),
+    "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
+}
+NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
+SHARED = {"python -m common.tools.make_herbarium folder:my-images my-challenge", ". .venv/bin/activate"}
+"""Commands with which more than one page begins."""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the sources beside the environment that is already there."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("common", "spark_jobs", "mpi_jobs", "emr", "bench", "docs", "tests", ".ci"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy2(path, folder / path.name)
+    (folder / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if not part.name.startswith(".ready"):
+            (folder / ".venv" / part.name).symlink_to(part)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for ready in (".ready", *(f".ready-{extra}" for extra in extras)):
+        (folder / ".venv" / ready).touch()  # newer than what it is made from: make has nothing to set up
+    return folder
+
+
+def test_the_commands_are_found() -> None:
+    assert len(COMMANDS) > 12
+    assert set(ELSEWHERE) <= set(COMMANDS)
+    assert set(COMMANDS) >= NEEDS_MNIST
+    assert sum(line.startswith("spark-submit --master") for line in COMMANDS) == 1  # tests/spark_jobs runs it
+    assert sum(line.startswith("sbatch") for line in COMMANDS) == 4  # tests/mpi_jobs runs them
+
+
+def test_no_two_pages_run_the_same_command() -> None:
+    """What a page needs from another it makes itself, and no page repeats what another shows."""
+    pages = Counter(line for page in PAGES for line in set(commands(page)) if is_run(line))
+    assert {line for line, count in pages.items() if count > 1} <= SHARED
+
+
+def is_run(line: str) -> bool:
+    """Whether this module runs a command, and no other test does."""
+    return line not in ELSEWHERE and not line.startswith(("spark-submit --master", "sbatch"))
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(s.kind != "sh" or is_run(s.text) for s in steps(page))], ids=page_name
+)
+def test_a_page_works_from_top_to_bottom(page: Path, checkout: Path, folder_of_images: Path) -> None:
+    for step in steps(page):
+        if step.kind == "sh" and is_run(step.text):
+            if step.text not in NEEDS_MNIST or (DATA / "mnist").is_dir():
+                run_command(step.text, checkout, folder_of_images)
+        elif step.kind == "python" and step.title:
+            (checkout / step.title).write_text(step.text)
+        elif step.kind == "python":
+            succeeds([sys.executable, "-c", step.text], checkout)
+        elif step.kind == "diff":
+            succeeds(
+                ["git", "apply", "--recount", "-"],
+                checkout,
+                step.text,
+                GIT_CEILING_DIRECTORIES=str(checkout.parent),
+            )
+    if NEEDS_MNIST & set(commands(page)) and not (DATA / "mnist").is_dir():
+        pytest.skip("MNIST is not there: make data, or set IMAGE_DATA_ROOT; all other commands were run")
+
+
+def succeeds(
+    words: list[str], checkout: Path, text: str | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program in the checkout, on the checkout's own modules."""
+    done = run(words, checkout, text, **more)
+    assert done.returncode == 0, f"{words[-1]}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return done
+
+
+def run(words: list[str], checkout: Path, text: str | None, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        words,
+        cwd=checkout,
+        env=environment(PYTHONPATH=str(checkout), **more),
+        input=text or "",
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def run_command(line: str, checkout: Path, folder_of_images: Path) -> None:
+    """Run a command line, and look at what it leaves."""
+    for name in ("my-images", "week2"):
+        if name in line and not (checkout / name).exists():
+            shutil.copytree(folder_of_images, checkout / name)
+    if "my-herbarium" in line and not (checkout / "my-herbarium").exists():
+        herbarium(checkout / "my-herbarium")
+    if line == "make data":  # whether or not this machine has a network: the download itself is tested elsewhere
+        offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+        offline["IMAGE_DATA_ROOT"] = str(checkout / "data")
+        done = run(["bash", "-ec", line], checkout, None, **offline)
+        assert done.returncode == 2
+        assert "--data digits" in done.stderr
+        return
+    done = succeeds(["bash", "-ec", line], checkout)
+    if "spark_jobs/" in line or "mpi_jobs/" in line or "make run" in line:
+        report = Path(done.stdout.splitlines()[-1].removeprefix("report: "))
+        assert report.is_file()
+        assert report.is_relative_to(checkout / ("tables" if "ingest.py" in line else "runs"))
+    if line == "make zip":
+        assert (checkout / "dist" / "project.zip").is_file()
