@@ -1,4 +1,4 @@
-"""What mkdocs runs while it builds the site: the reference of flags, generated from the parsers of the jobs."""
+"""Hooks of mkdocs: generate the reference of flags from the parsers of the jobs."""
 
 from __future__ import annotations
 

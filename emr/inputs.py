@@ -155,9 +155,9 @@ class Inputs:
         """
         flags, positional = _split(job, words)
         inputs = cls()
-        data_root = next(
-            (Path(value) for flag, value in flags if value and flag.role == Role.DATA_ROOT), data_root
-        )
+        for flag, value in flags:
+            if value and flag.role == Role.DATA_ROOT:
+                data_root = Path(value)  # the last one counts, as for argparse
         for flag, value in flags:
             if flag.role == Role.DATA_ROOT:
                 continue  # the cluster's data root is a shipped folder, if it has one

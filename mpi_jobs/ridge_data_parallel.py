@@ -37,6 +37,8 @@ def fit(
 ) -> Fit:
     """Fit a problem on all ranks, each of which sums its own images. Every rank calls this.
 
+    The BLAS of this process is limited to `settings.blas_threads` from now on.
+
     Args:
         world: the ranks.
         problem: what to fit, on rank 0.

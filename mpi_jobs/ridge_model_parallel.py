@@ -33,6 +33,8 @@ def fit(
 ) -> Fit:
     """Fit a problem on all ranks, each of which fits and scores its own λ. Every rank calls this.
 
+    The BLAS of this process is limited to `settings.blas_threads` from now on.
+
     Args:
         world: the ranks.
         problem: what to fit, on rank 0.

@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             strategy = choose_strategy(context, run.problem, run.console)
         run = run.as_job(strategy)
         fitted = FITS[strategy](context, run.problem, run.console)
-        tested = score_test_images(context, run, fitted.model)
+        if strategy == "outer":  # which needs no executor that sees the images
+            tested = run.evaluate(fitted.model, run.load_test())
+        else:
+            tested = score_test_images(context, run, fitted.model)
         run.finish(engine(context), fitted, tested)
     return 0
 

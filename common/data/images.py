@@ -6,7 +6,7 @@ Engines send parts to their workers. Parts are small and travel by pickle betwee
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 from common.arrays import Folds, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.splits import ALWAYS_TRAINING, shard
+from common.errors import InputError
 
 BLOCK_BYTES = 4 << 20
 """Pixels of one block: a few thousand small images, well below the largest record of any engine."""
@@ -39,6 +40,24 @@ class Block(NamedTuple):
     folds: Folds
     names: Sequence[object] | None
     skipped: list[Skipped]
+
+
+def readable_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Yield blocks, and turn errors of reading them into one line.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    remaining = iter(blocks)
+    while True:
+        try:
+            block = next(remaining, None)
+        except OSError as error:
+            name = f"{error.filename}: " if error.filename else ""
+            raise InputError(f"{name}images cannot be read ({error.strerror or error}); mend that") from error
+        if block is None:
+            return
+        yield block
 
 
 class Part(Protocol):

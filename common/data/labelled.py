@@ -1,4 +1,4 @@
-"""Labelled images: open a source, split and limit it, and warn of what is odd about it."""
+"""Labelled images: open a source, split and limit it, and warn about oddities."""
 
 from __future__ import annotations
 

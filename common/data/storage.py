@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from common.data.shipped import seen_by_workers
-from common.errors import InputError
+from common.errors import InputError, RunError
 
 PARTIAL = ".partial"
 
@@ -112,6 +112,20 @@ class Writing:
 
     stream: pa.NativeFile
     name: str = ""
+
+
+@contextmanager
+def writing_to(storage: Storage) -> Iterator[None]:
+    """Turn errors of writing to a storage into one line.
+
+    Raises:
+        RunError: the storage cannot be written, because the disk is full or the service is down.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error) or type(error).__name__).splitlines()[0]
+        raise RunError(f"{storage}: cannot be written ({reason}); mend that and run this again") from error
 
 
 def _settle(filesystem: fs.FileSystem, partial: str, path: str) -> None:

@@ -52,9 +52,9 @@ class Confusion:
     It adds up over disjoint images.
 
     Attributes:
-        n_classes: how many there are.
+        n_classes: the number of classes.
         pairs: int64 (m,), true class · n_classes + predicted class, each pair that occurs, ascending.
-        counts: int64 (m,), how often.
+        counts: the number of images per pair, int64 (m,).
     """
 
     n_classes: int

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 LARGE = 1 << 18
-"""Number of weights from which a layer gains by it."""
+"""Number of weights from which this is faster."""
 
 Arrived = Callable[[], None]
 

@@ -100,19 +100,30 @@ class PredictionFile(ABC):
         """
         position = {name: number for number, name in enumerate(self._class_ids)} | {"": -1}
         written: Written = defaultdict(list)
+        for name, predicted in self._readable_rows():
+            if predicted not in position:
+                raise InputError(f"{self._folder}: predicts {predicted!r}, which is no class of this model")
+            written[name].append(position[predicted])
+        for classes in written.values():
+            classes.reverse()
         with written_into(self._folder):
-            for name, predicted in self._rows():
-                if predicted not in position:
-                    raise InputError(f"{self._folder}: predicts {predicted!r}, which is no class of this model")
-                written[name].append(position[predicted])
-            for classes in written.values():
-                classes.reverse()
             self._keep_reasons(written)
         return dict(written)
 
     @abstractmethod
     def _rows(self) -> Iterator[tuple[str, str]]:
         """Yield id and best class of every complete row; "" for no class."""
+
+    def _readable_rows(self) -> Iterator[tuple[str, str]]:
+        """Yield what `_rows` yields.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        try:
+            yield from self._rows()
+        except OSError as error:
+            raise InputError(f"{self._folder}: cannot be read ({error.strerror or error}); mend that") from error
 
     def _keep_reasons(self, written: Written) -> None:
         """Remove from skipped.csv the images that have no row."""

@@ -235,7 +235,7 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
         return StreamedInputs(FileReader.for_model(below, requirements), _descriptor(spec, location))
     if find_source(spec) is None:
         raise InputError(f"--data {spec}: no such source; use one of {prediction_specs()}")
-    inputs = KnownInputs(*open_unlabelled(absolute(spec), data_root, split, requirements))
+    inputs = KnownInputs(*open_unlabelled(spec, data_root, split, requirements))
     if inputs.total == 0:
         raise InputError(f"--data {spec}: no images in it")
     return inputs

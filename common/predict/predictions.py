@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from common.arrays import Floats, Labels, Pixels, Singles
 from common.atomic import readable
 from common.data.catalogue import MOST_SKIPPED, Skipped
-from common.data.images import Block
-from common.data.storage import Storage
+from common.data.images import Block, readable_blocks
+from common.data.storage import Storage, writing_to
 from common.evaluate.metrics import Confusion
 from common.ridge.model import RidgeModel
 
@@ -134,17 +134,21 @@ def write_predictions(
         blocks: images with their names.
         class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none. An
             image whose class is not known has a label below 0.
+
+    Raises:
+        InputError: images cannot be read.
+        RunError: predictions cannot be written.
     """
     summary = Summary.empty(len(model.class_names))
     schema = row_format.schema()
     names = text_array(model.class_names)
-    with storage.writing(PREDICTIONS) as file:
+    with writing_to(storage), storage.writing(PREDICTIONS) as file:
         file.name = f"{PREDICTIONS}/part-{part:05d}.parquet"
         with pq.ParquetWriter(
             file.stream, schema, compression="lz4", use_dictionary=_repeating(schema), write_statistics=False
         ) as writer:
             waiting: list[pa.Table] = []
-            for block in blocks:
+            for block in readable_blocks(blocks):
                 top, scores, margins = _best(model, block.pixels, row_format)
                 errors = pa.nulls(len(top), pa.string())
                 waiting.append(rows_table(schema, names, text_array(block.names or ()), top, scores, errors))

@@ -1,14 +1,27 @@
-"""HTML pages that are self-contained: one file with all its images."""
+"""Pages and figures of a run folder. A page is self-contained: one HTML file with all its images."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader
 
-from common.atomic import READABLE
+from common.atomic import READABLE, write_atomically
+from common.evaluate.evaluation import Mistake
+from common.report import plots
+
+THUMBNAIL_SIDE = 128
+"""The largest side of the picture of a mistake, in pixels."""
+
+MOST_CLASSES = 30
+"""The largest number of classes that a matrix or a row of images can show legibly."""
+
+MOST_BARS = 60
+"""Classes that fit into a readable bar chart."""
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -28,3 +41,29 @@ def _source(name: str) -> str:
 def _data_uri(image: bytes) -> str:
     kind = "png" if image.startswith(b"\x89PNG") else "svg+xml"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def write_figures(folder: Path, figures: dict[str, bytes]) -> dict[str, bytes]:
+    """Write figures into a run folder, and return them under their names without suffix, as templates use them."""
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, image in figures.items():
+        with write_atomically(folder / "figures" / name) as file:
+            file.write(image)
+    return {name.partition(".")[0]: image for name, image in figures.items()}
+
+
+def write_page(folder: Path, page: bytes) -> None:
+    """Write report.html."""
+    with write_atomically(folder / "report.html") as file:
+        file.write(page)
+
+
+def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return a mistake as templates show it, with large photographs scaled down."""
+    return {
+        "image": plots.png(plots.thumbnail(mistake.pixels, THUMBNAIL_SIDE)),
+        "name": mistake.name,
+        "truth": class_names[mistake.truth],
+        "predicted": class_names[mistake.predicted],
+        "margin": mistake.margin,
+    }

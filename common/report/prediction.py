@@ -12,9 +12,7 @@ from common.atomic import write_json
 from common.predict.predictions import Summary
 from common.provenance import command, versions
 from common.report import plots
-from common.report.pages import render
-from common.report.ridge import MOST_CLASSES, THUMBNAIL_SIDE, write_page
-from common.report.table import MOST_BARS
+from common.report.pages import MOST_BARS, MOST_CLASSES, THUMBNAIL_SIDE, render, write_page
 
 
 def write_report(

@@ -6,24 +6,16 @@ templates/ridge.html.j2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common.arrays import Labels
-from common.atomic import write_atomically
 from common.data.catalogue import MOST_SKIPPED, Skipped
-from common.evaluate.evaluation import Evaluation, Mistake
+from common.evaluate.evaluation import Evaluation
 from common.features.pixels import RawPixels
 from common.report import plots
-from common.report.pages import render
+from common.report.pages import MOST_CLASSES, render, shown_mistake, write_figures, write_page
 from common.ridge.model import RidgeModel
-
-THUMBNAIL_SIDE = 128
-"""The largest side of the picture of a mistake, in pixels."""
-
-MOST_CLASSES = 30
-"""The largest number of classes that a matrix or a row of images can show legibly."""
 
 
 def write_report(
@@ -74,29 +66,3 @@ def _weight_images(model: RidgeModel, shown: Labels) -> list[bytes]:
     if not isinstance(model.features, RawPixels):
         return []
     return [plots.png(image) for image in plots.weight_images(model.weights[:, shown], model.shape)]
-
-
-def write_figures(folder: Path, figures: dict[str, bytes]) -> dict[str, bytes]:
-    """Write figures into a run folder, and return them under their names without suffix, as templates use them."""
-    (folder / "figures").mkdir(exist_ok=True)
-    for name, image in figures.items():
-        with write_atomically(folder / "figures" / name) as file:
-            file.write(image)
-    return {name.partition(".")[0]: image for name, image in figures.items()}
-
-
-def write_page(folder: Path, page: bytes) -> None:
-    """Write report.html."""
-    with write_atomically(folder / "report.html") as file:
-        file.write(page)
-
-
-def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return a mistake as templates show it, with large photographs scaled down."""
-    return {
-        "image": plots.png(plots.thumbnail(mistake.pixels, THUMBNAIL_SIDE)),
-        "name": mistake.name,
-        "truth": class_names[mistake.truth],
-        "predicted": class_names[mistake.predicted],
-        "margin": mistake.margin,
-    }

@@ -9,13 +9,11 @@ import numpy as np
 from common.arrays import Pixels
 from common.console import Console
 from common.data.catalogue import MOST_SKIPPED, Skipped
+from common.data.storage import writing_to
 from common.data.table.table import REPORT, Table
 from common.provenance import Engine, command, versions
 from common.report import plots
-from common.report.pages import render
-
-MOST_BARS = 60
-"""Classes that fit into a readable bar chart."""
+from common.report.pages import MOST_BARS, render
 
 
 def write_report(
@@ -65,5 +63,6 @@ def write_report(
         command=command(),
         versions=versions(),
     )
-    table.storage.write(REPORT, page)
+    with writing_to(table.storage):
+        table.storage.write(REPORT, page)
     return f"{table.storage}/{REPORT}"

@@ -8,8 +8,7 @@ from typing import Any
 from common.data.catalogue import MOST_SKIPPED, Skipped
 from common.evaluate.evaluation import Evaluation
 from common.report import plots
-from common.report.pages import render
-from common.report.ridge import MOST_CLASSES, shown_mistake, write_figures, write_page
+from common.report.pages import MOST_CLASSES, render, shown_mistake, write_figures, write_page
 
 
 def write_training_report(

@@ -151,7 +151,7 @@ class Fit:
         correct: the number of them that each λ classifies correctly, int64 (n_lambdas,).
         moments: the moments of the images, by fold; None if the engine keeps them on its workers.
         skipped: images that could not be used.
-        details: what else the engine has to say, as entries of metrics.json.
+        details: further results of the engine, as entries of metrics.json.
         exact: the exact fit to the same problem, if this one is an approximation.
     """
 

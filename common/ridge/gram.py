@@ -21,11 +21,7 @@ products to add up in float64.
 
 
 class GramProduct(Protocol):
-    """Adds products of blocks of rows to a Gram matrix.
-
-    Attributes:
-        rows: of the blocks it is given, at most BLOCK_ROWS.
-    """
+    """Adds products of blocks of rows to a Gram matrix."""
 
     @property
     def rows(self) -> int:
@@ -89,9 +85,9 @@ class TiledProduct:
     A tile is multiplied and added to the sum while it is in the cache of a core, and additions are parallel too.
 
     Args:
-        d: columns of z.
+        d: the number of columns of z.
         tile: rows of the blocks, at most BLOCK_ROWS, and columns of a tile.
-        threads: how many; BLAS must be limited to one thread (threads.limit_blas) while this works.
+        threads: the number of threads; BLAS must be limited to one thread (blas.limit_blas) while this works.
     """
 
     def __init__(self, d: int, tile: Tile, threads: int) -> None:

@@ -47,9 +47,11 @@ class Moments:
     @classmethod
     def of(cls, pixels: Pixels, labels: Labels, n_classes: int, features: FeatureMap = PIXELS) -> Moments:
         """Compute the exact moments of images: pixels uint8 (n, h, w, c), labels int64 (n,)."""
-        everyone = np.full(len(labels), ALWAYS_TRAINING, np.int16)
-        found = moments_by_fold(pixels, labels, everyone, n_classes, features)
-        return found[ALWAYS_TRAINING]
+        sums = MomentsSum(features.n_features(pixels.shape[1:]), n_classes)
+        for start in range(0, len(labels), BATCH_ROWS):
+            rows = slice(start, start + BATCH_ROWS)
+            sums.add(features(pixels[rows]), labels[rows])
+        return sums.result()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle half of the symmetric Gram matrix, which is nearly all of the bytes sent between processes."""

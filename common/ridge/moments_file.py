@@ -91,7 +91,7 @@ class Basis:
             other: the basis of the run.
 
         Raises:
-            InputError: says in what they differ.
+            InputError: they differ; the message says how.
         """
         for what, mine, theirs in (
             ("images of shape", self.shape, other.shape),

@@ -80,19 +80,19 @@ class RidgeRun:
         train: Images
         test: Images
         with console.phase("open"):
-            wanted, quarantined = pixel_format(arguments), 0
+            chosen, quarantined = pixel_format(arguments), 0
             split = f"--seed {arguments.seed} --test {arguments.test:g}"
             table = open_table(arguments.data)
             if table is not None:
-                train, test = _split_table(table, arguments, rule, wanted)
-                wanted, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
+                train, test = _split_table(table, arguments, rule, chosen)
+                chosen, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
             else:
-                train, test = named_splits(arguments, rule, wanted)
+                train, test = named_splits(arguments, rule, chosen)
             warn_of_splits(console, arguments.limit, train)
         problem = Problem(
             images=train,
             rule=rule,
-            pixel_format=wanted,
+            pixel_format=chosen,
             lambdas=tuple(arguments.lambdas),
             penalty=arguments.penalty,
             max_skipped=arguments.max_corrupt,
@@ -229,7 +229,7 @@ def _new_folder(job: str, arguments: argparse.Namespace) -> RunFolder:
 
 
 def _split_table(
-    table: Table, arguments: argparse.Namespace, rule: FoldRule, wanted: PixelFormat
+    table: Table, arguments: argparse.Namespace, rule: FoldRule, chosen: PixelFormat
 ) -> tuple[Images, Images]:
     """Return the training and test images of a table, whose splits follow from the names of images.
 
@@ -239,9 +239,9 @@ def _split_table(
     # Imported here, because workers that read other sources need no pyarrow.
     from common.data.table.reading import TableImages
 
-    if wanted not in (PixelFormat(), table.pixel_format):
+    if chosen not in (PixelFormat(), table.pixel_format):
         raise InputError(
-            f"--data {arguments.data}: its images are {table.pixel_format}, not {wanted}; "
+            f"--data {arguments.data}: its images are {table.pixel_format}, not {chosen}; "
             "--size, --grey and --binarize are for ingest.py"
         )
     train, test = TableImages(table, rule, "train", arguments.limit), TableImages(table, rule, "test")

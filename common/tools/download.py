@@ -16,7 +16,7 @@ from requests.exceptions import ChunkedEncodingError, RequestException, Timeout
 from requests.exceptions import ConnectionError as Unreachable
 
 from common.data.sources import SOURCES
-from common.errors import InputError
+from common.errors import InputError, RunError
 from common.run.exits import run_job
 from common.run.flags import data_root_flag
 from common.run.parser import Parser
@@ -34,7 +34,7 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
         progress: whether to show a progress bar.
 
     Raises:
-        InputError: no mirror served a file with the right checksum.
+        RunError: no mirror served a file with the right checksum.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def fetch(folder: Path, files: Mapping[str, str], mirrors: Sequence[str], progre
         else:
             with suppress(OSError):
                 folder.rmdir()  # if it is empty
-            raise InputError(
+            raise RunError(
                 f"{name} could not be downloaded from any of {len(mirrors)} mirrors ({type(failure).__name__}); "
                 "every job runs without it on the bundled set, --data digits"
             )

@@ -43,15 +43,11 @@ class RankClock:
         self._waited[name] = self._waited.get(name, 0.0) + spent.waiting - before.waiting
         self._communicated[name] = self._communicated.get(name, 0.0) + spent.communicating - before.communicating
 
-    def record(self, images: int) -> dict[str, Any]:
-        """Return the record of this rank for metrics.json.
-
-        Args:
-            images: the number of images that this rank worked on.
-        """
+    def record(self) -> dict[str, Any]:
+        """Return the record of this rank for metrics.json."""
         return {
             "host": platform.node(),
-            "images": images,
+            "images": self.images,
             "seconds": {name: value for name, value in self.console.seconds.items() if name != "open"},
             "waited": self._waited,
             "communicated": self._communicated,

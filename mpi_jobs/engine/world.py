@@ -18,14 +18,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mpi4py import MPI
 from mpi4py.util import pkl5
-from numpy.typing import NDArray
 
 from common.errors import JobError
 from mpi_jobs.engine.waiting import LONGEST_NAP_S, MOVING_NAP_S, SPIN_S, Begun, Spent, poll
+
+if TYPE_CHECKING:  # jobs set up the allocator of memory before numpy starts its threads
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -135,18 +137,21 @@ class World:
             AgreedError: `make` raised JobError.
             SystemExit: `make` raised it.
         """
-        result = problem = None
+        result = None
+        problem: tuple[str, int] | SystemExit | None = None
         if self.is_root:
             try:
                 result = make()
-            except (JobError, SystemExit) as error:
+            except JobError as error:
+                problem = str(error), error.exit_code
+            except SystemExit as error:
                 problem = error
         with self._together():
             result, problem = self._communicator.bcast((result, problem))
         if isinstance(problem, SystemExit):
             raise problem
         if problem is not None:
-            raise AgreedError(str(problem), problem.exit_code)
+            raise AgreedError(*problem)
         return cast(T, result)
 
     def everywhere(self, make: Callable[[], T]) -> T:

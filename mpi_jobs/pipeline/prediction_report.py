@@ -11,8 +11,8 @@ from common.predict.files import SKIPPED, PredictionFile
 from common.predict.predictions import Summary
 from common.provenance import command
 from common.report import plots
+from common.report.pages import write_figures
 from common.report.prediction import write_report
-from common.report.ridge import write_figures
 from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.opened_prediction import OpenedPrediction

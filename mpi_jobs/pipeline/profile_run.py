@@ -22,8 +22,7 @@ from common.nets.measuring import DECODING, PREDICTING, DecodedSample
 from common.nets.trained import MODES, TrainedNetwork, decoding_steps
 from common.provenance import command, versions
 from common.report import plots
-from common.report.pages import render
-from common.report.ridge import write_figures, write_page
+from common.report.pages import render, write_figures, write_page
 from common.run.folder import RunFolder
 from mpi_jobs.engine.world import World, counted_ranks, library
 from mpi_jobs.pipeline.flags import profile_parser

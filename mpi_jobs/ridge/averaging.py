@@ -14,8 +14,8 @@ from mpi_jobs.engine.world import World
 class Shards:
     """The images of each rank as a problem of its own.
 
-    The squared errors of a shard are about its share n_r/n of all squared errors, so its λ is that share of λ too;
-    fitted at λ itself, P shards would be penalised P times. Weights and intercepts are averaged with the same
+    The squared errors of a shard are about its share n_r/n of all squared errors, so it is fitted at that share of
+    λ; fitted at λ itself, P shards would be penalised P times. Weights and intercepts are averaged with the same
     shares, so that shards count for the images they hold, whether their sizes are uneven or even zero.
 
     Args:
@@ -65,7 +65,7 @@ class Shards:
         blind = sum(bool(counts.any() and not counts.all()) for counts in shards)
         found = []
         if empty:
-            found.append(f"{empty} of {len(shards)} ranks had no training image, and no say in the average")
+            found.append(f"{empty} of {len(shards)} ranks had no training image and do not count")
         if blind:
             found.append(f"{blind} of {len(shards)} ranks have not seen an image of every class")
         return found

@@ -38,9 +38,9 @@ class RankSettings(NamedTuple):
     """Settings of the work of each rank.
 
     Attributes:
-        threads: the number of threads of each rank. tile: multiply in tiles of this size, dealt out to the
-        threads; "blas" to leave it to the threads of BLAS; None
-            for tiles that give all threads the same amount of work.
+        threads: the number of threads of each rank.
+        tile: multiply in tiles of this size, dealt out to the threads; "blas" to leave the product to the threads
+            of BLAS; None for tiles that give all threads the same amount of work.
         images: "read" if each rank reads its own images; "scatter" if rank 0 reads all of them and sends them.
     """
 

@@ -99,20 +99,20 @@ class RankedRun:
         if world.is_root and blas > 1 and world.neighbours * blas > world.cores:
             Console().warn(
                 f"{counted_ranks(world.neighbours)} × {blas} threads of BLAS on {world.cores} cores get in each "
-                f"other's delivery; --threads {max(1, world.cores // world.neighbours)} would be faster"
+                f"other's way; --threads {max(1, world.cores // world.neighbours)} would be faster"
             )
 
     def finish(self, fit: Fit) -> None:
         """Score the fitted model on the test images, write the run folder, and print where its report is.
 
-        An approximation is scored beside the exact model, to tell how much accuracy it costs.
+        An approximation is scored beside the exact model, to report its loss of accuracy.
 
         Raises:
             AgreedError: test images cannot be read, too many were skipped, or the folder cannot be written.
         """
         models = [fit.model] if fit.exact is None else [fit.model, fit.exact.model]
         evaluations, skipped = self._score(models)
-        ranks = self._world.gather(self.clock.record(self.clock.images))
+        ranks = self._world.gather(self.clock.record())
 
         def write(run: RidgeRun) -> None:
             idle = sum(not rank["images"] for rank in ranks)

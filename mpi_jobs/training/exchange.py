@@ -39,7 +39,7 @@ class MachineSum:
         span: where the slice is.
 
     Attributes:
-        request: the message; asking whether it is done lets MPI make progress.
+        request: the message; calling done() lets MPI make progress.
     """
 
     def __init__(self, links: Links, span: slice) -> None:
@@ -100,13 +100,18 @@ class Bucket:
         self._meeting: Begun | None = None
         self._sent_out: torch.cuda.Event | None = None
 
+    def _go(self, before: BucketState, after: BucketState) -> None:
+        if self.state is not before:
+            raise RuntimeError(f"a bucket that is {self.state.name} cannot become {after.name}")
+        self.state = after
+
     def announce(self) -> None:
         """ARRIVING → ANNOUNCED: tell the neighbours that the bucket is complete on this rank."""
+        self._go(BucketState.ARRIVING, BucketState.ANNOUNCED)
         if self._links is not None:
             self._sent_out = self._links.staging.send_out(self._span)
         if self._vectors.shared:
             self._meeting = self._vectors.machine.begin_meeting()
-        self.state = BucketState.ANNOUNCED
 
     def is_readable(self) -> bool:
         """Return True once all neighbours have announced the bucket and MPI can read it."""
@@ -131,10 +136,10 @@ class Bucket:
         if self._vectors.shared:
             self._add_neighbours()
         if self._links is None:
-            self.state = BucketState.DONE
+            self._go(BucketState.ANNOUNCED, BucketState.DONE)
         else:
+            self._go(BucketState.ANNOUNCED, BucketState.TRAVELLING)
             self.machine_sum = MachineSum(self._links, self._own)
-            self.state = BucketState.TRAVELLING
         self._vectors.machine.spent.communicating += time.perf_counter() - started
 
     def _add_neighbours(self) -> None:
@@ -149,8 +154,8 @@ class Bucket:
     def complete(self) -> None:
         """TRAVELLING → DONE: wait for the sum over the machines."""
         if self.machine_sum is not None:
+            self._go(BucketState.TRAVELLING, BucketState.DONE)
             self.machine_sum.finish()
-            self.state = BucketState.DONE
 
 
 class Exchange:

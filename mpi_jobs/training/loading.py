@@ -166,18 +166,18 @@ class Loader:
 
     def _read_cached(self, share: Share, cache: PixelCache) -> ReadResult:
         """Load images that the cache has, and read and store the others."""
-        usable = cache.has(share.numbers)
-        if usable.all():
-            return ReadResult(cache.load(share.numbers), np.arange(len(usable)), [])
-        cached = np.flatnonzero(usable)
-        missing = np.flatnonzero(~usable)
+        available = cache.has(share.numbers)
+        if available.all():
+            return ReadResult(cache.load(share.numbers), np.arange(len(available)), [])
+        cached = np.flatnonzero(available)
+        missing = np.flatnonzero(~available)
         read = self._reader.read(share.items[missing])
         new = missing[read.kept]
         cache.store(share.numbers[new], read.pixels)
-        pixels = np.empty((len(usable), *self._reader.shape), np.uint8)
+        pixels = np.empty((len(available), *self._reader.shape), np.uint8)
         pixels[cached], pixels[new] = cache.load(share.numbers[cached]), read.pixels
-        usable[new] = True
-        return ReadResult(pixels[usable], np.flatnonzero(usable), read.skipped)
+        available[new] = True
+        return ReadResult(pixels[available], np.flatnonzero(available), read.skipped)
 
 
 def _concatenated(parts: list[Batch], shape: tuple[int, int, int]) -> Batch:

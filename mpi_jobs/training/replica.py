@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from common.nets.linear import LARGE, WeightGradient
@@ -48,14 +49,17 @@ class ExchangeSettings:
         bucket_bytes: size of each bucket but the first; no parameter is cut in two.
         wire: precision of gradients between machines: one of WIRES.
         direct: whether MPI reads and writes the memory of the device itself.
-        staged: whether gradients pass through host memory of their own, as a GPU's do.
     """
 
     shared: bool = True
     bucket_bytes: int = 25 << 20
     wire: str = "fp32"
     direct: bool = False
-    staged: bool = False
+
+
+def passes_through_host(device: torch.device, direct: bool) -> bool:
+    """Return True if gradients on this device reach MPI by way of host memory."""
+    return device.type == "cuda" and not direct
 
 
 class Replica:
@@ -79,7 +83,7 @@ class Replica:
     def __init__(self, world: World, network: nn.Module, n_states: int, settings: ExchangeSettings) -> None:
         self.layout = layout = VectorLayout(network, settings.bucket_bytes)
         cuda = layout.device.type == "cuda"
-        through_host = world.size > 1 and (settings.staged or (cuda and not settings.direct))
+        through_host = world.size > 1 and passes_through_host(layout.device, settings.direct)
         share = settings.shared and not cuda and not through_host
         self.vectors = vectors = ParameterVectors(world, layout, n_states, share)
         own, peers = self._share_work(world)

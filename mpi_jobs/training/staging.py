@@ -1,4 +1,4 @@
-"""The way of a rank's gradients from their device to MPI and back."""
+"""Moves gradients between a device and memory that MPI reads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Staging:
         return torch.cuda.current_stream().record_event() if self._gradient.is_cuda else None
 
     def outgoing(self, span: slice, n_summands: int) -> Tensor:
-        """Return what MPI is to sum in place, once send_out() is done.
+        """Return the tensor that MPI sums in place, once send_out() is done.
 
         Args:
             span: the slice of the vector.

@@ -195,7 +195,7 @@ class TrainingRun:
         arguments, states = self.arguments, STATES[self.arguments.optimiser]
         if opened.checkpoint is None or not set(states) <= set(opened.checkpoint.optimiser):
             raise InputError(
-                f"--optimiser {arguments.optimiser}: the run to go on with has another; leave the flag out, "
+                f"--optimiser {arguments.optimiser}: the resumed run used another; leave the flag out, "
                 f"or begin a new run with --weights {arguments.resume / LAST}"
             )
         return states
@@ -341,7 +341,8 @@ class TrainingRun:
         Raises:
             AgreedError: the folder cannot be written.
         """
-        ranks = self._world.gather(self._clock.record(self._trainer.images))
+        self._clock.images = self._trainer.images
+        ranks = self._world.gather(self._clock.record())
         self._loader.close()
         if self._scalars is not None:
             self._scalars.close()

@@ -41,7 +41,7 @@ def image_blocks(
     """Return images as an RDD of blocks that executors read.
 
     Training blocks are read more than once. Executors keep them if they had to decode them; otherwise reading an
-    array again costs less than the way into Spark's store and back.
+    array again costs less than storing it in Spark's cache and loading it.
 
     Args:
         context: the Spark context.
@@ -57,7 +57,7 @@ def image_blocks(
 def image_parts(context: SparkContext, images: Images, partitions: int | None, record: int = 0) -> Sequence[Part]:
     """Deal out images to the executors; see image_blocks for the arguments."""
     if partitions is None:
-        # By size in the first place: a cluster that is just starting may have more cores in a moment.
+        # Mostly by size: a cluster that is just starting may have more cores in a moment.
         cores = context.defaultParallelism
         size = max(DECODED_BYTES if images.decodes else PACKED_BYTES, RECORD_SHARE * record)
         partitions = cores * ceil(len(images) * images.n_pixels / (cores * size))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.data.splits import FoldRule
 from common.errors import InputError
@@ -15,17 +16,17 @@ from common.run.flag_types import input_location, output_location
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 
+REPEATED: dict[str, Any] = {"metavar": "FILE", "action": "append", "default": []}
+"""Settings of flags that may be given several times."""
+
 
 def moments_flags(parser: Parser) -> None:
     """Add --add-moments, --subtract-moments and --save-moments."""
     group = parser.add_argument_group("moments")
-    for verb, what in (
-        ("add", "count images that were summed before; those of them that --data holds are not summed again"),
-        ("subtract", "forget images that were summed before"),
-    ):
-        group.add_argument(
-            f"--{verb}-moments", metavar="FILE", type=input_location, action="append", default=[], help=what
-        )
+    added = "count images that were summed before; those of them that --data holds are not summed again"
+    group.add_argument("--add-moments", type=input_location, help=added, **REPEATED)
+    forgotten = "forget images that were summed before"
+    group.add_argument("--subtract-moments", type=input_location, help=forgotten, **REPEATED)
     saved = "write the moments of all images that count; or s3://…"
     group.add_argument("--save-moments", metavar="FILE", type=output_location, help=saved)
 
@@ -55,10 +56,17 @@ class MomentsFiles:
         """
         arguments = run.arguments
         target: Path | str | None = arguments.save_moments
-        if arguments.limit is not None and (arguments.add_moments or arguments.subtract_moments or target):
-            raise InputError(
-                "--limit and moments files do not go together: which images were summed would be lost"
-            )
+        if arguments.add_moments or arguments.subtract_moments or target:
+            if arguments.limit is not None:
+                raise InputError(
+                    "--limit and moments files do not go together: which images were summed would be lost"
+                )
+            if not run.problem.features.exact:
+                kind = run.problem.features.describe()["kind"]
+                raise InputError(
+                    f"features {kind} are not exact: their moments cannot be added and subtracted exactly; "
+                    "leave out the moments files"
+                )
         if isinstance(target, Path) and not target.absolute().parent.is_dir():
             raise InputError(f"--save-moments {target}: no such folder as {target.absolute().parent}; make it")
         basis = basis_of(run.problem, run.split)

@@ -31,7 +31,7 @@ SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Environment variable that spark-submit sets: the port at which the script finds its JVM."""
 
 LIMIT = "JOB_MINUTES"
-"""Environment variable with the minutes after which a job ends itself, for there may be nobody left to end it."""
+"""Environment variable: minutes after which a job ends itself, because the machine that started it may be gone."""
 
 FIRST_ARRIVAL_S, ARRIVAL_S = 30, 1
 """Seconds to wait for a first executor, and after each executor for another."""

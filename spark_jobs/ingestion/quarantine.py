@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.data.storage import Storage
+from common.data.storage import Storage, writing_to
 from common.data.table.table import QUARANTINE, QUARANTINED, Table
 
 
@@ -44,7 +44,7 @@ def quarantined_by_others(table: Table | None, source: str) -> list[QuarantinedI
 def write_quarantine(storage: Storage, images: Sequence[QuarantinedImage]) -> str:
     """Write the list of quarantined images and return the name of its file."""
     columns = {field: [getattr(image, field) for image in images] for field in QuarantinedImage._fields}
-    with storage.writing(QUARANTINED) as file:
+    with writing_to(storage), storage.writing(QUARANTINED) as file:
         pq.write_table(pa.table(columns, schema=SCHEMA), file.stream)
         file.name = f"{QUARANTINED}/{uuid.uuid4().hex}.parquet"
     return file.name

@@ -20,7 +20,7 @@ from common.data.images import Block
 from common.data.storage import PARTIAL, Storage
 from common.data.table.table import FILE, IMAGES, MANIFEST, QUARANTINED, REPORT, SPLITS, Table, TableFile
 from common.data.table.writing import FileContent, TableSettings, WrittenFiles, read_content, write_files
-from common.errors import InputError
+from common.errors import InputError, RunError
 from spark_jobs.ingestion.quarantine import (
     QuarantinedImage,
     quarantined_by_others,
@@ -172,7 +172,8 @@ class TableUpdate:
             n_listed: the number of images that the source names.
 
         Raises:
-            InputError: there is no image, or another ingest has changed the table meanwhile.
+            InputError: there is no image.
+            RunError: another ingest has changed the table meanwhile, or it cannot be written.
         """
         source = self.settings.source
         files = {content.file.file: content.file for content in self.kept}
@@ -221,7 +222,7 @@ class TableUpdate:
     def _check_unchanged(self) -> None:
         current = Table.open(self.storage).files if Table.exists(self.storage) else None
         if current != (self.before.files if self.before else None):
-            raise InputError(f"{self.storage}: another ingest changed the table meanwhile; run this one again")
+            raise RunError(f"{self.storage}: another ingest changed the table meanwhile; run this one again")
 
     def _class_counts(self, written: Sequence[WrittenFiles]) -> dict[str, Labels]:
         """Count the images by split and label, int64 (n_classes,) per split."""

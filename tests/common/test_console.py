@@ -83,12 +83,12 @@ class OnATerminal:
         self._controller, terminal = pty.openpty()
         termios.tcsetwinsize(terminal, (24, 80))
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
+            # shells make background jobs ignore SIGINT
+            ["env", "--default-signal=INT", sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
             cwd=cwd,
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=terminal,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
         )
         os.close(terminal)
         self.shown = ""

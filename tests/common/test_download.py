@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.errors import InputError
+from common.errors import RunError
 from common.tools.download import fetch
 from tests.support.jobs import command
 
@@ -106,14 +106,14 @@ def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path) -> None:
 
 
 def test_without_any_good_mirror_one_line_names_the_bundled_set(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a.gz .*2 mirrors.*--data digits"):
+    with pytest.raises(RunError, match=r"a.gz .*2 mirrors.*--data digits"):
         fetch(tmp_path / "data", FILES, mirrors(server, "missing", "wrong"), progress=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_offline_the_command_exits_with_2_and_one_line(tmp_path: Path) -> None:
+def test_offline_the_command_exits_with_1_and_one_line(tmp_path: Path) -> None:
     closed = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = command("python", "-m", "common.tools.download", "--data-root", tmp_path, cwd=tmp_path, **closed)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "--data digits" in done.stderr

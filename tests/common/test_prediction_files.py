@@ -150,7 +150,7 @@ def test_a_foreign_or_damaged_file_is_refused(tmp_path: Path) -> None:
         a_file("csv", tmp_path).resume()
     (tmp_path / "predictions.csv").unlink()
     (tmp_path / "predictions.csv").mkdir()
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be read"):
         a_file("csv", tmp_path).resume()
     (tmp_path / "predictions.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match="damaged"):

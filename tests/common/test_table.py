@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from common.data.table import writing
 from common.data.table.reading import TableImages
 from common.data.table.table import MANIFEST, Table
 from common.data.table.writing import TableSettings, read_content, write_files
-from common.errors import InputError
+from common.errors import InputError, RunError
 from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import Moments, moments_by_fold
 from tests.support.moments import assert_identical
@@ -346,3 +349,36 @@ def test_a_damaged_file_is_told_from_pixels(tmp_path: Path, damage, message: str
         TableImages(table, HOLD_OUT, "train").load()
     assert "\n" not in str(caught.value)
     assert "images/train-" in str(caught.value)
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let writes beyond so many bytes of a file fail, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    storage = Storage.at(str(tmp_path / "table"))
+    with full_disk(1000), pytest.raises(RunError, match="table: cannot be written") as caught:
+        write_files(storage, SETTINGS, [a_block(500)], None, 0)
+    assert "\n" not in str(caught.value)
+    assert storage.names("images") == []
+    table = a_table(tmp_path / "other", [a_block(20)])
+    before = (tmp_path / "other" / MANIFEST).read_bytes()
+    with full_disk(10), pytest.raises(RunError, match="other: cannot be written"):
+        table.save()
+    assert (tmp_path / "other" / MANIFEST).read_bytes() == before
+
+
+def test_images_that_cannot_be_read_are_not_taken_for_a_full_disk(tmp_path: Path) -> None:
+    def blocks() -> Iterator[Block]:
+        yield a_block(5)
+        raise FileNotFoundError(2, "No such file or directory", "gone.parquet")
+
+    with pytest.raises(InputError, match=r"gone.parquet: images cannot be read \(No such file or directory\)"):
+        write_files(Storage.at(str(tmp_path / "table")), SETTINGS, blocks(), None, 0)

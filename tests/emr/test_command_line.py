@@ -247,13 +247,13 @@ def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, num
     """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same command finds it, and follows its step."""
     upload_packages(aws, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "emr", "deploy"],
+        # shells make background jobs ignore SIGINT
+        ["env", "--default-signal=INT", sys.executable, "-m", "emr", "deploy"],
         cwd=tmp_path,
         env=environment(**aws.environment),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells make background jobs ignore it
     )
     settle(lambda: any(aws.clusters))
     settle(lambda: list(tmp_path.glob("runs/.emr/*.json")) != [])

@@ -1,4 +1,4 @@
-"""The permissions that the README asks for are sufficient, and none is superfluous."""
+"""The permissions that the docs/how-to/amazon-emr.md asks for are sufficient, and none is superfluous."""
 
 from __future__ import annotations
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.jobs import command
 from tests.support.places import ROOT
 
 ENGINES = {"pyspark", "py4j", "mpi4py", "torch", "torchvision", "boto3"}
@@ -168,3 +170,10 @@ def test_no_test_module_imports_from_another() -> None:
         for name in imports(path):
             if name.split(".")[0] == "tests":
                 assert name.split(".")[1:2] == ["support"], f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("job", ["predict_cnn", "profile_cnn"])
+def test_the_allocator_is_set_up_before_numpy_starts_threads(job: str) -> None:
+    """Importing the job loads no numpy; its main function calls keep_buffers() first."""
+    done = command(sys.executable, "-c", f"import sys, mpi_jobs.{job}; sys.exit('numpy' in sys.modules)", cwd=ROOT)
+    assert done.returncode == 0, done.stderr

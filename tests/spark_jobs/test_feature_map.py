@@ -109,3 +109,12 @@ def test_moments_files_keep_the_map_and_refuse_to_mix(spark: Any, tmp_path: Path
         InputError, match=r'features \{"kind": "block-means"\}, and this run has \{"kind": "pixels"'
     ):
         saved.basis.check_equal(tmp_path / "m.npz", of_pixels)
+
+
+def test_moments_files_refuse_a_map_that_is_not_exact(tmp_path: Path) -> None:
+    flags = ["--quiet", "--out", str(tmp_path / "run"), "--save-moments", str(tmp_path / "m.npz")]
+    run = RidgeRun.open("gram", gram.parser().parse_arguments(flags))
+    inexact = replace(run, problem=replace(run.problem, features=BlockMeans(exact=False)))
+    with pytest.raises(InputError, match="features block-means are not exact"):
+        MomentsFiles.open(inexact)
+    assert MomentsFiles.open(run).target == tmp_path / "m.npz"

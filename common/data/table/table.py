@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from common.arrays import Labels
 from common.atomic import READABLE
 from common.data.decode import PixelFormat
-from common.data.storage import Storage
+from common.data.storage import Storage, writing_to
 from common.errors import InputError
 
 FORMAT = "image table, version 1"
@@ -64,7 +64,7 @@ class Table:
         files: its files.
         class_counts: by split, int64 (n_classes,): images per class.
         quarantine: the file that lists skipped images, or None.
-        quarantined: how many images it lists.
+        quarantined: the number of images it lists.
         sources: the sources that it was made from.
     """
 
@@ -95,7 +95,8 @@ class Table:
             "class_counts": {split: counts.tolist() for split, counts in self.class_counts.items()},
             "files": [file._asdict() for file in self.files],
         }
-        self.storage.write(MANIFEST, json.dumps(described, indent=1, ensure_ascii=False).encode(*READABLE))
+        with writing_to(self.storage):
+            self.storage.write(MANIFEST, json.dumps(described, indent=1, ensure_ascii=False).encode(*READABLE))
 
     @classmethod
     def exists(cls, storage: Storage) -> bool:
@@ -175,9 +176,3 @@ class Table:
             rows = sum(file.rows for file in self.files if file.split == split)
             if counts.shape != (len(self.class_names),) or counts.min() < 0 or counts.sum() != rows:
                 raise InputError(f"{where}: the {split} counts do not fit classes and files; ingest again")
-
-    def with_classes(self, class_names: tuple[str, ...]) -> Table:
-        """Return the same table with these class names, which begin with those that it has."""
-        more = len(class_names) - len(self.class_names)
-        counts = {split: np.pad(n, (0, more)) for split, n in self.class_counts.items()}
-        return replace(self, class_names=class_names, class_counts=counts)

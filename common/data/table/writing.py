@@ -18,9 +18,9 @@ from common.arrays import Hashes, Indices, Keys, Labels, Pixels
 from common.atomic import READABLE, readable
 from common.data.catalogue import Skipped
 from common.data.decode import PixelFormat
-from common.data.images import Block
+from common.data.images import Block, readable_blocks
 from common.data.splits import hashed_buckets, hashed_test, stable_hashes
-from common.data.storage import Storage, Writing
+from common.data.storage import Storage, Writing, writing_to
 from common.data.table.table import FORMAT, IMAGES, SPLITS, TableFile
 
 GROUP_BYTES = 4 << 20
@@ -108,11 +108,15 @@ def write_files(
         blocks: images with their names.
         split: "train" or "test", or None to decide by the hashes of the names.
         samples: the number of classes of which one image is returned.
+
+    Raises:
+        InputError: images cannot be read.
+        RunError: the table cannot be written.
     """
     written = WrittenFiles([], {name: {} for name in SPLITS}, [], {})
-    with ExitStack() as stack:
+    with writing_to(storage), ExitStack() as stack:
         files: dict[str, _FileWriter] = {}
-        for block in blocks:
+        for block in readable_blocks(blocks):
             written.skipped.extend(block.skipped)
             names = np.array(plain_names(block.names or ()), dtype=object)
             hashes = stable_hashes(names)
