@@ -26,6 +26,8 @@ BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Two processes: most tests wait for others that they start. tests/conftest.py says which go together.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Install one part. Bytecode is compiled on first use: most of it is never needed.
@@ -78,11 +80,11 @@ run: $(PART)spark java ## train on the bundled digits with Spark; JOB=gram, ARGS
 
 check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
 	@log=$$(mktemp); { $(LINT); } >$$log 2>&1 & \
-	  $(BIN)/python -m pytest -m "not slow and not spark and not browser"; tests=$$?; \
+	  $(PYTEST) -m "not slow and not spark and not browser"; tests=$$?; \
 	  wait $$!; lint=$$?; cat $$log; rm $$log; exit $$((tests || lint))
 
 test: $(EVERYTHING) $(OPENMPI) java browser ## every test but those of the benchmarks (15 minutes)
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-ranks: $(EVERYTHING) ## the tests that run on every rank of an MPI: RANKS=2, MPI=openmpi
 	@$(BIN)/python -m pytest tests/mpi_jobs/test_ranks.py -k "$(or $(MPI),mpich)-$(or $(RANKS),2)"

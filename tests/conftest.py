@@ -14,24 +14,40 @@ from tests.support.images import write_images
 from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
-FAST_FIRST = ("common", "emr", "mpi_jobs", "bench", "project", "spark_jobs")
-"""Folders of tests, in the order in which they run."""
+LONGEST_FIRST = ("spark", "test_ranks", "test_end_to_end", "cluster", "test_train_cnn", "test_commands")
+"""The groups of slow tests that take longest, in the order in which they begin: what comes last should be short."""
+
+ALONE = ("test_ranks", "test_commands")
+"""Modules whose tests share nothing, so that any process may run each of them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests of the Spark session, skip those that need what is absent, and put the fast ones first."""
+    """Mark tests of the Spark session, skip those that need what is absent, put fast ones first, and group them.
+
+    Processes of pytest-xdist take one group after the other, so that what tests share is made once.
+    """
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.spark)
         for mark, reason in ABSENT.items():
             if reason and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    items.sort(key=lambda item: (item.get_closest_marker("spark") is not None, _rank(item)))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_rank)
 
 
-def _rank(item: pytest.Item) -> int:
-    folder = item.path.parent.name
-    return FAST_FIRST.index(folder) if folder in FAST_FIRST else len(FAST_FIRST)
+def _group(item: pytest.Item) -> str:
+    for shared in ("spark", "cluster"):
+        if shared in getattr(item, "fixturenames", ()):
+            return shared
+    return item.nodeid if item.path.stem in ALONE else item.path.stem
+
+
+def _rank(item: pytest.Item) -> tuple[bool, int]:
+    slow = any(item.get_closest_marker(mark) for mark in ("slow", "spark"))
+    group = _group(item)
+    name = group if group in LONGEST_FIRST else item.path.stem
+    return slow, LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @pytest.fixture(scope="session")
