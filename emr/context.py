@@ -52,7 +52,7 @@ class Context:
 
     @cached_property
     def dry_run_plan(self) -> Plan:
-        """The same deployment. Without credentials, words in capitals stand for names that depend on them."""
+        """The plan of a dry run. Without credentials, words in capitals stand for names that depend on them."""
         try:
             aws = self.aws
         except NotConfiguredError as error:

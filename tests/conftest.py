@@ -15,7 +15,7 @@ from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
 LONGEST_FIRST = ("spark", "test_ranks", "test_end_to_end", "cluster", "test_train_cnn", "test_commands")
-"""The groups of slow tests that take longest, in the order in which they begin: what comes last should be short."""
+"""The slow groups that take longest, in the order in which they begin, so that short ones come last."""
 
 ALONE = ("test_ranks", "test_commands")
 """Modules whose tests share nothing, so that any process may run each of them."""

@@ -39,7 +39,7 @@ class Classifier:
     bf16: bool = False
 
     def __post_init__(self) -> None:
-        # channels last, as images come: convolutions take twice as long the other way round
+        # channels last, the layout of images: with channels first, convolutions take twice as long
         self.network.to(self.device).to(memory_format=torch.channels_last)
 
     @property

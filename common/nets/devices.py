@@ -7,7 +7,7 @@ import torch
 
 def limit_thread(threads: int) -> None:
     """Let operations of this Python thread use at most `threads` threads; other threads keep their limit."""
-    torch.get_num_threads()  # a thread's first question fetches the number that was set last, by whatever thread
+    torch.get_num_threads()  # a thread's first call copies the number set last in any thread
     torch.set_num_threads(threads)
 
 

@@ -36,13 +36,13 @@ class WeightGradient:
         module.forward = self._forward  # type: ignore[method-assign, assignment]
 
     def _forward(self, features: Tensor) -> Tensor:
-        """Apply the layer; as torch does it where nothing is to be gained."""
+        """Apply the layer, by torch's own function if this one would not be faster."""
         module = self._module
         learns = torch.is_grad_enabled() and features.dim() == 2
         if not learns or torch.is_autocast_enabled(features.device.type):
             return linear(features, module.weight, module.bias)
         if self._underway:
-            raise RuntimeError("a network that uses a linear layer twice in one step")
+            raise RuntimeError("a network must not use a linear layer twice in one step")
         self._underway = True
         result: Tensor = _Linear.apply(features, module.weight, module.bias, self)
         return result

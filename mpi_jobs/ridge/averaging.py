@@ -15,7 +15,7 @@ class Shards:
     """The images of each rank as a problem of its own.
 
     The squared errors of a shard are about its share n_r/n of all squared errors, so it is fitted at that share of
-    λ; fitted at λ itself, P shards would be penalised P times. Weights and intercepts are averaged with the same
+    λ; at λ itself, P shards would be penalised P times. Weights and intercepts are averaged with the same
     shares, so that shards count for the images they hold, whether their sizes are uneven or even zero.
 
     Args:

@@ -114,7 +114,7 @@ class ParameterVectors:
         share: whether the ranks of a machine share memory, if they can.
 
     Attributes:
-        machine: the ranks that share these vectors: this rank alone where it shares with nobody.
+        machine: the ranks that share these vectors: only this rank if it shares with no other.
         values: the parameters.
         states: the optimiser's states, zeros at first.
         gradients: the gradient of each rank of `machine`.
