@@ -73,7 +73,7 @@ def check_skipped(skipped: Sequence[Skipped], n: int, what: str, max_corrupt: fl
 
     Args:
         skipped: the skipped images.
-        n: the number of images there were in total.
+        n: the number of images.
         what: the kind of images, for example "test".
         max_corrupt: the share that may be skipped.
 
