@@ -48,7 +48,7 @@ def requirements() -> list[str]:
 
 
 def archive_name(python: str, architecture: str) -> str:
-    """Return the name of an archive. It is derived from the contents, and so is known before the archive is made."""
+    """Return the name of an archive, which depends on its contents and is known before the archive is made."""
     lock = (ROOT / "requirements.lock").read_bytes()
     ingredients = repr((FORMAT, requirements(), python, architecture, GLIBC, sorted(UNUSED))).encode()
     return f"deps-{hashlib.sha256(lock + ingredients).hexdigest()[:16]}.tar.gz"

@@ -120,7 +120,7 @@ def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World,
         (["--limit", "140"], "its training images were others"),
         (["--image-size", "12"], "its network is NetworkSpec"),
         (["--network", "resnet18"], "its network is NetworkSpec"),
-        (["--optimiser", "sgd"], "--optimiser sgd: the run to go on with has another"),
+        (["--optimiser", "sgd"], "--optimiser sgd: the resumed run used another"),
         (["--data", "folder:IMAGES"], "it knows 10 classes"),
     ],
 )
