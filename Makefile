@@ -12,6 +12,7 @@ unexport SPARK_HOME
 
 # Parts of the environment: each is an extra of pyproject.toml, and .venv/.ready-PART says that it is there.
 PART := $(VENV)/.ready-
+PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
 EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test docs)
 BRINGS_base := numpy, scikit-learn, matplotlib and pyarrow (0.5 GB)
@@ -44,7 +45,7 @@ endef
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(RUNS) java ## everything that runs jobs, in .venv, and Java where it is missing (7 GB)
+setup: $(addprefix $(PART),$(PARTS)) $(if $(filter spark,$(PARTS)),java) ## everything that runs jobs, in .venv, and Java where it is missing (7 GB); PARTS="spark mpi" for less
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -76,6 +77,7 @@ browser:
 	@.ci/need browser
 
 run: $(PART)spark java ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
+	@test -f spark_jobs/$(JOB).py || { echo "JOB=$(JOB): use serial, gram, outer, inner, ridge, ingest or predict" >&2; exit 2; }
 	@spark-submit spark_jobs/$(JOB).py $(ARGS)
 
 check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
@@ -128,5 +130,5 @@ zip: $(PART)spark ## dist/project.zip, for spark-submit --py-files
 	@$(BIN)/python -m emr.package dist/project.zip
 
 clean: ## remove the environment and all caches, but neither data nor runs
-	@rm -rf $(VENV) dist bench/results .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@rm -rf $(VENV) dist site bench/results .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -99,7 +99,7 @@ def default_of(action: argparse.Action) -> str:
     """Describe the default of a flag; empty where it has none."""
     if action.required or not action.option_strings:
         return "required"
-    if action.default in (None, False, argparse.SUPPRESS) or action.default == []:
+    if action.default is None or action.default is False or action.default in (argparse.SUPPRESS, []):
         return ""
     return f"`{'on' if action.default is True else action.default}`"
 

@@ -58,7 +58,8 @@ def fit(
     everything = total(moments)
     with console.phase("refit"):
         model = problem.model(ridge_fit(everything, lambda_, problem.penalty), lambda_)
-    return Fit(model, everything.n, n_scored, correct, moments, skipped)
+    details = {} if files is None else files.details()
+    return Fit(model, everything.n, n_scored, correct, moments, skipped, details)
 
 
 def parser() -> Parser:

@@ -113,6 +113,10 @@ class PixelFormat:
         return " ".join(words) or "as they are"
 
 
+AS_THEY_ARE = PixelFormat()
+"""The format that leaves images as they are, in colour."""
+
+
 @cache
 def ignore_pillow_warnings() -> None:
     """Ignore Pillow's warnings of odd metadata in this process, because only pixels matter here.

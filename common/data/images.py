@@ -14,6 +14,7 @@ import numpy as np
 
 from common.arrays import Folds, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
+from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.splits import ALWAYS_TRAINING, shard
 from common.errors import InputError
 
@@ -76,9 +77,11 @@ class Images(ABC):
         class_names: one name per class.
         class_counts: int64 (n_classes,), images per class; for tables, regardless of a limit.
         decodes: True if reading means decoding files, so that pixels are worth keeping.
+        pixel_format: what the images were decoded into.
     """
 
     shape: tuple[int, int, int]
+    pixel_format: PixelFormat
     class_names: tuple[str, ...]
     class_counts: Labels
     decodes: bool
@@ -136,10 +139,17 @@ class CatalogueImages(Images):
     Args:
         catalogue: the images.
         folds: int16 (len(catalogue),), or None if no image validates, as in a test set.
+        pixel_format: what the images are decoded into.
     """
 
-    def __init__(self, catalogue: Catalogue, folds: Folds | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        folds: Folds | None = None,
+        pixel_format: PixelFormat = AS_THEY_ARE,
+    ) -> None:
         self.catalogue = catalogue
+        self.pixel_format = pixel_format
         self.folds = np.full(len(catalogue), ALWAYS_TRAINING, np.int16) if folds is None else folds
         self.shape = catalogue.shape
         self.class_names = catalogue.class_names
@@ -154,7 +164,7 @@ class CatalogueImages(Images):
     def without(self, identities: frozenset[str]) -> CatalogueImages:
         """Return all images or none: a catalogue has one identity."""
         kept = slice(0, 0) if self.identities <= identities else slice(None)
-        return CatalogueImages(self.catalogue.take(kept), self.folds[kept])
+        return CatalogueImages(self.catalogue.take(kept), self.folds[kept], self.pixel_format)
 
     def parts(self, count: int) -> list[CataloguePart]:
         """Return parts whose blocks are mostly of one fold, so that few blocks are cut in two."""

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from common.console import Console
 from common.data.catalogue import Skipped
-from common.data.decode import PixelFormat
+from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.images import CatalogueImages, Images
 from common.data.sources import open_labelled
 from common.data.splits import FoldRule, hold_out, stratified_limit
 from common.errors import InputError
 
 HOLD_OUT = FoldRule(None, 0.2)
-AS_THEY_ARE = PixelFormat()
 DATA_ROOT = Path("data")
 
 MOST_LISTED = 20
@@ -56,16 +55,20 @@ def open_splits(
         train = train.take(stratified_limit(train.labels, limit, seed))
     if len(train) < max(2, rule.k or 0):
         raise InputError(f"{len(train)} training images are too few to hold any out for validation")
-    return CatalogueImages(train, rule.of_labels(train.labels, seed)), CatalogueImages(tested)
+    folds = rule.of_labels(train.labels, seed)
+    return (
+        CatalogueImages(train, folds, pixel_format),
+        CatalogueImages(tested, pixel_format=pixel_format),
+    )
 
 
-def warn_of_splits(console: Console, limit: int | None, train: Images) -> None:
-    """Warn if there are fewer training images than --limit, or classes without training images."""
+def warn_of_splits(console: Console, limit: int | None, train: Images, unseen: bool = True) -> None:
+    """Warn if there are fewer training images than --limit or, if `unseen`, of classes without training images."""
     if limit is not None and limit > len(train):
         console.warn(f"--limit {limit} is more than the {len(train):,} training images; all of them are used")
-    unseen = int((train.class_counts == 0).sum())
-    if unseen:
-        console.warn(f"{unseen} of {len(train.class_names)} classes have no training image")
+    n_unseen = int((train.class_counts == 0).sum())
+    if unseen and n_unseen:
+        console.warn(f"{n_unseen} of {len(train.class_names)} classes have no training image")
 
 
 def check_skipped(skipped: Sequence[Skipped], n: int, what: str, max_corrupt: float) -> None:
@@ -85,5 +88,5 @@ def check_skipped(skipped: Sequence[Skipped], n: int, what: str, max_corrupt: fl
         more = f"\n  and {len(skipped) - MOST_LISTED} more" if len(skipped) > MOST_LISTED else ""
         raise InputError(
             f"{len(skipped)} of {n} {what} images cannot be used, more than --max-corrupt {max_corrupt:g} allows; "
-            f"mend or remove them:{listed}{more}"
+            f"mend or remove them, or raise it:{listed}{more}"
         )

@@ -11,7 +11,6 @@ import numpy as np
 from common.arrays import Labels
 from common.console import Console
 from common.data.catalogue import Skipped
-from common.data.decode import PixelFormat
 from common.data.images import Block, Images
 from common.data.labelled import HOLD_OUT, check_skipped
 from common.data.splits import ALWAYS_TRAINING, FoldRule
@@ -36,7 +35,6 @@ class Problem:
     Attributes:
         images: training and validation images, each with the fold that it validates.
         rule: how images are held out.
-        pixel_format: what files are decoded into; a fitted model asks it of new images.
         lambdas: the grid, for features in [0, 1].
         penalty: "sum" or "mean"; see path.penalty_weight.
         features: computes the features of images.
@@ -45,7 +43,6 @@ class Problem:
 
     images: Images
     rule: FoldRule = HOLD_OUT
-    pixel_format: PixelFormat = field(default_factory=PixelFormat)
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     penalty: str = "sum"
     features: FeatureMap = PIXELS
@@ -133,7 +130,7 @@ class Problem:
             intercept=fitted.intercepts[0],
             class_names=self.images.class_names,
             shape=self.images.shape,
-            pixel_format=self.pixel_format,
+            pixel_format=self.images.pixel_format,
             lambda_=lambda_,
             penalty=self.penalty,
             features=self.features,

@@ -102,6 +102,8 @@ class RidgeModel:
         Raises:
             InputError: the files are missing, damaged, or do not belong together.
         """
+        if (folder / "last.pt").exists() and not (folder / "model.json").exists():
+            raise InputError(f"{folder}: the run of a network; mpi_jobs/predict_cnn.py predicts by those")
         try:
             described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             with np.load(folder / "model.npz", allow_pickle=False) as arrays:

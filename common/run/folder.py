@@ -30,12 +30,14 @@ class RunFolder:
     Args:
         out: its path, an address such as s3://bucket/folder, or None for a new folder below runs/.
         name: the beginning of the name of a new folder.
+        flag: the flag or argument that names the folder, for messages.
 
     Raises:
         InputError: the folder exists and is not empty, or cannot be made.
     """
 
-    def __init__(self, out: Path | str | None, name: str) -> None:
+    def __init__(self, out: Path | str | None, name: str, flag: str = "--out") -> None:
+        self._flag = flag
         self._named = out is not None
         self._remote = _remote(out) if isinstance(out, str) else None
         if self._remote is not None:
@@ -47,11 +49,13 @@ class RunFolder:
             in_use = self._named and self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir()))
             if in_use or os.path.ismount(self._path):
                 kind = "exists and is not an empty folder" if in_use else "is a mount point"
-                raise InputError(f"--out {self._path}: {kind}; name another, or one below it")
+                raise InputError(f"{self._flag} {self._path}: {kind}; name another, or one below it")
             # Find out now, and not after an hour of work, that the folder can be written.
             os.rmdir(tempfile.mkdtemp(prefix=".run-", dir=next(p for p in self._path.parents if p.exists())))  # noqa: PTH106
         except OSError as error:
-            raise InputError(f"--out {self._path}: cannot be made ({error.strerror}); name another") from error
+            raise InputError(
+                f"{self._flag} {self._path}: cannot be made ({error.strerror}); name another"
+            ) from error
 
     @property
     def path(self) -> Path:
@@ -61,7 +65,7 @@ class RunFolder:
             InputError: the folder is at an address, which jobs that fill it piece by piece cannot use.
         """
         if self._remote is not None:
-            raise InputError(f"--out {self._remote}: this job writes to a folder of this machine; name one")
+            raise InputError(f"{self._flag} {self._remote}: this job writes to a folder of this machine; name one")
         return self._path
 
     def __str__(self) -> str:
@@ -96,7 +100,7 @@ class RunFolder:
             staging.chmod(0o777 & ~_umask())  # mkdtemp makes folders for their owner alone
             self._publish(staging)
         except OSError as error:
-            raise RunError(f"--out {self._path}: cannot be written ({error.strerror or error})") from error
+            raise RunError(f"{self._flag} {self._path}: cannot be written ({error.strerror or error})") from error
         finally:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)

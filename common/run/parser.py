@@ -23,7 +23,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults of flags that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        shown = action.default is not None and action.default is not False and action.default != []
+        return super()._get_help_string(action) if shown else action.help
 
 
 class Parser(argparse.ArgumentParser):

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from common.data.table.table import Table
 
 
+LARGE_SYSTEM = 6_000
+"""The number of features from which a run warns of the time that its systems take."""
+
+
 class Tested(NamedTuple):
     """A model scored on test images.
 
@@ -85,19 +89,20 @@ class RidgeRun:
             table = open_table(arguments.data)
             if table is not None:
                 train, test = _split_table(table, arguments, rule, chosen)
-                chosen, quarantined, split = table.pixel_format, table.quarantined, "the hash of each name"
+                quarantined, split = table.quarantined, "the hash of each name"
             else:
                 train, test = named_splits(arguments, rule, chosen)
-            warn_of_splits(console, arguments.limit, train)
+            known = bool(getattr(arguments, "add_moments", []))  # of classes that --data alone does not show
+            warn_of_splits(console, arguments.limit, train, unseen=not known)
         problem = Problem(
             images=train,
             rule=rule,
-            pixel_format=chosen,
             lambdas=tuple(arguments.lambdas),
             penalty=arguments.penalty,
             max_skipped=arguments.max_corrupt,
         )
         problem.check_size()
+        warn_of_large_systems(console, problem)
         return cls(job, arguments, console, folder, problem, test, split, quarantined)
 
     def as_job(self, job: str) -> RidgeRun:
@@ -176,7 +181,7 @@ class RidgeRun:
                 "quarantined": self.quarantined,
             },
             "shape": list(problem.images.shape),
-            "pixel_format": str(problem.pixel_format),
+            "pixel_format": str(problem.images.pixel_format),
             "features": problem.features.describe(),
             "classes": list(problem.images.class_names),
             "penalty": problem.penalty,
@@ -208,7 +213,8 @@ class RidgeRun:
         """Print what was found, and return where the report is."""
         report = self.folder.file("report.html")
         if n_skipped:
-            self.console.warn(f"{n_skipped} images were skipped; {self.folder.file('skipped.csv')} lists them")
+            count = "1 image was" if n_skipped == 1 else f"{n_skipped} images were"
+            self.console.warn(f"{count} skipped; {self.folder.file('skipped.csv')} lists them")
         images = record["images"]
         n_fitted = images["train"] + (0 if record["folds"] else images["validation"])
         self.console.say(
@@ -221,6 +227,16 @@ class RidgeRun:
         )
         print(f"report: {report}")
         return report
+
+
+def warn_of_large_systems(console: Console, problem: Problem) -> None:
+    """Warn if systems of d equations will take minutes to solve."""
+    d = problem.n_features
+    if d >= LARGE_SYSTEM:
+        console.warn(
+            f"{d:,} features: systems of so many equations, one per fold, take minutes to solve; "
+            "--size and --grey make them smaller"
+        )
 
 
 def _new_folder(job: str, arguments: argparse.Namespace) -> RunFolder:

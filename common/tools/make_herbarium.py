@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     images, _ = open_labelled(arguments.source, Path(), PixelFormat())
     if len(images.class_names) > MOST_CATEGORIES:
         raise InputError(f"{arguments.source}: more than {MOST_CATEGORIES:,} classes")
-    folder = RunFolder(arguments.out, "herbarium")
+    folder = RunFolder(arguments.out, "herbarium", "OUT")
     console = Console(arguments.quiet)
     n_train, n_test = _write(folder, images, arguments.test, arguments.seed, console)
     console.say(f"{n_train:,} training and {n_test:,} test images in {len(images.class_names):,} categories")

@@ -136,9 +136,8 @@ def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
         if arguments.batch is not None:
             arguments.global_batch = arguments.batch * n_ranks
         if checkpoint.progress.epoch >= arguments.epochs and (path.parent / "metrics.json").exists():
-            raise InputError(
-                f"--resume {arguments.resume}: all of its {arguments.epochs} epochs are done; --epochs N for more"
-            )
+            done = f"all of its {checkpoint.progress.epoch} epochs are done"
+            raise InputError(f"--resume {arguments.resume}: {done}; --epochs N for more")
         notes = _resume_notes(checkpoint, arguments, n_ranks)
     if arguments.global_batch is None:
         arguments.global_batch = (arguments.batch or BATCH) * n_ranks

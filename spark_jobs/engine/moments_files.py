@@ -78,6 +78,14 @@ class MomentsFiles:
         """Fingerprints of the images that were summed before."""
         return frozenset().union(*(saved.identities for saved in self.added))
 
+    def details(self) -> dict[str, Any]:
+        """Return the numbers of images in the files, as an entry of metrics.json; empty without files."""
+        counts = [
+            sum(own.n for saved in files for own in saved.moments.values())
+            for files in (self.added, [saved for _, saved in self.subtracted])
+        ]
+        return {"moments_files": dict(zip(("added", "subtracted"), counts, strict=True))} if any(counts) else {}
+
     def join(self, summed: FoldMoments, problem: Problem) -> FoldMoments:
         """Add and subtract the moments of the files, and save the outcome if asked to.
 
@@ -102,7 +110,7 @@ def basis_of(problem: Problem, split: str) -> Basis:
     rule = problem.rule
     return Basis(
         problem.images.shape,
-        problem.pixel_format,
+        problem.images.pixel_format,
         problem.images.class_names,
         FoldRule(rule.k, 0 if rule.k else rule.validation),
         split,

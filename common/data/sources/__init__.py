@@ -102,7 +102,8 @@ def _located(spec: str, data_root: Path) -> tuple[Source, Path]:
         location = source.location(spec, data_root)
         if location is not None:
             return source, seen_by_workers(location)
-    raise InputError(f"--data {spec}: no such source; use one of {specs(TABLE_SPEC)}")
+    hint = f"; did you mean folder:{spec}?" if Path(spec).is_dir() else ""
+    raise InputError(f"--data {spec}: no such source; use one of {specs(TABLE_SPEC)}{hint}")
 
 
 @contextmanager

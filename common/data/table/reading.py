@@ -54,6 +54,7 @@ class TableImages(Images):
         self.split = split
         self._without = without
         self.shape = table.shape
+        self.pixel_format = table.pixel_format
         self.class_names = table.class_names
         # the counts of the whole split, because the classes that a limit leaves are not known before reading
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
