@@ -18,7 +18,7 @@ from common.data.shipped import SHIPPED
 from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
 from common.errors import InputError
-from common.run.flag_types import Role
+from common.run.flag_types import ValueRole
 from common.run.parser import DESCRIBE
 from emr.package import ROOT
 from emr.tarball import pack
@@ -81,7 +81,7 @@ class Flag(NamedTuple):
 
     name: str
     takes_value: bool
-    role: Role
+    role: ValueRole
 
 
 class JobFlags(NamedTuple):
@@ -100,7 +100,7 @@ class JobFlags(NamedTuple):
         """Read the JSON that a job prints if JOB_DESCRIBE_FLAGS is set."""
         found = cls({}, [])
         for each in json.loads(described):
-            takes_value, role = each["takes_value"], Role(each["role"])
+            takes_value, role = each["takes_value"], ValueRole(each["role"])
             if each["flags"]:
                 found.flags.update({name: Flag(name, takes_value, role) for name in each["flags"]})
             else:
@@ -130,7 +130,7 @@ def job_flags(script: Path) -> JobFlags:
 
 
 @dataclass
-class Inputs:
+class JobInputs:
     """A job's flags as they are on the cluster, and the local files that they name.
 
     Attributes:
@@ -142,7 +142,7 @@ class Inputs:
     shipped: list[ShippedFiles] = field(default_factory=list)
 
     @classmethod
-    def of(cls, job: str, words: Sequence[str], data_root: Path) -> Inputs:
+    def of(cls, job: str, words: Sequence[str], data_root: Path) -> JobInputs:
         """Read a job's flags.
 
         Args:
@@ -156,10 +156,10 @@ class Inputs:
         flags, positional = _split(job, words)
         inputs = cls()
         for flag, value in flags:
-            if value and flag.role == Role.DATA_ROOT:
+            if value and flag.role == ValueRole.DATA_ROOT:
                 data_root = Path(value)  # the last one counts, as for argparse
         for flag, value in flags:
-            if flag.role == Role.DATA_ROOT:
+            if flag.role == ValueRole.DATA_ROOT:
                 continue  # the cluster's data root is a shipped folder, if it has one
             if value is None:
                 inputs.words.append(flag.name)
@@ -178,17 +178,17 @@ class Inputs:
     def _on_cluster(self, flag: Flag, value: str, data_root: Path) -> str:
         """Return the value of a flag on the cluster, and note the files that it needs there."""
         what, role = f"{flag.name} {value}", flag.role
-        if role == Role.SOURCE:
+        if role == ValueRole.SOURCE:
             return self._source(what, value, data_root)
-        if role == Role.INPUT:
+        if role == ValueRole.INPUT:
             return value if "://" in value else self._ship(what, LocalFiles.at(Path(value).expanduser()))
-        if role == Role.MODEL:
+        if role == ValueRole.MODEL:
             if "://" in value:
                 raise InputError(f"{what}: fetch that run folder, and name it here; it travels with the job")
             return self._ship(what, LocalFiles.at(Path(value).expanduser(), MODEL_FILES))
-        if role == Role.OUTPUT and "://" not in value:
+        if role == ValueRole.OUTPUT and "://" not in value:
             raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
-        if role == Role.RUN_FOLDER:
+        if role == ValueRole.RUN_FOLDER:
             raise InputError(f"{what}: the run folder comes to fetch_to of emr/cluster.toml by itself")
         return value
 

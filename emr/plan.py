@@ -13,7 +13,7 @@ from typing import Any
 
 from common.errors import InputError, RunError
 from emr.dependencies import archive_name, dependencies_archive
-from emr.inputs import Inputs, ShippedFiles
+from emr.inputs import JobInputs, ShippedFiles
 from emr.package import ROOT, project_zip
 from emr.settings import PROJECT, Settings
 
@@ -103,7 +103,7 @@ class Plan:
         Raises:
             InputError: the job's flags name files that do not exist.
         """
-        inputs = Inputs.of(settings.job, settings.words, data_root)
+        inputs = JobInputs.of(settings.job, settings.words, data_root)
         script = ROOT / "spark_jobs" / f"{settings.job}.py"
         with tempfile.TemporaryDirectory() as folder:
             project = _digest(project_zip(Path(folder) / "project.zip").read_bytes())

@@ -44,7 +44,7 @@ MERGED = b"merged"
 """Key in the metadata of the merged file: the number of the first part that is not in it."""
 
 
-class Rows(NamedTuple):
+class PredictionRows(NamedTuple):
     """Predictions of some images, in the order in which they are to be written.
 
     Attributes:
@@ -140,7 +140,7 @@ class PredictionFile(ABC):
                 kept.append(image)
         write_skipped(path, kept)
 
-    def write(self, rows: Rows) -> None:
+    def write(self, rows: PredictionRows) -> None:
         """Add rows.
 
         Raises:
@@ -168,7 +168,7 @@ class PredictionFile(ABC):
         self._skipped.flush()
 
     @abstractmethod
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: PredictionRows) -> None:
         """Add rows to those that wait to be written."""
 
     def flush_if_due(self) -> None:
@@ -247,7 +247,7 @@ class CsvFile(PredictionFile):
                 raise InputError(f"{self.path}: no predictions with the columns {','.join(self._title)}")
             os.truncate(self.path, whole)
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: PredictionRows) -> None:
         columns: list[Sequence[str]] = [[readable(name) for name in rows.ids]]
         for rank in range(self._row_format.top):
             columns.append([self._names[c] for c in rows.top[:, rank].tolist()])
@@ -347,7 +347,7 @@ class ParquetFile(PredictionFile):
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{self.path}: damaged ({str(error).splitlines()[0]})") from error
 
-    def _write(self, rows: Rows) -> None:
+    def _write(self, rows: PredictionRows) -> None:
         ids, errors = text_array(rows.ids), text_array(rows.errors)
         self._waiting.append(rows_table(self._schema, self._names, ids, rows.top, rows.scores, errors))
         if sum(map(len, self._waiting)) >= GROUP_ROWS:

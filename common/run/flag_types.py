@@ -19,7 +19,7 @@ MAX_GRID = 1_000
 """The largest number of λ."""
 
 
-class Role(StrEnum):
+class ValueRole(StrEnum):
     """The meaning of a flag's value. Deployment to a cluster needs to know which values are files."""
 
     PLAIN = "plain"
@@ -61,13 +61,13 @@ def data_root(text: str) -> Path:
     return Path(text)
 
 
-ROLES: dict[object, Role] = {
-    source_spec: Role.SOURCE,
-    input_location: Role.INPUT,
-    output_location: Role.OUTPUT,
-    run_folder: Role.RUN_FOLDER,
-    model_folder: Role.MODEL,
-    data_root: Role.DATA_ROOT,
+ROLES: dict[object, ValueRole] = {
+    source_spec: ValueRole.SOURCE,
+    input_location: ValueRole.INPUT,
+    output_location: ValueRole.OUTPUT,
+    run_folder: ValueRole.RUN_FOLDER,
+    model_folder: ValueRole.MODEL,
+    data_root: ValueRole.DATA_ROOT,
 }
 """The roles of values by the types of their flags; all other values are plain."""
 

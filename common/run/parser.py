@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from common.run.flag_types import ROLES, Role
+from common.run.flag_types import ROLES, ValueRole
 
 PARSE_ONLY = "JOB_PARSE_ONLY"
 """If set, a job validates its flags and exits with 0."""
@@ -42,14 +42,14 @@ class Parser(argparse.ArgumentParser):
         """Return the flags and positional arguments, in order, as JSON.
 
         Each has the keys "flags" (its names; empty for a positional argument), "name" (for people), "takes_value"
-        and "role" (a Role).
+        and "role" (a ValueRole).
         """
         return [
             {
                 "flags": list(action.option_strings),
                 "name": str(action.metavar or action.dest),
                 "takes_value": action.nargs != 0,
-                "role": ROLES.get(action.type, Role.PLAIN),
+                "role": ROLES.get(action.type, ValueRole.PLAIN),
             }
             for action in self._actions
         ]

@@ -23,7 +23,7 @@ from mpi_jobs.pipeline.opened_prediction import OpenedPrediction, find_profile, 
 from mpi_jobs.pipeline.preprocessor import Preprocessor
 from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.sink import Sink
-from mpi_jobs.pipeline.source import FlowLimits, PipelineState, Source
+from mpi_jobs.pipeline.source import FlowLimits, PipelineState, SourceRole
 
 if TYPE_CHECKING:
     from common.nets.classifier import Classifier
@@ -245,7 +245,7 @@ class PredictionRun:
             max_delay_s=opened.arguments.max_delay / 1000,
         )
         helping = self._device == "cpu"
-        return Source(self._mailbox, self._plan.layout, opened.inputs, limits, helping, progress.show)
+        return SourceRole(self._mailbox, self._plan.layout, opened.inputs, limits, helping, progress.show)
 
     def _make_sink(self) -> Role:
         plan, file = self._plan, _needed(self._file, "file")
@@ -284,7 +284,7 @@ class PredictionRun:
                 ranks=[record for record, _ in gathered],
                 layout=self._plan.layout,
                 profile=self._profile,
-                elapsed_s=source.elapsed_s if isinstance(source, Source) else 0.0,
+                elapsed_s=source.elapsed_s if isinstance(source, SourceRole) else 0.0,
                 device=self._device,
                 cores=self._cores,
             )

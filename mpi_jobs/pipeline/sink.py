@@ -9,7 +9,7 @@ import numpy as np
 
 from common.arrays import Labels
 from common.data.catalogue import MOST_SKIPPED, Skipped
-from common.predict.files import PredictionFile, Rows
+from common.predict.files import PredictionFile, PredictionRows
 from common.predict.predictions import RowFormat, Summary, Unsure, empty_rows
 from mpi_jobs.pipeline.layout import RoleName
 from mpi_jobs.pipeline.mailbox import Mailbox, Role
@@ -92,7 +92,7 @@ class Sink(Role):
         lost = np.setdiff1d(np.arange(n), scored.kept, assume_unique=True).tolist()
         for position, reason in zip(lost, scored.errors, strict=True):
             errors[position] = reason
-        self._file.write(Rows(announced.ids, top, scores, errors))
+        self._file.write(PredictionRows(announced.ids, top, scores, errors))
         self.images += n
         self._count(announced, scored, [Skipped(announced.ids[i], errors[i] or "") for i in lost])
         self._mailbox.send(self._source, RoleName.SOURCE, Accepted(n, len(lost)))

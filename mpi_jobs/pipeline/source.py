@@ -74,7 +74,7 @@ class PipelineState(NamedTuple):
     unwritten: int
 
 
-class Source(Role):
+class SourceRole(Role):
     """Gives out chunks.
 
     Args:

@@ -66,7 +66,7 @@ class BucketState(Enum):
     """This rank's slice is summed over all ranks."""
 
 
-class Bucket:
+class GradientBucket:
     """One bucket of the gradient vector during a step.
 
     In each step announce(), sum_on_machine() and complete() take it from state to state; reset() prepares the next
@@ -180,7 +180,7 @@ class Exchange:
     ) -> None:
         counts = [layout.bucket_of.count(i) for i in range(len(layout.buckets))]
         self.buckets = [
-            Bucket(span, part, n, vectors, links)
+            GradientBucket(span, part, n, vectors, links)
             for span, part, n in zip(layout.buckets, own, counts, strict=True)
         ]
         self._bucket_of = [self.buckets[i] for i in layout.bucket_of]
@@ -192,7 +192,7 @@ class Exchange:
             bucket.reset()
         self.arrived = [False] * len(self._bucket_of)
         self._arriving = deque(self.buckets)
-        self._announced: deque[Bucket] = deque()
+        self._announced: deque[GradientBucket] = deque()
         self._requests: list[Begun] = []
 
     def arrive(self, parameters: Sequence[int]) -> None:

@@ -40,7 +40,7 @@ class Training:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-class Outcome(NamedTuple):
+class LambdaOutcome(NamedTuple):
     """The result of a task: the number of correct validation images at one λ, and the seconds it took."""
 
     correct: int
@@ -62,7 +62,7 @@ def worker_moments(training: Training) -> FoldMoments:
     return _moments[training.token]
 
 
-def try_lambda(shared: Broadcast[Training], lambda_: float) -> Outcome:
+def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
     """Fit one λ without each fold in turn, and score it on that fold."""
     settle()
     started = time.perf_counter()
@@ -70,7 +70,7 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> Outcome:
     for fold, others in training_moments(worker_moments(training)).items():
         path = ridge_fit(others, lambda_, training.penalty)
         correct += int(validate({fold: path}, training.features, [training.images])[1][0])
-    return Outcome(correct, time.perf_counter() - started)
+    return LambdaOutcome(correct, time.perf_counter() - started)
 
 
 def refit(shared: Broadcast[Training], lambda_: float) -> RidgePath:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from common.errors import InputError, RunError
-from common.predict.files import FORMATS, SKIPPED, ParquetFile, PredictionFile, Rows
+from common.predict.files import FORMATS, SKIPPED, ParquetFile, PredictionFile, PredictionRows
 from common.predict.predictions import RowFormat
 
 NAMES = ("ash", 'be"ech', "żółw,1")
@@ -17,14 +17,16 @@ ROW_FORMAT = RowFormat(2, scores=True)
 ODD = ["plain.png", 'a,"b"\n.png', "bytes\udcff.png", "żółw.png", "bad\r.png"]
 
 
-def some_rows(ids: list[str], row_format: RowFormat = ROW_FORMAT) -> Rows:
+def some_rows(ids: list[str], row_format: RowFormat = ROW_FORMAT) -> PredictionRows:
     """Rows, of which the ones whose ids begin with "bad" belong to skipped images."""
     n = len(ids)
     top = (np.arange(n)[:, None] + np.arange(row_format.top)) % len(NAMES)
     bad = np.array([name.startswith("bad") for name in ids], bool)
     top[bad] = -1
     scores = np.where(bad[:, None], np.nan, 0.5 + np.arange(n)[:, None] / 100) * np.ones((1, row_format.top))
-    return Rows(ids, top, scores if row_format.scores else None, ["no image" if b else None for b in bad])
+    return PredictionRows(
+        ids, top, scores if row_format.scores else None, ["no image" if b else None for b in bad]
+    )
 
 
 def a_file(kind: str, folder: Path, row_format: RowFormat = ROW_FORMAT) -> PredictionFile:
@@ -69,7 +71,9 @@ def test_wherever_csv_is_cut_whole_rows_stay_and_the_rest_can_follow(tmp_path: P
         rows = some_rows(ODD)
         some = slice(len(ODD) - len(left), None)
         again.write(
-            Rows(left, rows.top[some], rows.scores[some] if rows.scores is not None else None, rows.errors[some])
+            PredictionRows(
+                left, rows.top[some], rows.scores[some] if rows.scores is not None else None, rows.errors[some]
+            )
         )
         again.close()
         assert (tmp_path / "predictions.csv").read_bytes() == whole, cut

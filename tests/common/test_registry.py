@@ -14,7 +14,7 @@ from common.data.sources.arrays import ArrayReader
 from common.data.sources.source import LocalFiles, NamedSource, PathSource, Requirements, Splits
 from common.errors import InputError
 from common.predict.inputs import open_inputs
-from emr.inputs import Inputs
+from emr.inputs import JobInputs
 from spark_jobs import serial
 from tests.support.jobs import run_main
 
@@ -90,7 +90,7 @@ def test_a_network_predicts_it() -> None:
 
 def test_its_files_travel_to_a_cluster() -> None:
     def on_cluster(spec: str) -> tuple[list[str], list[str]]:
-        inputs = Inputs.of("gram", ["--data", spec], Path("data"))
+        inputs = JobInputs.of("gram", ["--data", spec], Path("data"))
         return inputs.words, [name for shipped in inputs.shipped for name in shipped.files]
 
     assert on_cluster("stripes") == (["--data=stripes"], [])

@@ -1,4 +1,4 @@
-"""Every command of README, the tutorial and the how-to pages, as it stands there: one workflow per page."""
+"""Every command of README, tutorial, how-to pages and API page, as it stands there: one workflow per page."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "tutorial.md",
     *sorted((ROOT / "docs" / "how-to").glob("*.md")),
+    ROOT / "docs" / "reference" / "api.md",
     ROOT / "CONTRIBUTING.md",
 ]
 

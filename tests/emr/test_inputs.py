@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.run.flag_types import Role
+from common.run.flag_types import ValueRole
 from common.run.parser import DESCRIBE
 from emr import settings
-from emr.inputs import Inputs, JobFlags
+from emr.inputs import JobFlags, JobInputs
 
 
-def of(job: str, *words: str) -> Inputs:
-    return Inputs.of(job, words, Path("data"))
+def of(job: str, *words: str) -> JobInputs:
+    return JobInputs.of(job, words, Path("data"))
 
 
 @pytest.fixture(autouse=True)
@@ -68,16 +68,16 @@ def test_a_switch_that_is_new_to_a_job_does_not_swallow_the_word_behind_it(
 
 
 ROLES = {
-    "--data": Role.SOURCE,
-    "SOURCE": Role.SOURCE,
-    "DEST": Role.OUTPUT,
-    "--classes": Role.INPUT,
-    "--add-moments": Role.INPUT,
-    "--subtract-moments": Role.INPUT,
-    "--save-moments": Role.OUTPUT,
-    "--out": Role.RUN_FOLDER,
-    "--model": Role.MODEL,
-    "--data-root": Role.DATA_ROOT,
+    "--data": ValueRole.SOURCE,
+    "SOURCE": ValueRole.SOURCE,
+    "DEST": ValueRole.OUTPUT,
+    "--classes": ValueRole.INPUT,
+    "--add-moments": ValueRole.INPUT,
+    "--subtract-moments": ValueRole.INPUT,
+    "--save-moments": ValueRole.OUTPUT,
+    "--out": ValueRole.RUN_FOLDER,
+    "--model": ValueRole.MODEL,
+    "--data-root": ValueRole.DATA_ROOT,
 }
 
 
@@ -90,8 +90,8 @@ def test_jobs_say_which_of_their_flags_name_files(
         import_module(f"spark_jobs.{job}").main([])
     found = JobFlags.of(capsys.readouterr().out)
     flags = [*found.flags.values(), *found.positional]
-    assert {flag.name: flag.role for flag in flags if flag.role != Role.PLAIN}.items() <= ROLES.items()
-    assert not {flag.name for flag in flags if flag.role == Role.PLAIN} & set(ROLES)
+    assert {flag.name: flag.role for flag in flags if flag.role != ValueRole.PLAIN}.items() <= ROLES.items()
+    assert not {flag.name for flag in flags if flag.role == ValueRole.PLAIN} & set(ROLES)
 
 
 def test_mnist_travels_alone() -> None:

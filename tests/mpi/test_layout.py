@@ -11,7 +11,7 @@ from common.predict.inputs import KnownInputs
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.messages import Accepted, Chunk, Decoded, End, Finished, HandOver
 from mpi_jobs.pipeline.profile import Profile
-from mpi_jobs.pipeline.source import FlowLimits, Source
+from mpi_jobs.pipeline.source import FlowLimits, SourceRole
 
 
 def a_profile(preprocess: float, predict: float, device: str = "cpu") -> Profile:
@@ -87,7 +87,7 @@ def test_no_more_is_under_way_than_is_allowed_and_everything_is_given_out_once(r
     reader = ArrayReader("some", np.zeros((n, 2, 2, 1), np.uint8))
     images = ImageList([str(i) for i in range(n)], np.arange(n), np.full(n, -1))
     layout, mailbox = Layout.of(ranks, 3), FakeMailbox()
-    source = Source(
+    source = SourceRole(
         mailbox, layout, KnownInputs(reader, images), FlowLimits(batch, 0.0, chunks), True, lambda _: None
     )
     given: dict[int, list[int]] = {}
