@@ -27,9 +27,8 @@ BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Three processes on two cores: most tests wait for processes that they start. tests/conftest.py says which tests
-# go together.
-PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# Two processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Install one part. Bytecode is compiled on first use: most of it is never needed.

@@ -14,10 +14,23 @@ from tests.support.images import write_images
 from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
-LONGEST_FIRST = ("spark", "test_ranks", "test_end_to_end", "cluster", "test_train_cnn", "test_commands")
-"""The slow groups that take longest, in the order in which they begin, so that short ones come last."""
+LONGEST_FIRST = (
+    "spark",
+    "cluster",
+    "test_train_cnn",
+    "test_end_to_end",
+    "test_ranks",
+    "test_predict_cnn",
+    "test_agreement",
+    "test_command_line",
+    "test_faults",
+)
+"""The groups of slow tests that take longest, in the order in which they begin."""
 
-ALONE = ("test_ranks", "test_commands")
+LAST = "test_commands"
+"""A module of many tests that share nothing, which fill what the long groups leave."""
+
+ALONE = ("test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""
 
 
@@ -47,7 +60,8 @@ def _rank(item: pytest.Item) -> tuple[bool, int]:
     slow = any(item.get_closest_marker(mark) for mark in ("slow", "spark"))
     group = _group(item)
     name = group if group in LONGEST_FIRST else item.path.stem
-    return slow, LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+    order = [*LONGEST_FIRST, "", LAST]
+    return slow, order.index(name if name in order else "")
 
 
 @pytest.fixture(scope="session")

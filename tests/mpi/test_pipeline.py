@@ -313,7 +313,7 @@ def test_a_profile_shapes_a_run(made: Made) -> None:
     ranks = WORLD
     out = made.folder / f"profile-run-{ranks.size}"
     data = ["--model", str(made.folder / "model"), "--data", f"folder:{made.folder / 'images'}"]
-    run = ProfileRun(ranks, [*data, "--device", "cpu", "--seconds", "0.05", "--out", str(out), "--batch", "8"])
+    run = ProfileRun(ranks, [*data, "--device", "cpu", "--seconds", "0.5", "--out", str(out), "--batch", "8"])
     run.finish(run.measure())
     ranks.meet()
     record = json.loads((out / "profile.json").read_text())

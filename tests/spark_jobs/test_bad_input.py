@@ -94,7 +94,7 @@ def test_a_corrupt_image_is_skipped_counted_and_listed(tmp_path: Path, folder_of
     with (tmp_path / "run" / "skipped.csv").open(newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == ["beech/03.png"]
     assert "beech/03.png" in (tmp_path / "run" / "report.html").read_text()
-    assert "1 images were skipped" in done.stderr
+    assert "1 image was skipped" in done.stderr
 
 
 def test_one_corrupt_image_among_two_hundred_needs_no_flag(tmp_path: Path, folder_of_images: Path) -> None:
