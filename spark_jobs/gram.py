@@ -74,8 +74,9 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, open, fit, write the run folder."""
-    run = RidgeRun.open("gram", parser().parse_arguments(argv))
-    partitions, files = run.arguments.partitions, MomentsFiles.open(run)
+    arguments = parser().parse_arguments(argv)
+    run = RidgeRun.open("gram", arguments, complete=not arguments.add_moments)
+    partitions, files = arguments.partitions, MomentsFiles.open(run)
     with spark_context("gram", run.console) as context:
         fitted = fit(context, run.problem, partitions, run.console, files)
         tested = score_test_images(context, run, fitted.model, partitions)

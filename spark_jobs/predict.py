@@ -161,7 +161,7 @@ def _shape(shape: tuple[int, int, int]) -> str:
 
 
 def only_skipped(skipped: list[Skipped], model: RidgeModel) -> Block:
-    """Return a block without any image but those that cannot be used."""
+    """Return a block that holds nothing but skipped images."""
     none = np.empty(0, np.int64)
     return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], skipped)
 

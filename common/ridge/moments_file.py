@@ -84,7 +84,7 @@ class Basis:
         )
 
     def check_equal(self, path: Path | str, other: Basis) -> None:
-        """Make sure that moments in a file, of this basis, can be added to those of a run.
+        """Make sure that moments of this basis, from a file, can be added to the moments of a run.
 
         Args:
             path: the file.

@@ -72,8 +72,14 @@ class RidgeRun:
     quarantined: int = 0
 
     @classmethod
-    def open(cls, job: str, arguments: argparse.Namespace) -> RidgeRun:
+    def open(cls, job: str, arguments: argparse.Namespace, complete: bool = True) -> RidgeRun:
         """Open the data, split it, and check that there is something to learn.
+
+        Args:
+            job: the name of the job.
+            arguments: its flags.
+            complete: False if --data holds only some of the images that the job fits, so that classes may be
+                missing.
 
         Raises:
             InputError: flags or data are wrong.
@@ -92,8 +98,7 @@ class RidgeRun:
                 quarantined, split = table.quarantined, "the hash of each name"
             else:
                 train, test = named_splits(arguments, rule, chosen)
-            known = bool(getattr(arguments, "add_moments", []))  # of classes that --data alone does not show
-            warn_of_splits(console, arguments.limit, train, unseen=not known)
+            warn_of_splits(console, arguments.limit, train, unseen=complete)
         problem = Problem(
             images=train,
             rule=rule,

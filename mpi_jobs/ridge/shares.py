@@ -113,7 +113,7 @@ def dealt_blocks(
 
 
 def _sent(world: World, parts: Sequence[Part | None], names: bool) -> Iterator[Block]:
-    """Read parts side by side, one block of each in turn; send those of other ranks, and yield those of rank 0."""
+    """Read parts side by side, one block of each in turn; send the blocks of other ranks, and yield rank 0's."""
     waiting = deque((rank, part) for rank, part in enumerate(parts) if part is not None)
     streams: dict[int, Iterator[Block]] = {}
     underway: deque[Request] = deque()

@@ -192,7 +192,7 @@ def open_training(request: TrainingRequest, console: Console) -> OpenedTraining:
 
 
 def _check_images(arguments: argparse.Namespace, opened: OpenedTraining, checkpoint: Checkpoint) -> None:
-    """Make sure that the images are those of the checkpoint.
+    """Make sure that the checkpoint was trained on these images.
 
     Raises:
         InputError: they have other classes, names or labels.
@@ -214,7 +214,7 @@ def make_plan(arguments: argparse.Namespace, opened: OpenedTraining) -> Training
     """Return what the other ranks have to know.
 
     Raises:
-        InputError: the network is not that of the run to resume.
+        InputError: the resumed run trained another network.
     """
     height, width, channels = opened.train.shape
     if arguments.network != SMALL:

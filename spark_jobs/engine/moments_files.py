@@ -33,7 +33,7 @@ def moments_flags(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class MomentsFiles:
-    """Moments to add to those that a run sums, moments to subtract, and where to save the outcome.
+    """Saved moments that a run adds and subtracts, and the file to save the outcome in.
 
     Attributes:
         basis: what all of them must agree in.

@@ -76,7 +76,7 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
 
 
 def _restore_stderr() -> None:
-    """Replace this process's stderr by that of spark-submit, its parent, if that is a terminal or a pipe."""
+    """Write to the stderr of spark-submit, the parent process, from now on, if it is a terminal or a pipe."""
     with suppress(OSError):  # not on Linux, or the parent belongs to another user: the streams stay merged
         stderr = os.open(f"/proc/{os.getppid()}/fd/2", os.O_WRONLY | os.O_NOCTTY)
         # leave a regular file alone: the JVM would overwrite what this process appends to it
@@ -112,7 +112,7 @@ def configuration(name: str, live: bool) -> SparkConf:
         live: whether to show the progress of stages, for somebody who watches.
     """
     if SUBMITTED in os.environ:
-        # without this SparkConf is empty, and the defaults below would override those of spark-submit
+        # without this SparkConf is empty, and the defaults below would override the settings of spark-submit
         SparkContext._ensure_initialized()
     conf = SparkConf().setIfMissing("spark.app.name", name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):

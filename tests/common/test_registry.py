@@ -41,7 +41,7 @@ class Stripes(NamedSource):
 
 
 class StripesOnDisk(Stripes):
-    """The same, needing a file below the data root."""
+    """Stripes that need a file below the data root."""
 
     kind = "stripes-on-disk"
 
@@ -50,7 +50,7 @@ class StripesOnDisk(Stripes):
 
 
 class StripesAt(PathSource):
-    """The same, at a path."""
+    """Stripes at a path."""
 
     kind = "stripes-at"
 

@@ -46,7 +46,7 @@ class Step(NamedTuple):
 
 
 def steps(page: Path) -> list[Step]:
-    """What a page tells its readers to do, in order."""
+    """Return the steps that a page tells its readers to take, in order."""
     found = []
     blocks = re.findall(
         r'^```(sh|python|diff)(?: title="(.*?)")?\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE
@@ -119,13 +119,13 @@ def test_the_commands_are_found() -> None:
 
 
 def test_no_two_pages_run_the_same_command() -> None:
-    """What a page needs from another it makes itself, and no page repeats what another shows."""
+    """Each page makes what it needs, and no page repeats the commands of another, except the shared ones."""
     pages = Counter(line for page in PAGES for line in set(commands(page)) if is_run(line))
     assert {line for line, count in pages.items() if count > 1} <= SHARED
 
 
 def is_run(line: str) -> bool:
-    """Whether this module runs a command, and no other test does."""
+    """Return True if this module runs a command, and not a test elsewhere."""
     return line not in ELSEWHERE and not line.startswith(("spark-submit --master", "sbatch"))
 
 

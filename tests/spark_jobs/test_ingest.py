@@ -366,7 +366,7 @@ def test_files_that_a_killed_ingest_of_another_source_left_do_not_become_visible
 def test_images_that_a_killed_ingest_wrote_twice_count_once(
     spark: Any, tmp_path: Path, folder_of_images: Path
 ) -> None:
-    """The same images dealt out in other parts give other files."""
+    """Images dealt out in other parts give files of other names."""
     source = f"folder:{folder_of_images}"
     run(source, tmp_path / "t")
     whole = contents(tmp_path / "t")

@@ -59,7 +59,7 @@ def fit(folder: Path, table: str, out: str, *flags: str | Path) -> dict[str, Any
 @pytest.mark.parametrize("rule", [[], ["--folds", "3"]])
 def test_old_and_new_moments_are_those_of_all_at_once(weeks: Path, rule: list[str]) -> None:
     lambdas = ["--lambdas", "10", *rule]
-    fit(weeks, "old", "a", "--save-moments", weeks / "old.npz", *lambdas)
+    old = fit(weeks, "old", "a", "--save-moments", weeks / "old.npz", *lambdas)
     both = fit(
         weeks, "new", "b", "--add-moments", weeks / "old.npz", "--save-moments", weeks / "both.npz", *lambdas
     )
@@ -68,8 +68,10 @@ def test_old_and_new_moments_are_those_of_all_at_once(weeks: Path, rule: list[st
     one, other = RidgeModel.load(weeks / "b"), RidgeModel.load(weeks / "c")
     assert np.array_equal(one.weights, other.weights)
     assert np.array_equal(one.intercept, other.intercept)
-    images = [run["images"]["train"] + (0 if rule else run["images"]["validation"]) for run in (both, whole)]
+    images = [run["images"]["train"] + (0 if rule else run["images"]["validation"]) for run in (both, whole, old)]
     assert images[0] == images[1]
+    assert both["moments_files"] == {"added": images[2], "subtracted": 0}
+    assert "moments_files" not in whole
 
     fit(weeks, "new", "d", "--save-moments", weeks / "new.npz", *lambdas)
     flags = ["--subtract-moments", weeks / "new.npz", "--save-moments", weeks / "rest.npz", *lambdas]
@@ -152,3 +154,17 @@ def test_folds_by_subtraction_count_as_refits_from_scratch_do(weeks: Path, spark
         correct += (scores.argmax(axis=2) == images.labels[own][:, None]).sum(axis=0)
     assert found["validation_correct"] == correct.tolist()
     assert found["images"]["validation"] == len(images.labels)
+
+
+def test_classes_that_only_moments_files_hold_are_no_reason_for_a_warning(
+    weeks: Path, folder_of_images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(weeks, "old", "a", "--lambdas", "10", "--save-moments", weeks / "old.npz")
+    shutil.rmtree(folder_of_images / CLASSES[-1])
+    flags = ["--grey", "--quiet", "--classes", str(weeks / "old")]
+    ingest.main([f"folder:{folder_of_images}", str(weeks / "few"), *flags])
+    capsys.readouterr()
+    fit(weeks, "few", "b", "--lambdas", "10")
+    assert "1 of 3 classes have no training image" in capsys.readouterr().err
+    fit(weeks, "few", "c", "--lambdas", "10", "--add-moments", weeks / "old.npz")
+    assert "no training image" not in capsys.readouterr().err
