@@ -14,11 +14,13 @@ from mpi4py import MPI
 from mpi_jobs.engine.exits import run_mpi_job
 from mpi_jobs.engine.runs import resumable
 from mpi_jobs.engine.world import World
-from mpi_jobs.training.training_run import TrainingRun
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Open, train epoch by epoch, test the best, write the run folder."""
+    # imported here, where an interrupt is one line: torch takes more than a second
+    from mpi_jobs.training.training_run import TrainingRun
+
     run = TrainingRun(World(MPI.COMM_WORLD), argv)
     with resumable(run):
         for epoch in run.epochs():

@@ -34,7 +34,6 @@ from common.predict.predictions import (
     write_predictions,
 )
 from common.provenance import Engine
-from common.report.prediction import write_report
 from common.ridge.model import RidgeModel
 from common.run.flag_types import model_folder, positive_integer, source_spec
 from common.run.flags import data_root_flag, out_flag, quiet_flag
@@ -204,6 +203,8 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, load the model, predict, and write the run folder."""
+    from common.report.prediction import write_report  # matplotlib: workers, which import this module, need none
+
     arguments = parser().parse_arguments(argv)
     console = Console(arguments.quiet)
     model = RidgeModel.load(arguments.model)

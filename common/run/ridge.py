@@ -19,7 +19,6 @@ from common.data.splits import FoldRule
 from common.errors import InputError
 from common.evaluate.evaluation import Evaluation
 from common.provenance import Engine, command, versions
-from common.report.ridge import write_report
 from common.ridge.fit import Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import fingerprint
@@ -154,6 +153,8 @@ class RidgeRun:
             InputError: no test image could be used.
             RunError: the folder cannot be written.
         """
+        from common.report.ridge import write_report  # matplotlib: only the process that writes a report loads it
+
         skipped = [*sorted(fit.skipped), *sorted(tested.skipped)]
         record = self._record(engine, fit, tested.evaluation, len(skipped)) | fit.details | more
         with self.folder.written() as folder:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from mpi_jobs.training.vector import VectorSlice
 
@@ -59,8 +61,15 @@ class Schedule:
         return self.highest * 0.5 * (1 + math.cos(math.pi * min(past, 1.0)))
 
 
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+"""Adam's constants, as torch has them by default."""
+
+
 class Optimiser:
     """One of torch's optimisers, on slices whose states lie in the vectors of a replica.
+
+    The functions behind torch's classes are called, because the classes load torch's compiler, which takes each
+    rank more than a second.
 
     Args:
         name: "adam", whose weight decay is decoupled (Loshchilov & Hutter 2019), or "sgd".
@@ -70,23 +79,11 @@ class Optimiser:
     """
 
     def __init__(self, name: str, slices: Sequence[VectorSlice], momentum: float, weight_decay: float) -> None:
-        self._counts: list[torch.Tensor] = []
-        self._torch: torch.optim.Optimizer | None = None
-        for part in slices:
-            part.values.grad = part.gradient
-        values = [part.values for part in slices]
-        if not values:  # a rank that has more neighbours than there are parameters
-            return
-        if name == "adam":
-            self._torch = torch.optim.AdamW(values, lr=1.0, weight_decay=weight_decay, fused=True)
-        else:
-            self._torch = torch.optim.SGD(values, lr=1.0, momentum=momentum, weight_decay=weight_decay, fused=True)
-        for part in slices:
-            state = dict(zip(STATES[name], part.states, strict=True))
-            if name == "adam":
-                state["step"] = torch.zeros((), dtype=torch.float32, device=part.values.device)
-                self._counts.append(state["step"])
-            self._torch.state[part.values] = state
+        self._name, self._momentum, self._weight_decay = name, momentum, weight_decay
+        self._values = [part.values for part in slices]
+        self._gradients = [part.gradient for part in slices]
+        self._states = [[part.states[i] for part in slices] for i in range(len(STATES[name]))]
+        self._counts = [torch.zeros((), dtype=torch.float32, device=values.device) for values in self._values]
 
     def resume(self, steps: int) -> None:
         """Continue after `steps` steps; the vectors of the states have been filled."""
@@ -94,8 +91,45 @@ class Optimiser:
             count.fill_(steps)
 
     def step(self, rate: float) -> None:
-        """Step this rank's slices."""
-        if self._torch is not None:
-            for group in self._torch.param_groups:
-                group["lr"] = rate
-            self._torch.step()
+        """Step this rank's slices; it has none if it has more neighbours than there are parameters."""
+        if not self._values:
+            return
+        with torch.no_grad():
+            if self._name == "adam":
+                self._step_adam(rate)
+            else:
+                self._step_sgd(rate)
+
+    def _step_adam(self, rate: float) -> None:
+        averages, squares = self._states
+        beta1, beta2 = BETAS
+        adamw(
+            self._values,
+            self._gradients,
+            averages,
+            squares,
+            [],
+            self._counts,
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=rate,
+            weight_decay=self._weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
+    def _step_sgd(self, rate: float) -> None:
+        sgd(
+            self._values,
+            self._gradients,
+            [*self._states[0]],
+            fused=True,
+            weight_decay=self._weight_decay,
+            momentum=self._momentum,
+            lr=rate,
+            dampening=0,
+            nesterov=False,
+            maximize=False,
+        )

@@ -11,7 +11,6 @@ from common.console import Console
 from common.data.catalogue import Skipped, write_skipped
 from common.nets.checkpoints import Progress
 from common.provenance import command, versions
-from common.report.training import write_training_report
 from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.training.flags import recipe
 from mpi_jobs.training.plan import TrainingPlan
@@ -44,6 +43,8 @@ def write_results(
     Raises:
         RunError: the folder cannot be written.
     """
+    from common.report.training import write_training_report  # matplotlib: only rank 0 loads it
+
     skipped, tested = results.skipped, results.tested
     record = _record(arguments, plan, results)
     with written_into(folder):

@@ -113,6 +113,17 @@ def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World,
     world.meet()
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that rank 0 has trained alone for an epoch of three."""
+    world = World(MPI.COMM_WORLD)
+    folder = world.at_root(lambda: tmp_path_factory.mktemp("trained") / "run")
+    if world.is_root:
+        run(World(MPI.COMM_SELF), folder, [], 1)._loader.close()
+    world.meet()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -125,15 +136,12 @@ def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World,
     ],
 )
 def test_another_network_or_other_classes_are_told(
-    world: World, tmp_path: Path, folder_of_images: Path, flags: list[str], message: str
+    world: World, trained: Path, folder_of_images: Path, flags: list[str], message: str
 ) -> None:
-    folder, images = world.at_root(lambda: (tmp_path, folder_of_images))
     if world.is_root:
-        alone = World(MPI.COMM_SELF)
-        run(alone, folder / "run", [], 1)._loader.close()
-        words = [word.replace("IMAGES", str(images)) for word in flags]
+        words = [word.replace("IMAGES", str(folder_of_images)) for word in flags]
         with pytest.raises(AgreedError, match=message) as caught:
-            TrainingRun(alone, ["--resume", str(folder / "run"), "--quiet", *words])
+            TrainingRun(World(MPI.COMM_SELF), ["--resume", str(trained), "--quiet", *words])
         assert caught.value.exit_code == InputError.exit_code
     world.meet()
 

@@ -17,7 +17,6 @@ import pytest
 import torch
 from mpi4py import MPI
 from PIL import Image
-from torchvision import transforms
 
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
@@ -41,15 +40,6 @@ PREPROCESSING = Preprocessing.for_channels(PixelFormat((SIDE, SIDE), crop=True),
 WORLD = World(MPI.COMM_WORLD)
 SIZES = (5, 6, 9) if WORLD.size == 9 else (WORLD.size,)
 """Numbers of ranks that predict; they are the first ranks of all."""
-
-PUBLISHED = transforms.Compose(
-    [
-        transforms.Resize(SIDE),
-        transforms.CenterCrop(SIDE),
-        transforms.ToTensor(),
-        transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
-    ]
-)
 
 
 class Made(NamedTuple):
@@ -84,6 +74,16 @@ def save_model(folder: Path, network: torch.nn.Module, classes: Classes = CLASSE
 
 def make(folder: Path) -> Made:
     """Make images of many sizes, whose class is where they are bright, and a network trained on them."""
+    from torchvision import transforms  # only rank 0 needs it
+
+    published = transforms.Compose(
+        [
+            transforms.Resize(SIDE),
+            transforms.CenterCrop(SIDE),
+            transforms.ToTensor(),
+            transforms.Normalize(COLOUR_MEAN, COLOUR_DEVIATION),
+        ]
+    )
     rng = np.random.default_rng(3)
     tensors: dict[str, torch.Tensor] = {}
     for label, name in enumerate(CLASSES.names):
@@ -95,7 +95,7 @@ def make(folder: Path) -> Made:
             path = folder / "images" / name / f"{i:02d}.{'png' if i % 2 else 'jpg'}"
             Image.fromarray(pixels).save(path)
             with Image.open(path) as image:
-                tensors[path.relative_to(folder / "images").as_posix()] = PUBLISHED(image)
+                tensors[path.relative_to(folder / "images").as_posix()] = published(image)
     batch = torch.stack(list(tensors.values()))
     labels = torch.arange(3).repeat_interleave(25)
     torch.manual_seed(0)

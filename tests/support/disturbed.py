@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from tests.support.jobs import environment, mpi_environment, processes
 from tests.support.places import ROOT
 
 ENDS_WITHIN_S = 5
-BUSY_S = 1.0
-"""Seconds of processor time after which a rank has finished its imports: it is reading or computing."""
+BUSY_S = 0.5
+"""Seconds of processor time after which a rank whose signals are set up is reading or computing."""
 
 
 class Job:
@@ -58,6 +59,7 @@ class Job:
     def ranks(self) -> list[int]:
         """Return the process ids of the ranks, in order; none before every rank has worked for `busy_s`."""
         ranks = {pid: seconds for pid, (_, line, seconds) in self.below().items() if line.startswith("python")}
+        ranks = {pid: seconds for pid, seconds in ranks.items() if signals_are_set_up(pid)}
         busy = len(ranks) == self._ranks and min(ranks.values()) > self._busy_s
         return sorted(ranks, key=rank_of) if busy else []
 
@@ -83,6 +85,16 @@ def rank_of(pid: int) -> int:
     lines = Path(f"/proc/{pid}/environ").read_text().split("\0")
     variables = dict(line.split("=", 1) for line in lines if "=" in line)
     return int(variables.get("PMI_RANK") or variables["OMPI_COMM_WORLD_RANK"])
+
+
+def signals_are_set_up(pid: int) -> bool:
+    """Return whether a process handles or ignores SIGTERM, as a rank does from the beginning of its main function."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))]
+    return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
 
 
 def alive(pid: int) -> bool:
