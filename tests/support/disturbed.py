@@ -88,7 +88,7 @@ def rank_of(pid: int) -> int:
 
 
 def signals_are_set_up(pid: int) -> bool:
-    """Return whether a process handles or ignores SIGTERM, as a rank does from the beginning of its main function."""
+    """Return whether a process handles or ignores SIGTERM, as a rank does from when its main function begins."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

@@ -37,4 +37,6 @@ class Digits(NamedSource):
             path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
             if path.is_file():
                 return path
-        raise InputError("--data digits: scikit-learn, with which the digits come, is not installed; run: make setup")
+        raise InputError(
+            "--data digits: scikit-learn, with which the digits come, is not installed; run: make setup"
+        )
