@@ -62,7 +62,7 @@ class TrainingCase(NamedTuple):
     side: int
     n_classes: int
     batch: int
-    rounds: int = 5
+    rounds: int = 3
     steps: int = 2
     device: str = "cpu"
 

@@ -1,7 +1,7 @@
-"""`python bench/data_loader.py CASE`: predictions by PyTorch's DataLoader and batches in one process.
+"""`python bench/data_loader.py CASE [SETTING…]`: predictions by PyTorch's DataLoader and batches in one process.
 
-The images per second are printed as JSON, for each number of workers, batch size and precision. CASE is a
-`PredictionCase` as a JSON list.
+The images per second are printed as JSON, for each setting: a number of workers, batch size and precision. CASE is
+a `PredictionCase` as a JSON list. Without a SETTING, all are measured.
 """
 
 from __future__ import annotations
@@ -92,16 +92,19 @@ def rate(case: PredictionCase, net: nn.Module, workers: int, batch: int, bf16: b
         return len(files) / (time.perf_counter() - started)
 
 
+SETTINGS = {
+    f"{workers} workers, batch {batch}" + ", bf16" * bf16: (workers, batch, bf16)
+    for workers in (1, 2)
+    for batch in (8, 32)
+    for bf16 in (False, True)
+}
+
+
 def main() -> None:
-    """Measure every combination of workers, batch size and precision."""
+    """Measure the settings."""
     case = PredictionCase(*json.loads(sys.argv[1]))
     net = network(case)
-    rates = {
-        f"{workers} workers, batch {batch}" + ", bf16" * bf16: rate(case, net, workers, batch, bf16)
-        for workers in (1, 2)
-        for batch in (8, 32)
-        for bf16 in (False, True)
-    }
+    rates = {name: rate(case, net, *SETTINGS[name]) for name in sys.argv[2:] or SETTINGS}
     print(json.dumps(rates))
 
 

@@ -52,7 +52,7 @@ def run(ranks: int, program: Path | str, *flags: str | Path, threads: int = 1, l
         threads: threads per rank.
         launcher: a command like LAUNCHER.
     """
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder) / "run"
         words = [program, *flags, "--threads", threads, "--quiet", "--out", out]
         started = time.perf_counter()
