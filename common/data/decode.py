@@ -1,38 +1,25 @@
-"""From the bytes of an image file to uint8 pixels.
-
-This is the one place that knows EXIF, colour modes, sizes, decompression bombs and corrupt files.
-"""
+"""From the bytes of an image file to uint8 pixels in the format of a run: channels, size and part."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from common.arrays import Pixels
-
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
-MAX_PIXELS = 64_000_000
-"""Width times height above which a file is refused by its header, before any pixel is allocated."""
-
+from common.data.pillow import (
+    MAX_PIXELS,
+    UndecodableImageError,
+    errors_of_the_image,
+    ignore_pillow_warnings,
+    load,
+)
 
 DecodingSteps = Mapping[str, Callable[[Any, "PixelFormat"], Any]]
 """The steps from the bytes of a file to pixels, by name and in order: each takes the result of the one before."""
-
-
-class UndecodableImageError(Exception):
-    """The bytes do not hold an image that can be used; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +32,22 @@ class PixelFormat:
         binarize: fraction of full intensity from which a grey pixel becomes white (255); below it, black (0).
         crop: if an image's proportions are not those of `size`, take the largest part in its centre that has
             them instead of squeezing the image.
+        max_pixels: files of more pixels are refused. Formats that differ in this alone are equal.
     """
 
     size: tuple[int, int] | None = None
     grey: bool = False
     binarize: float | None = None
     crop: bool = False
+    max_pixels: int = field(default=MAX_PIXELS, compare=False)
+
+    def described(self) -> dict[str, Any]:
+        """Return the format as JSON, without `max_pixels`, which changes no image."""
+        return {"size": self.size, "grey": self.grey, "binarize": self.binarize, "crop": self.crop}
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> PixelFormat:
-        """Restore a pixel format from the output of dataclasses.asdict, after a round trip through JSON.
+        """Restore a pixel format from the output of `described`, after a round trip through JSON.
 
         Raises:
             KeyError, TypeError, ValueError: `described` is no such output.
@@ -81,7 +74,7 @@ class PixelFormat:
         `size`, resizing and cropping equal torchvision's Resize(side) and CenterCrop(side), pixel by pixel.
 
         Raises:
-            UndecodableImageError: the image is so thin that covering `size` takes more than MAX_PIXELS pixels.
+            UndecodableImageError: the image is so thin that covering `size` takes more than max_pixels pixels.
         """
         if self.size is None:
             return height, width
@@ -92,7 +85,7 @@ class PixelFormat:
             to_width = to_height * width // height
         else:
             to_height = to_width * height // width
-        if to_height * to_width > MAX_PIXELS:
+        if to_height * to_width > self.max_pixels:
             raise UndecodableImageError(f"{width}×{height} pixels, too thin to take a part of {self} from")
         return to_height, to_width
 
@@ -117,15 +110,6 @@ AS_THEY_ARE = PixelFormat()
 """The format that leaves images as they are, in colour."""
 
 
-@cache
-def ignore_pillow_warnings() -> None:
-    """Ignore Pillow's warnings of odd metadata in this process, because only pixels matter here.
-
-    warnings.catch_warnings would not do: threads decode side by side, and it changes the filters of all of them.
-    """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
 def decode(data: bytes, pixel_format: PixelFormat, steps: DecodingSteps | None = None) -> Pixels:
     """Decode one image file.
 
@@ -138,70 +122,15 @@ def decode(data: bytes, pixel_format: PixelFormat, steps: DecodingSteps | None =
         uint8 (height, width, channels).
 
     Raises:
-        UndecodableImageError: the file is of another kind, truncated, or has more than MAX_PIXELS pixels.
+        UndecodableImageError: the file is of another kind, truncated, or has more than max_pixels pixels.
     """
     ignore_pillow_warnings()
     result: Any = data
-    with _errors_of_the_image():
+    with errors_of_the_image(data):
         for step in (DECODING_STEPS if steps is None else steps).values():
             result = step(result, pixel_format)
     pixels: Pixels = result
     return pixels
-
-
-class Header(NamedTuple):
-    """Facts about an image that need no decoding.
-
-    Attributes:
-        height: height of the image as stored.
-        width: width of the image as stored.
-        upright: True if its EXIF orientation asks for no rotation or reflection.
-    """
-
-    height: int
-    width: int
-    upright: bool
-
-
-def header(file: BinaryIO | Path) -> Header:
-    """Read the header of an image file.
-
-    Raises:
-        UndecodableImageError: the file is of another kind, or has more than MAX_PIXELS pixels.
-    """
-    ignore_pillow_warnings()
-    with _errors_of_the_image(), _opened(file) as image:
-        return Header(image.height, image.width, image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
-
-
-@contextmanager
-def _opened(file: BinaryIO | Path) -> Iterator[Image.Image]:
-    """Open an image of an allowed kind and size, without reading its pixels."""
-    with Image.open(file, formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise UndecodableImageError(f"{width}×{height} pixels, more than the {MAX_PIXELS:,} that are allowed")
-        yield image
-
-
-@contextmanager
-def _errors_of_the_image() -> Iterator[None]:
-    """Turn every error in the block into an UndecodableImageError.
-
-    Raises:
-        UndecodableImageError: the block raised something.
-    """
-    try:
-        yield
-    except UndecodableImageError:
-        raise
-    # Pillow's plugins raise almost anything on damaged bytes (OSError, SyntaxError, ValueError, struct.error,
-    # zlib.error, DecompressionBombError, …). Whichever it is, this image is skipped and the others are not.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UndecodableImageError(
-            "not a PNG, JPEG, BMP, TIFF or WebP image" if "cannot identify" in reason else reason
-        ) from error
 
 
 def reformat(pixels: Pixels, pixel_format: PixelFormat) -> Pixels:
@@ -223,10 +152,7 @@ def reformat(pixels: Pixels, pixel_format: PixelFormat) -> Pixels:
 
 
 def _load(data: bytes, pixel_format: PixelFormat) -> Image.Image:
-    with _opened(io.BytesIO(data)) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # copies nothing if the image is upright
-        return _in_mode(_flatten(image), pixel_format)
+    return _in_mode(load(data, pixel_format.max_pixels), pixel_format)
 
 
 def _in_mode(image: Image.Image, pixel_format: PixelFormat) -> Image.Image:
@@ -256,34 +182,3 @@ def _to_bytes(image: Image.Image, pixel_format: PixelFormat) -> Pixels:
 
 DECODING_STEPS: DecodingSteps = {"decode": _load, "resize": _resize, "crop": _crop, "to bytes": _to_bytes}
 """The plain decoding steps, by Pillow."""
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit L or RGB, with white behind transparency."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(_to_8_bits(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _to_8_bits(deep: NDArray[Any]) -> Pixels:
-    """Convert grey of more than 8 bits, (h, w) of any number type, to uint8; Pillow would clip it at 255.
-
-    16-bit integers are scaled by their range. Floats have no range: in [0, 1] they are intensities, beyond it
-    they are taken as 8-bit values.
-    """
-    values = deep
-    largest = values.max(initial=0)
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise UndecodableImageError("pixels that are NaN or infinite")
-        values = np.clip(np.rint(values * 255 if largest <= 1 else values), 0, 255)
-    elif values.dtype.itemsize == 2 or largest > 255:
-        # v / 257, rounded, in integers: a small file may hold many pixels
-        values = (np.clip(values, 0, 65535).astype(np.uint32) + 128) // 257
-    eight: Pixels = np.clip(values, 0, 255).astype(np.uint8)
-    return eight

@@ -20,14 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from common.arrays import Pixels
-from common.data.decode import (
-    DECODING_STEPS,
-    MAX_PIXELS,
-    DecodingSteps,
-    PixelFormat,
-    UndecodableImageError,
-    header,
-)
+from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat
+from common.data.pillow import UndecodableImageError, header
 from common.nets.classifier import Classifier
 from common.nets.devices import limit_thread, multiplies_in_bf16
 
@@ -113,7 +107,7 @@ def _limit_this_thread() -> None:
 def _load(data: bytes, pixel_format: PixelFormat) -> Tensor:
     _limit_this_thread()
     pixels: Pixels | None = None
-    if _is_usual(data):
+    if _is_usual(data, pixel_format.max_pixels):
         # Pillow may decode a file that this decoder refuses, or say in fewer words what is wrong with it
         with suppress(ValueError):
             pixels = simplejpeg.decode_jpeg(data, "GRAY" if pixel_format.channels == 1 else "RGB")
@@ -123,16 +117,16 @@ def _load(data: bytes, pixel_format: PixelFormat) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _is_usual(data: bytes) -> bool:
+def _is_usual(data: bytes, max_pixels: int) -> bool:
     """Return True for a JPEG, grey or in colour, that is stored upright and of an allowed size."""
     if not data.startswith(JPEG):
         return False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        turned = any(mark in data for mark in MAY_TURN) and not header(io.BytesIO(data)).upright
+        turned = any(mark in data for mark in MAY_TURN) and not header(io.BytesIO(data), max_pixels).upright
     except (ValueError, UndecodableImageError):
         return False
-    return colours in ("YCbCr", "Gray", "RGB") and height * width <= MAX_PIXELS and not turned
+    return colours in ("YCbCr", "Gray", "RGB") and height * width <= max_pixels and not turned
 
 
 def _resize(image: Tensor, pixel_format: PixelFormat) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Preprocessing:
 
     def described(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
-        return {"form": asdict(self.pixel_format), "mean": self.mean, "deviation": self.deviation}
+        return {"form": self.pixel_format.described(), "mean": self.mean, "deviation": self.deviation}
 
     def __str__(self) -> str:
         values = zip(self.mean, self.deviation, strict=True)

@@ -23,7 +23,8 @@ import numpy as np
 from common.atomic import READABLE, write_atomically, write_json
 from common.console import Console
 from common.data.catalogue import Catalogue
-from common.data.decode import PixelFormat, UndecodableImageError, header
+from common.data.decode import PixelFormat
+from common.data.pillow import UndecodableImageError, header
 from common.data.sources import SOURCES, open_labelled
 from common.data.sources.files import FileReader
 from common.data.sources.source import PathSource
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_arguments(argv)
     if all(source.kind != arguments.source.partition(":")[0] for source in sources):
         raise InputError(f"{arguments.source}: its images are no files; use {specs}")
-    images, _ = open_labelled(arguments.source, Path(), PixelFormat())
+    images = open_labelled(arguments.source, Path(), PixelFormat()).learnt
     if len(images.class_names) > MOST_CATEGORIES:
         raise InputError(f"{arguments.source}: more than {MOST_CATEGORIES:,} classes")
     folder = RunFolder(arguments.out, "herbarium", "OUT")

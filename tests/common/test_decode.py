@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -8,9 +9,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from common.data.decode import MAX_PIXELS, PixelFormat, UndecodableImageError, decode, reformat
+from common.data.decode import PixelFormat, decode, reformat
+from common.data.pillow import MAX_PIXELS, UndecodableImageError, note
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (9, 7), np.uint8)
@@ -50,6 +52,75 @@ def test_grey_of_every_depth_means_the_same() -> None:
     assert np.array_equal(decode(encoded(wide, "TIFF"), pixel_format), expected)
 
 
+def grey_of(image: Image.Image, kind: str = "TIFF", **options: object) -> np.ndarray:
+    return decode(encoded(image, kind, **options), PixelFormat(grey=True))[..., 0]
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_that_overshoot_a_little_keep_their_range(white: int) -> None:
+    values = (GREY / 255 * white).astype(np.float32)
+    values[0, 0], values[0, 1] = 1.004 * white, -0.004 * white
+    found = grey_of(Image.fromarray(values))
+    assert found[0, :2].tolist() == [255, 0]
+    assert np.array_equal(found[1:], GREY[1:])
+
+
+@pytest.mark.parametrize("values", [GREY.astype(np.uint16) * 257, (GREY / 255).astype(np.float32)])
+def test_deep_grey_whose_zero_is_white_is_no_negative(values: np.ndarray) -> None:
+    data = encoded(Image.fromarray(values), "TIFF")
+    entry = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert data.count(entry) == 1
+    inverted = data.replace(entry, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    assert np.array_equal(decode(inverted, PixelFormat(grey=True))[..., 0], 255 - GREY)
+
+
+def test_transparent_pixels_are_white_at_sixteen_bits_too() -> None:
+    deep = GREY.astype(np.uint16) * 257
+    deep[0, 0] = 1000
+    found = grey_of(Image.fromarray(deep), "PNG", transparency=1000)
+    assert found[0, 0] == 255
+    assert np.array_equal(found[1:], GREY[1:])
+    colour = np.full((2, 2, 3), 40000, ">u2")
+    colour[0, 0] = (10, 20, 30)
+    transparency = _chunk(b"tRNS", struct.pack(">HHH", 40000, 40000, 40000))
+    rows = b"".join(b"\0" + row.tobytes() for row in colour)
+    found = decode(
+        _png(_header_of(2, 2, 16, 2), transparency, _chunk(b"IDAT", zlib.compress(rows))), PixelFormat()
+    )
+    assert found[0, 0].tolist() == [0, 0, 0]
+    assert (found[1] == 255).all()
+
+
+def test_a_guessed_range_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
+    note.cache_clear()
+    for _ in range(3):
+        grey_of(Image.fromarray((GREY / 255).astype(np.float32)))
+    assert capfd.readouterr().err.count("some are taken to have 1\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_odd_metadata_decide_nothing(kind: str) -> None:
+    """Whatever is wrong with EXIF, the orientation is followed if it can be read, and the pixels are kept."""
+    image = Image.fromarray(COLOUR)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    upright = decode(encoded(image, kind, **options), PixelFormat())
+    whole = Image.Exif()
+    whole[0x0112], whole[0x011A], whole[0x013B] = 6, 72.0, "somebody"
+    turned = decode(encoded(image, kind, exif=whole, **options), PixelFormat())
+    assert np.array_equal(turned, np.rot90(upright, -1))
+    block = whole.tobytes()
+    for cut in range(8, len(block), 3):
+        odd = block[:cut] + b"\xff" * (len(block) - cut)
+        found = decode(encoded(image, kind, exif=odd, **options), PixelFormat())
+        assert np.array_equal(found, upright) or np.array_equal(found, turned)
+
+
+def test_text_of_any_size_in_a_png_is_ignored() -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "x" * (2 << 20), zip=True)
+    assert np.array_equal(decode(encoded(Image.fromarray(COLOUR), pnginfo=text), PixelFormat()), COLOUR)
+
+
 def test_one_bit_palette_and_cmyk_are_understood() -> None:
     black_and_white = Image.fromarray(GREY > 127)
     assert np.array_equal(decode(encoded(black_and_white), PixelFormat(grey=True))[..., 0], (GREY > 127) * 255)
@@ -85,19 +156,21 @@ def test_size_grey_and_binarize() -> None:
     assert set(np.unique(black_white)) == {0, 255}
 
 
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _header_of(width: int, height: int, bits: int, colour: int) -> bytes:
+    return _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+
+
+def _png(*chunks: bytes) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks) + _chunk(b"IEND", b"")
+
+
 def _png_header(width: int, height: int) -> bytes:
     """Return a PNG that claims a size and holds next to nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
-        + chunk(b"IEND", b"")
-    )
+    return _png(_header_of(width, height, 8, 0), _chunk(b"IDAT", zlib.compress(b"\0" * 100)))
 
 
 GOOD = encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)))
@@ -107,14 +180,15 @@ JPEG = encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), "JP
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "not a PNG"),
+        (b"", "an empty file"),
         (b"no image at all", "not a PNG"),
         (GOOD[: len(GOOD) // 2], "truncated|incomplete|broken"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (GOOD[:200] + bytes(200) + GOOD[400:], "broken|CRC|decompress|truncated"),
         (_png_header(9000, 9000), "81,000,000|9000×9000"),
         (_png_header(60000, 60000), "60000×60000|exceeds"),
-        (encoded(Image.fromarray(GREY), "GIF"), "not a PNG"),
+        (encoded(Image.fromarray(GREY), "GIF"), "a GIF file, not a PNG, .*convert it"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC file"),
         (encoded(Image.fromarray(np.full((3, 3), np.nan, np.float32)), "TIFF"), "NaN"),
     ],
 )
@@ -123,6 +197,16 @@ def test_what_cannot_be_decoded_says_why(data: bytes, reason: str) -> None:
         decode(data, PixelFormat())
     assert "\n" not in str(caught.value)
     assert str(caught.value)
+
+
+def test_the_limit_of_pixels_can_be_raised_and_changes_no_format() -> None:
+    data = encoded(Image.new("L", (9000, 8000)), "PNG")
+    with pytest.raises(UndecodableImageError, match="9000×8000 pixels, more than the 64,000,000"):
+        decode(data, PixelFormat((4, 4), grey=True))
+    large = PixelFormat((4, 4), grey=True, max_pixels=72_000_000)
+    assert decode(data, large).shape == (4, 4, 1)
+    assert large == PixelFormat((4, 4), grey=True)
+    assert PixelFormat.of(json.loads(json.dumps(large.described()))) == large
 
 
 def test_decoded_images_are_brought_into_a_pixel_format_like_files() -> None:
