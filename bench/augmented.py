@@ -87,7 +87,7 @@ def augmented(originals: Catalogue, n: int) -> Catalogue:
 
 def write_mnist(data_root: Path, n: int, destination: Path) -> None:
     """Write MNIST with n training images as IDX files, to be used with `--data-root destination`."""
-    train, _ = open_labelled("mnist", data_root, PixelFormat())
+    train = open_labelled("mnist", data_root, PixelFormat()).train
     folder = destination / "mnist"
     folder.mkdir(parents=True)
     for test_file in (data_root / "mnist").glob("t10k-*"):

@@ -27,8 +27,9 @@ from spark_jobs.ingestion.table_update import Destination, TableUpdate
 
 def make_images(context: SparkContext, destination: Destination, n: int, data_root: Path) -> Table:
     """Make a table of n training images and of MNIST's test images."""
-    train, test = open_labelled("mnist", data_root, PixelFormat())
-    listing = ListedCatalogues(augmented(train, n), test)
+    splits = open_labelled("mnist", data_root, PixelFormat())
+    train = splits.train
+    listing = ListedCatalogues(splits._replace(train=augmented(train, n)))
     settings = TableSettings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST")
     update = TableUpdate.open(destination, settings)
     written = [
@@ -36,7 +37,7 @@ def make_images(context: SparkContext, destination: Destination, n: int, data_ro
         for blocks, split in listing.blocks(context, settings, update.done)
         for files in update.write(blocks, split)
     ]
-    return update.commit(written, [], listing.count()).table
+    return update.commit(written, [], listing.count(), listing.ignored).table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pyspark import SparkContext
 
 from common.console import Console
 from common.data.sources import specs
+from common.data.sources.finding import ignored_files
 from common.data.storage import Storage
 from common.report.table import write_report
 from common.run.flag_types import fraction, input_location, output_location, source_spec
@@ -19,7 +20,7 @@ from common.run.flags import data_root_flag, pixel_flags, pixel_format, quiet_fl
 from common.run.parser import Parser
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 from spark_jobs.ingestion.listing import open_listing
-from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, class_names_of
+from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, classes_of
 from spark_jobs.ingestion.table_update import Destination, Ingested, TableUpdate
 
 
@@ -46,6 +47,10 @@ def ingest(
     with console.phase("list"):
         decoded_into = options.pixel_format_for(before)
         listing = open_listing(context, source, options.data_root, decoded_into, before.shape if before else None)
+        for note in listing.notes:
+            console.say(note)
+        if listing.ignored:
+            console.say(ignored_files(listing.ignored))
         update = TableUpdate.open(destination, options.settings_for(source, listing, before))
         if update.lost:
             console.warn(
@@ -57,7 +62,7 @@ def ingest(
             for blocks, split in listing.blocks(context, update.settings, update.done)
             for files in update.write(blocks, split)
         ]
-    return update.commit(written, listing.unread(), listing.count())
+    return update.commit(written, listing.unread(), listing.count(), listing.ignored)
 
 
 def parser() -> Parser:
@@ -102,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.data_root,
         pixel_format(arguments),
         arguments.test,
-        class_names_of(str(arguments.classes)) if arguments.classes else None,
+        classes_of(str(arguments.classes)) if arguments.classes else None,
     )
     with spark_context("ingest", console) as context:
         ingested = ingest(context, arguments.source, destination, options, console)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import add
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,19 @@ from pyspark import RDD, SparkContext
 
 from common.arrays import Labels
 from common.console import Console
-from common.data.catalogue import Skipped
+from common.data.catalogue import Classes, Skipped
+from common.data.decode import DECODING_STEPS
 from common.data.images import Block, CatalogueImages, Images
-from common.data.sources import TABLE_SPEC, open_labelled, open_table, specs
+from common.data.sources import TABLE_SPEC, find_source, open_labelled, open_table, open_unlabelled, specs
+from common.data.sources.finding import ignored_files
+from common.data.sources.glob import LocalGlob
+from common.data.sources.source import Requirements, Unlabelled
 from common.data.splits import FoldRule
 from common.data.storage import PARTIAL, Storage
 from common.data.table.reading import TableImages
 from common.data.table.table import SPLITS, Table
 from common.errors import InputError
+from common.predict.inputs import LIST, listed_files
 from common.predict.predictions import (
     MOST_UNSURE,
     PREDICTIONS,
@@ -36,12 +42,12 @@ from common.predict.predictions import (
 from common.provenance import Engine
 from common.ridge.model import RidgeModel
 from common.run.flag_types import model_folder, positive_integer, source_spec
-from common.run.flags import data_root_flag, out_flag, quiet_flag
+from common.run.flags import data_root_flag, max_pixels_flag, out_flag, quiet_flag
 from common.run.folder import RunFolder
 from common.run.parser import Parser
-from spark_jobs.engine.blocks import gather, image_parts, read_parts
+from spark_jobs.engine.blocks import gather, image_parts, read_parts, unlabelled_parts
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.ingestion.globs import Glob, is_glob
+from spark_jobs.ingestion.globs import RemoteGlob, is_glob
 
 
 class Selection(NamedTuple):
@@ -84,7 +90,9 @@ def predict(
         InputError: there are no images, they do not fit the model, or the driver cannot see what workers write.
     """
     with console.phase("list"):
-        blocks, class_map, unread = find_images(context, selection, model)
+        blocks, class_map, unread, ignored = find_images(context, selection, model)
+        if ignored:
+            console.say(ignored_files(ignored))
     with console.phase("predict"):
         summaries = blocks.mapPartitionsWithIndex(
             lambda part, own: [write_predictions(destination, part, model, row_format, own, class_map)]
@@ -100,7 +108,7 @@ def predict(
         raise InputError(
             f"{destination}: rows that workers wrote are not visible here; name an --out that all machines share"
         )
-    return summary
+    return replace(summary, ignored=ignored)
 
 
 class ImagesToPredict(NamedTuple):
@@ -110,11 +118,13 @@ class ImagesToPredict(NamedTuple):
         blocks: the images, with names.
         class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none.
         unread: images that cannot be used and that no executor sees.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
     blocks: RDD[Block]
     class_map: Labels
     unread: list[Skipped]
+    ignored: Mapping[str, int]
 
 
 def find_images(context: SparkContext, selection: Selection, model: RidgeModel) -> ImagesToPredict:
@@ -124,27 +134,52 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         InputError: there are none, or their shape or pixel format is not the model's.
     """
     data, data_root, wanted, partitions = selection
-    if is_glob(data):
-        glob = Glob.open(context, data)
-        blocks = glob.blocks(model.pixel_format, model.shape, model.class_names, np.empty(0, np.uint64))
-        return ImagesToPredict(blocks, np.arange(len(model.class_names)), glob.unread())
+    local = LocalGlob.of(data) if is_glob(data) else None
+    if is_glob(data) and local is None:
+        glob = RemoteGlob.open(context, data)
+        blocks = glob.blocks(model.pixel_format, model.shape, model.classes, np.empty(0, np.uint64))
+        return ImagesToPredict(blocks, np.arange(len(model.class_names)), glob.unread(), {})
     table = open_table(data)
+    source = find_source(data)
     if table is not None:
         images: list[Images] = [_images_of_table(table, selection, model)]
-    else:
-        splits = zip(SPLITS, open_labelled(data, data_root, model.pixel_format), strict=True)
+    elif source is not None and source.takes_split:
+        splits = zip(SPLITS, open_labelled(data, data_root, model.pixel_format)[:2], strict=True)
         images = [
             CatalogueImages(catalogue) for name, catalogue in splits if catalogue and wanted in ("all", name)
         ]
+    else:
+        requirements = Requirements(model.pixel_format, model.shape, model.classes, DECODING_STEPS)
+        unlabelled = _open_unlabelled(selection, requirements, local)
+        files = unlabelled_parts(context, unlabelled, partitions)
+        blocks = read_parts(context, files, names=True)
+        return ImagesToPredict(blocks, np.arange(len(model.class_names)), [], unlabelled.ignored)
     if not images or not sum(map(len, images)):
         raise InputError(f"--data {data}: has no {wanted} images; use --split all")
     if images[0].shape != model.shape:
         shapes = f"images of {_shape(images[0].shape)}, and the model is for {_shape(model.shape)}"
         raise InputError(f"--data {data}: {shapes}")
-    position = {name: label for label, name in enumerate(model.class_names)}
-    class_map = np.array([position.get(name, -1) for name in images[0].class_names], np.int64)
+    class_map = model.classes.positions(Classes(images[0].class_names, images[0].class_ids))
     parts = [part for split in images for part in image_parts(context, split, partitions)]
-    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [])
+    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [], {})
+
+
+def _open_unlabelled(selection: Selection, requirements: Requirements, local: LocalGlob | None) -> Unlabelled:
+    """Open files to predict.
+
+    Raises:
+        InputError: there are none, or the source is missing or invalid.
+    """
+    if local is not None:
+        return local.open_unlabelled(requirements)
+    if selection.split != "all":
+        raise InputError(f"--split {selection.split}: --data {selection.data} has no splits; leave it out")
+    if selection.data.startswith(f"{LIST}:"):
+        return listed_files(selection.data, requirements)
+    found = open_unlabelled(selection.data, selection.data_root, None, requirements)
+    if not len(found.images):
+        raise InputError(f"--data {selection.data}: no images in it")
+    return found
 
 
 def _images_of_table(table: Table, selection: Selection, model: RidgeModel) -> TableImages:
@@ -183,9 +218,10 @@ def parser() -> Parser:
         metavar="SPEC",
         type=source_spec,
         required=True,
-        help=specs(TABLE_SPEC, "or a glob such as 's3://bucket/new/*.jpg'"),
+        help=specs(TABLE_SPEC, f"{LIST}:FILE", "or a glob such as 's3://bucket/new/*.jpg'"),
     )
     data_root_flag(flags)
+    max_pixels_flag(flags)
     flags.add_argument("--split", choices=("all", *SPLITS), default="all", help="if the source has splits")
     out = flags.add_argument_group("output")
     out_flag(out)
@@ -209,6 +245,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(arguments.quiet)
     model = RidgeModel.load(arguments.model)
     row_format = RowFormat(min(arguments.top, len(model.class_names)), arguments.scores)
+    pixel_format = replace(model.pixel_format, max_pixels=arguments.max_pixels)
+    model = replace(model, pixel_format=pixel_format)
     selection = Selection(arguments.data, arguments.data_root, arguments.split, arguments.partitions)
     folder = RunFolder(arguments.out, "predict")
     with spark_context("predict", console) as context, folder.written() as staging:
@@ -218,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with console.phase("csv"):
                 predictions_csv(destination, summary.n_skipped)
         described = _described(arguments, model, summary, engine(context), console)
-        write_report(staging, summary, model.class_names, described)
+        write_report(staging, summary, model.class_names, described, ignored=summary.ignored)
     rows = f"{PREDICTIONS}.csv" if arguments.format == "csv" else f"{PREDICTIONS}/"
     console.say(f"{folder.file(rows)}: {summary.n:,} rows, {summary.n_skipped:,} of them errors")
     if summary.confusion.n:

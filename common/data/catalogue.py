@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +24,15 @@ from common.atomic import READABLE, write_atomically
 
 
 def printable(name: str) -> str:
-    """Return a class name that any page and figure can show: control characters and stray bytes are replaced."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+    """Return a class name that any page and figure can show, different for different names.
+
+    Control characters and stray bytes are escaped. Accents are composed (Unicode's form C), because macOS
+    decomposes the names of files, and other systems do not.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in composed
+    )
 
 
 class Classes(NamedTuple):
@@ -43,6 +51,22 @@ class Classes(NamedTuple):
         """The classes as predictions write them: ids if there are any, else names."""
         return self.ids or self.names
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One text per class that no other class has: names where these are different, else ids."""
+        return self.written if len(set(self.names)) < len(self.names) else self.names
+
+    @classmethod
+    def among(cls, names: Iterable[str]) -> Classes:
+        """Return the classes that occur among names, sorted."""
+        return cls(tuple(sorted(set(names))))
+
+    def labels(self, names: Sequence[str]) -> Labels:
+        """Return the label of each class name, int64 (n,), -1 if no class or more than one is called so."""
+        present = Classes.among(names)
+        label_of = dict(zip(present.names, self.positions(present).tolist(), strict=True))
+        return np.array([label_of[name] for name in names], np.int64)
+
     def positions(self, others: Classes) -> Labels:
         """Return where each of the others is among these classes, int64 (n_others,), -1 if it is not.
 
@@ -50,10 +74,15 @@ class Classes(NamedTuple):
         matches neither.
         """
         by_id = self.ids is not None and others.ids is not None
-        ours, theirs = (self.written, others.written) if by_id else (self.names, others.names)
+        ours, theirs = (self.written, others.written) if by_id else (_composed(self), _composed(others))
         position = {name: number for number, name in enumerate(ours)}
         times = Counter(ours)
         return np.array([position[name] if times[name] == 1 else -1 for name in theirs], np.int64)
+
+
+def _composed(classes: Classes) -> list[str]:
+    # models of earlier versions may have names that are not composed
+    return [unicodedata.normalize("NFC", name) for name in classes.names]
 
 
 class Skipped(NamedTuple):
@@ -116,6 +145,7 @@ class Catalogue:
         labels: int64 (n,).
         class_names: one name per class, the same in every split.
         class_ids: the source's own identifiers of the classes; None if those are the names.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
     reader: PixelReader
@@ -123,6 +153,7 @@ class Catalogue:
     labels: Labels
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...] | None = None
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -147,15 +178,19 @@ class Catalogue:
         """Return the images at `indices` (integers, a mask or a slice), in that order."""
         return replace(self, items=self.items[indices], labels=self.labels[indices])
 
+    def followed_by(self, other: Catalogue) -> Catalogue:
+        """Return these images and those of another catalogue of the same reader and classes."""
+        items, labels = (np.concatenate(pair) for pair in ((self.items, other.items), (self.labels, other.labels)))
+        return replace(self, items=items, labels=labels)
+
     def names(self) -> list[str]:
         """Return a stable name of each image."""
         return [self.reader.name(item) for item in self.items]
 
     def digest(self) -> str:
         """Return a SHA-256 of names and labels, which does not depend on the order of the images."""
-        rows = sorted(
-            f"{self.class_names[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True)
-        )
+        keys = self.classes.keys
+        rows = sorted(f"{keys[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True))
         return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -75,6 +75,7 @@ class Images(ABC):
     Attributes:
         shape: (height, width, channels) of each.
         class_names: one name per class.
+        class_ids: the source's own identifiers of the classes; None if those are the names.
         class_counts: int64 (n_classes,), images per class; for tables, regardless of a limit.
         decodes: True if reading means decoding files, so that pixels are worth keeping.
         pixel_format: what the images were decoded into.
@@ -83,6 +84,7 @@ class Images(ABC):
     shape: tuple[int, int, int]
     pixel_format: PixelFormat
     class_names: tuple[str, ...]
+    class_ids: tuple[str, ...] | None
     class_counts: Labels
     decodes: bool
 
@@ -152,7 +154,7 @@ class CatalogueImages(Images):
         self.pixel_format = pixel_format
         self.folds = np.full(len(catalogue), ALWAYS_TRAINING, np.int16) if folds is None else folds
         self.shape = catalogue.shape
-        self.class_names = catalogue.class_names
+        self.class_names, self.class_ids = catalogue.classes
         self.class_counts = np.bincount(catalogue.labels, minlength=len(catalogue.class_names))
         self.decodes = catalogue.reader.decodes
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.console import Console
 from common.data.catalogue import Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.images import CatalogueImages, Images
-from common.data.sources import open_labelled
+from common.data.sources import check_classes, open_labelled
+from common.data.sources.finding import ignored_files
 from common.data.splits import FoldRule, hold_out, stratified_limit
 from common.errors import InputError
 
@@ -29,6 +30,7 @@ def open_splits(
     test: float = 0.2,
     seed: int = 0,
     limit: int | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> tuple[CatalogueImages, CatalogueImages]:
     """Open a source that lists all names and labels, and split it, stratified and seeded.
 
@@ -40,6 +42,7 @@ def open_splits(
         test: the fraction of images held out for testing, if the source has no test set.
         seed: the seed of all shuffles.
         limit: the number of training images to use; None for all.
+        say: told what people should know of how the source was read.
 
     Returns:
         Training images, with the fold that each validates, and test images.
@@ -47,7 +50,12 @@ def open_splits(
     Raises:
         InputError: there is no such source, or too few images.
     """
-    train, tested = open_labelled(spec, data_root, pixel_format)
+    train, tested, validation, notes = open_labelled(spec, data_root, pixel_format)
+    check_classes(spec, train.class_names)
+    for note in notes:
+        say(note)
+    if train.ignored:
+        say(ignored_files(train.ignored))
     if tested is None:
         parts = hold_out(train.labels, test, seed, "test")
         train, tested = train.take(parts.rest), train.take(parts.held_out)
@@ -55,7 +63,11 @@ def open_splits(
         train = train.take(stratified_limit(train.labels, limit, seed))
     if len(train) < max(2, rule.k or 0):
         raise InputError(f"{len(train)} training images are too few to hold any out for validation")
-    folds = rule.of_labels(train.labels, seed)
+    if validation is None:
+        folds = rule.of_labels(train.labels, seed)
+    else:
+        n_train, train = len(train), train.followed_by(validation)
+        folds = rule.of_split(n_train, train.labels, seed)
     return (
         CatalogueImages(train, folds, pixel_format),
         CatalogueImages(tested, pixel_format=pixel_format),

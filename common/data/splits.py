@@ -123,6 +123,20 @@ class FoldRule:
         """Return stratified folds of images whose labels are all known, int16 (n,)."""
         return k_folds(labels, self.k, seed) if self.k else validation_fold(labels, self.validation, seed)
 
+    def of_split(self, n_train: int, labels: Labels, seed: int) -> Folds:
+        """Return folds of training images that are followed by a source's own images for validation, int16 (n,).
+
+        A hold-out holds out those; K folds are made of all images.
+
+        Args:
+            n_train: the number of training images.
+            labels: int64 (n,), of all images.
+            seed: the seed of K folds.
+        """
+        if self.k:
+            return k_folds(labels, self.k, seed)
+        return np.where(np.arange(len(labels)) < n_train, np.int16(ALWAYS_TRAINING), np.int16(0))
+
     def of_buckets(self, buckets: Folds) -> Folds:
         """Return folds by the hash of each image's name alone, int16 (n,): a name never changes its fold."""
         if self.k:

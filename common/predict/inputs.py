@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import stat
+import time
 from abc import ABC, abstractmethod
 from array import array
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
+from common.atomic import refuse_utf16
+from common.data import shipped
 from common.data.catalogue import PixelReader
 from common.data.sources import find_source, open_unlabelled, specs
 from common.data.sources.files import FileReader
-from common.data.sources.source import ImageList, Requirements
+from common.data.sources.source import ImageList, Requirements, Unlabelled
 from common.errors import InputError
 from common.predict.files import Written
 from common.predict.predictions import Summary
@@ -26,6 +32,8 @@ READ_BYTES = 1 << 16
 """Bytes that are read of a list at once."""
 LOOKED_UP = 1 << 12
 """Images that are looked up together among the written predictions."""
+LISTED = 1 << 16
+"""Images of a list that are taken at once."""
 LONGEST_NAME = 1 << 16
 """Bytes of a line beyond which it is no path on any system."""
 NO_IMAGES = ImageList([], np.empty(0, object), np.empty(0, np.int64))
@@ -44,9 +52,11 @@ class Inputs(ABC):
 
     Attributes:
         total: the number of images; None while it is unknown.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
     total: int | None
+    ignored: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, reader: PixelReader) -> None:
         self.reader = reader
@@ -120,10 +130,14 @@ class KnownInputs(Inputs):
     Args:
         reader: turns their items into pixels.
         images: the list.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
-    def __init__(self, reader: PixelReader, images: ImageList) -> None:
+    def __init__(
+        self, reader: PixelReader, images: ImageList, ignored: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
         super().__init__(reader)
+        self.ignored = ignored
         self._images = images
         self._next = 0
         self.total = len(images)
@@ -161,7 +175,7 @@ class StreamedInputs(Inputs):
         self._regular = stat.S_ISREG(mode)
         self._lines: list[bytes] = []
         self._rest = b""
-        self._ended = False
+        self._begun = self._ended = False
         self.total = None
 
     def _arrive(self, most: int) -> ImageList:
@@ -182,6 +196,9 @@ class StreamedInputs(Inputs):
             data = os.read(self._descriptor, READ_BYTES)
         except OSError as error:
             raise InputError(f"the list of images cannot be read any more ({error.strerror})") from error
+        if not self._begun:
+            data, self._begun = data.removeprefix(codecs.BOM_UTF8), True
+            refuse_utf16(data, "the list of images")
         *lines, self._rest = (self._rest + data).split(b"\n")
         if not data:
             lines, self._rest, self._ended = [*lines, self._rest], b"", True
@@ -204,15 +221,12 @@ def absolute(spec: str) -> str:
     """Return the spec of the same source that does not depend on the current folder.
 
     Raises:
-        InputError: the path is below the home of an unknown user.
+        InputError: the path is below the home of an unknown user, or the current folder is gone.
     """
     kind, colon, location = spec.partition(":")
     if not location or location == STANDARD_INPUT:
         return spec
-    try:
-        return f"{kind}{colon}{Path(location).expanduser().absolute()}"
-    except RuntimeError as error:
-        raise InputError(f"--data {spec}: {error}") from error
+    return f"{kind}{colon}{shipped.absolute(Path(location))}"
 
 
 def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Requirements, below: Path) -> Inputs:
@@ -248,3 +262,27 @@ def _descriptor(spec: str, location: str) -> int:
         return os.open(location, os.O_RDONLY)
     except OSError as error:
         raise InputError(f"--data {spec}: {location}: {error.strerror}; make it readable") from error
+
+
+def listed_files(spec: str, requirements: Requirements) -> Unlabelled:
+    """Open all files that a list names, for engines that need to know them beforehand.
+
+    Args:
+        spec: list:FILE, or list:- for standard input; relative names are below the current folder.
+        requirements: the model's.
+
+    Raises:
+        InputError: there is no such list, or it names no image.
+    """
+    inputs = open_inputs(spec, Path(), None, requirements, Path.cwd())
+    parts = [NO_IMAGES]
+    while not inputs.ended:
+        arrived = inputs.take(LISTED)
+        parts.append(arrived)
+        if not len(arrived):
+            time.sleep(0.01)
+    ids = [name for part in parts for name in part.ids]
+    if not ids:
+        raise InputError(f"--data {spec}: no images in it")
+    items, labels = (np.concatenate(column) for column in zip(*((p.items, p.labels) for p in parts), strict=True))
+    return Unlabelled(inputs.reader, ImageList(ids, items, labels))

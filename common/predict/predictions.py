@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import heapq
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +57,7 @@ class Summary:
         skipped: at most MOST_SKIPPED of the skipped images.
         unsure: the images whose two best classes were closest, at most MOST_UNSURE.
         confusion: confusion matrix of the images whose class is known.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
     predicted: Labels
@@ -64,6 +65,7 @@ class Summary:
     skipped: list[Skipped]
     unsure: list[Unsure]
     confusion: Confusion
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, n_classes: int) -> Summary:
@@ -85,6 +87,7 @@ class Summary:
             (self.skipped + other.skipped)[:MOST_SKIPPED],
             heapq.nsmallest(MOST_UNSURE, self.unsure + other.unsure, key=lambda image: image[:2]),
             self.confusion + other.confusion,
+            {**self.ignored, **other.ignored},
         )
 
     @property
@@ -141,7 +144,7 @@ def write_predictions(
     """
     summary = Summary.empty(len(model.class_names))
     schema = row_format.schema()
-    names = text_array(model.class_names)
+    names = text_array(model.classes.written)
     with writing_to(storage), storage.writing(PREDICTIONS) as file:
         file.name = f"{PREDICTIONS}/part-{part:05d}.parquet"
         with pq.ParquetWriter(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ def write_report(
     class_names: Sequence[str],
     described: Mapping[str, Any],
     layout: bytes | None = None,
+    ignored: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
     """Write metrics.json and report.html into a run folder.
 
@@ -31,13 +33,14 @@ def write_report(
         described: the job's entries of metrics.json: job, engine, model, data, shape, images_per_second, seconds,
             workers, and any others.
         layout: a picture of the ranks and their roles; SVG.
+        ignored: the number of files beside the images that are none, by kind.
     """
-    record = _record(summary, class_names) | dict(described)
+    record = _record(summary, class_names, ignored) | dict(described)
     write_page(folder, _page(summary, class_names, record, layout))
     write_json(folder / "metrics.json", record)
 
 
-def _record(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
+def _record(summary: Summary, class_names: Sequence[str], ignored: Mapping[str, int]) -> dict[str, Any]:
     """Return the entries of metrics.json that follow from the predictions."""
     confusion = summary.confusion
     return {
@@ -46,6 +49,7 @@ def _record(summary: Summary, class_names: Sequence[str]) -> dict[str, Any]:
             "predicted": int(summary.predicted.sum()),
             "unusable": summary.n_skipped,
             "labelled": confusion.n,
+            "ignored": sum(ignored.values()),
         },
         "classes": list(class_names),
         "predicted": summary.predicted.tolist(),

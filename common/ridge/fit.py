@@ -129,6 +129,7 @@ class Problem:
             weights=fitted.weights[0],
             intercept=fitted.intercepts[0],
             class_names=self.images.class_names,
+            class_ids=self.images.class_ids,
             shape=self.images.shape,
             pixel_format=self.images.pixel_format,
             lambda_=lambda_,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,6 +13,7 @@ import numpy as np
 
 from common.arrays import Floats, Labels, Pixels
 from common.atomic import write_atomically
+from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
 from common.errors import InputError
 from common.features.feature_map import BATCH_ROWS, FeatureMap
@@ -36,6 +37,7 @@ class RidgeModel:
         lambda_: λ, for features in [0, 1].
         penalty: "sum" or "mean".
         features: computes the features of images.
+        class_ids: the source's own identifiers of the classes; None if those are the names.
     """
 
     weights: Floats
@@ -46,6 +48,12 @@ class RidgeModel:
     lambda_: float
     penalty: str
     features: FeatureMap = PIXELS
+    class_ids: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> Classes:
+        """Names and ids of the classes."""
+        return Classes(self.class_names, self.class_ids)
 
     @cached_property
     def path(self) -> RidgePath:
@@ -86,8 +94,9 @@ class RidgeModel:
         described = {
             "format": FORMAT,
             "class_names": self.class_names,
+            **({"class_ids": self.class_ids} if self.class_ids else {}),
             "shape": self.shape,
-            "pixel_format": asdict(self.pixel_format),
+            "pixel_format": self.pixel_format.described(),
             "lambda_": self.lambda_,
             "penalty": self.penalty,
             "features": self.features.describe(),
@@ -119,6 +128,7 @@ class RidgeModel:
                 lambda_=described["lambda_"],
                 penalty=described["penalty"],
                 features=feature_map_of(described["features"]) if "features" in described else PIXELS,
+                class_ids=tuple(described["class_ids"]) if "class_ids" in described else None,
             )
             n_features = model.features.n_features(model.shape)
         except InputError:

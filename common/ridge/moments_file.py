@@ -46,6 +46,7 @@ class Basis:
         rule: how images are held out.
         split: what else decides the split and fold of an image: a seed, or the hash of its name.
         features: computes the features of images.
+        class_ids: the source's own identifiers of the classes; None if those are the names.
     """
 
     shape: tuple[int, int, int]
@@ -54,13 +55,15 @@ class Basis:
     rule: FoldRule
     split: str
     features: FeatureMap = PIXELS
+    class_ids: tuple[str, ...] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Return the basis as JSON."""
         return {
             "shape": self.shape,
-            "pixel_format": asdict(self.pixel_format),
+            "pixel_format": self.pixel_format.described(),
             "class_names": self.class_names,
+            **({"class_ids": self.class_ids} if self.class_ids else {}),
             "rule": asdict(self.rule),
             "split": self.split,
             "features": self.features.describe(),
@@ -81,6 +84,7 @@ class Basis:
             FoldRule(**described["rule"]),
             str(described["split"]),
             feature_map_of(described["features"]) if "features" in described else PIXELS,
+            tuple(described["class_ids"]) if "class_ids" in described else None,
         )
 
     def check_equal(self, path: Path | str, other: Basis) -> None:
@@ -108,8 +112,9 @@ class Basis:
                 f"{path}: moments of the features {json.dumps(self.features.describe())}, and this run has "
                 f"{json.dumps(other.features.describe())}; they cannot be added"
             )
-        if self.class_names != other.class_names:
-            mine_named, theirs_named = self.class_names, other.class_names
+        with_ids = self.class_ids is not None and other.class_ids is not None
+        mine_named, theirs_named = ((b.class_ids if with_ids else b.class_names) or () for b in (self, other))
+        if mine_named != theirs_named:
             pairs = zip(mine_named, theirs_named, strict=False)
             differs = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), "")
             raise InputError(

@@ -6,9 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
+from common.console import Console
 from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
 from common.data.labelled import open_splits
+from common.data.pillow import MAX_PIXELS
 from common.data.sources import TABLE_SPEC, specs
 from common.data.splits import FoldRule
 from common.ridge.path import PENALTIES
@@ -114,17 +116,31 @@ def pixel_flags(group: argparse._ActionsContainer) -> None:
         type=fraction,
         help="black and white, white from this share of full intensity",
     )
+    max_pixels_flag(group)
+
+
+def max_pixels_flag(group: argparse._ActionsContainer) -> None:
+    """Add --max-pixels."""
+    group.add_argument(
+        "--max-pixels",
+        metavar="N",
+        type=positive_integer,
+        default=MAX_PIXELS,
+        help="refuse files of more pixels, which might be made to fill the memory",
+    )
 
 
 def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
     """Return the pixel format that the flags ask for."""
-    return PixelFormat(arguments.size, arguments.grey, arguments.binarize)
+    return PixelFormat(arguments.size, arguments.grey, arguments.binarize, max_pixels=arguments.max_pixels)
 
 
 def named_splits(
-    arguments: argparse.Namespace, rule: FoldRule, pixel_format: PixelFormat
+    arguments: argparse.Namespace, rule: FoldRule, pixel_format: PixelFormat, console: Console
 ) -> tuple[CatalogueImages, CatalogueImages]:
     """Open the training and test images that --data, --data-root, --test, --seed and --limit ask for.
+
+    The console says what people should know of how they were found.
 
     Raises:
         InputError: flags or data are wrong.
@@ -137,6 +153,7 @@ def named_splits(
         test=arguments.test,
         seed=arguments.seed,
         limit=arguments.limit,
+        say=console.say,
     )
 
 

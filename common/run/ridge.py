@@ -14,7 +14,7 @@ from common.data.catalogue import Skipped, write_skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, Images
 from common.data.labelled import check_skipped, warn_of_splits
-from common.data.sources import open_table
+from common.data.sources import check_classes, open_table
 from common.data.splits import FoldRule
 from common.errors import InputError
 from common.evaluate.evaluation import Evaluation
@@ -59,6 +59,7 @@ class RidgeRun:
         test: test images.
         split: what decides the split and fold of an image.
         quarantined: the number of images that were skipped when their table was made.
+        ignored: the number of files beside the images that are none.
     """
 
     job: str
@@ -69,6 +70,7 @@ class RidgeRun:
     test: Images
     split: str
     quarantined: int = 0
+    ignored: int = 0
 
     @classmethod
     def open(cls, job: str, arguments: argparse.Namespace, complete: bool = True) -> RidgeRun:
@@ -89,14 +91,17 @@ class RidgeRun:
         train: Images
         test: Images
         with console.phase("open"):
-            chosen, quarantined = pixel_format(arguments), 0
+            chosen, quarantined, ignored = pixel_format(arguments), 0, 0
             split = f"--seed {arguments.seed} --test {arguments.test:g}"
             table = open_table(arguments.data)
             if table is not None:
+                check_classes(arguments.data, table.class_names)
                 train, test = _split_table(table, arguments, rule, chosen)
                 quarantined, split = table.quarantined, "the hash of each name"
+                ignored = table.n_ignored
             else:
-                train, test = named_splits(arguments, rule, chosen)
+                train, test = named_splits(arguments, rule, chosen, console)
+                ignored = sum(train.catalogue.ignored.values())
             warn_of_splits(console, arguments.limit, train, unseen=complete)
         problem = Problem(
             images=train,
@@ -107,7 +112,7 @@ class RidgeRun:
         )
         problem.check_size()
         warn_of_large_systems(console, problem)
-        return cls(job, arguments, console, folder, problem, test, split, quarantined)
+        return cls(job, arguments, console, folder, problem, test, split, quarantined, ignored)
 
     def as_job(self, job: str) -> RidgeRun:
         """Return the same run under the name of another job, which was chosen after it was opened."""
@@ -185,6 +190,7 @@ class RidgeRun:
                 "test": confusion.n,
                 "skipped": n_skipped,
                 "quarantined": self.quarantined,
+                "ignored": self.ignored,
             },
             "shape": list(problem.images.shape),
             "pixel_format": str(problem.images.pixel_format),

@@ -9,7 +9,7 @@ from typing import Any
 from common.predict.files import FORMATS
 from common.predict.inputs import absolute, prediction_specs
 from common.run.flag_types import number, positive_integer, positive_number
-from common.run.flags import data_root_flag, output_flags
+from common.run.flags import data_root_flag, max_pixels_flag, output_flags
 from common.run.parser import Help, Parser
 from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 
@@ -42,6 +42,7 @@ def _model_flags(group: argparse._ActionsContainer, required: bool) -> None:
     )
     group.add_argument("--data", metavar="SPEC", required=required, help=prediction_specs())
     data_root_flag(group)
+    max_pixels_flag(group)
     group.add_argument(
         "--split",
         choices=("train", "test"),

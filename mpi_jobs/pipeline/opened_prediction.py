@@ -7,7 +7,7 @@ import fcntl
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -235,7 +235,8 @@ def open_images(arguments: argparse.Namespace, network: TrainedNetwork, mode: st
     """
     from common.nets.trained import decoding_steps
 
-    wanted = Requirements(network.preprocessing.pixel_format, network.shape, network.classes, decoding_steps(mode))
+    pixel_format = replace(network.preprocessing.pixel_format, max_pixels=arguments.max_pixels)
+    wanted = Requirements(pixel_format, network.shape, network.classes, decoding_steps(mode))
     return open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from common.atomic import written_into
 from common.console import Console
+from common.data.sources.finding import ignored_files
 from common.predict.files import SKIPPED, PredictionFile
 from common.predict.predictions import Summary
 from common.provenance import command
@@ -57,11 +58,13 @@ def write_results(opened: OpenedPrediction, results: PredictionResults, console:
     record = _record(opened, results, console)
     with written_into(opened.path):
         figures = write_figures(opened.path, {"layout.svg": picture(results)})
-        write_report(opened.path, summary, network.classes.names, record, figures["layout"])
+        write_report(opened.path, summary, network.classes.names, record, figures["layout"], opened.inputs.ignored)
     path = PredictionFile.of(arguments.format, opened.path, opened.row_format, network.classes.written).path
     rate = f", {record['images_per_second']:,.0f} images/s" if results.summary.n else ""
     before = f"; {opened.written:,} of them were there before" if opened.written else ""
     console.say(f"{path}: {opened.written + results.summary.n:,} rows{rate}{before}")
+    if opened.inputs.ignored:
+        console.say(ignored_files(opened.inputs.ignored))
     if summary.n_skipped:
         console.warn(f"{summary.n_skipped:,} images could not be used; {opened.path / SKIPPED} lists them")
     confusion = summary.confusion

@@ -104,6 +104,7 @@ class TrainingPlan(NamedTuple):
         n_train: the number of training images.
         n_validation: the number of validation images.
         n_test: the number of test images.
+        n_ignored: the number of files beside the images that are none.
     """
 
     spec: NetworkSpec
@@ -114,6 +115,7 @@ class TrainingPlan(NamedTuple):
     n_train: int
     n_validation: int
     n_test: int
+    n_ignored: int
 
 
 def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
@@ -178,8 +180,10 @@ def open_training(request: TrainingRequest, console: Console) -> OpenedTraining:
         if kind == TABLE:
             raise InputError(f"--data {arguments.data}: train_cnn.py reads {specs()}")
         side = arguments.image_size or (PHOTOGRAPH_SIDE if location else None)
-        pixel_format = PixelFormat((side, side) if side else None, arguments.grey, crop=side is not None)
-        train, test = named_splits(arguments, FoldRule(None, arguments.validation), pixel_format)
+        pixel_format = PixelFormat(
+            (side, side) if side else None, arguments.grey, crop=side is not None, max_pixels=arguments.max_pixels
+        )
+        train, test = named_splits(arguments, FoldRule(None, arguments.validation), pixel_format, console)
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
@@ -238,6 +242,7 @@ def make_plan(arguments: argparse.Namespace, opened: OpenedTraining) -> Training
         len(opened.train) - n_validation,
         n_validation,
         len(opened.test),
+        sum(opened.train.catalogue.ignored.values()),
     )
 
 

@@ -84,6 +84,7 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
             "validation": plan.n_validation,
             "test": confusion.n,
             "skipped": len(skipped),
+            "ignored": plan.n_ignored,
         },
         "shape": list(plan.reader.shape),
         "preprocessing": str(plan.preprocessing),

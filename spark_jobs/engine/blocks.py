@@ -14,7 +14,9 @@ from pyspark import RDD, SparkContext, StorageLevel
 
 from common.arrays import Labels
 from common.data.catalogue import Skipped
-from common.data.images import Block, Images, Part
+from common.data.images import Block, CataloguePart, Images, Part
+from common.data.sources.source import ReaderById, Unlabelled
+from common.data.splits import ALWAYS_TRAINING, shard
 from common.evaluate.evaluation import MOST_MISTAKES, Evaluation
 from common.features.feature_map import FeatureMap
 from common.ridge.model import RidgeModel
@@ -56,12 +58,30 @@ def image_blocks(
 
 def image_parts(context: SparkContext, images: Images, partitions: int | None, record: int = 0) -> Sequence[Part]:
     """Deal out images to the executors; see image_blocks for the arguments."""
-    if partitions is None:
-        # Mostly by size: a cluster that is just starting may have more cores in a moment.
-        cores = context.defaultParallelism
-        size = max(DECODED_BYTES if images.decodes else PACKED_BYTES, RECORD_SHARE * record)
-        partitions = cores * ceil(len(images) * images.n_pixels / (cores * size))
-    return images.parts(partitions)
+    size = max(DECODED_BYTES if images.decodes else PACKED_BYTES, RECORD_SHARE * record)
+    return images.parts(partitions or _partitions(context, len(images) * images.n_pixels, size))
+
+
+def unlabelled_parts(context: SparkContext, unlabelled: Unlabelled, partitions: int | None) -> list[CataloguePart]:
+    """Deal out images to predict, which blocks name by their ids; see image_blocks for `partitions`."""
+    images, reader = unlabelled.images, unlabelled.reader
+    wanted = partitions or _partitions(context, len(images) * math.prod(reader.shape), DECODED_BYTES)
+    count = min(wanted, len(images))
+    items = np.empty(len(images), object)
+    items[:] = list(zip(images.ids, images.items, strict=True))
+    folds = np.full(len(images), ALWAYS_TRAINING, np.int16)
+    by_id = ReaderById(reader)
+    shards = [shard(len(images), part, count) for part in range(count)]
+    return [CataloguePart(by_id, items[rows], images.labels[rows], folds[rows]) for rows in shards]
+
+
+def _partitions(context: SparkContext, n_bytes: int, size: int) -> int:
+    """Return a number of partitions of at most `size` bytes of pixels, a multiple of the cores.
+
+    A cluster that is just starting may have more cores in a moment: mostly the size decides.
+    """
+    cores = context.defaultParallelism
+    return cores * ceil(n_bytes / (cores * size))
 
 
 def read_parts(context: SparkContext, parts: Sequence[Part], names: bool) -> RDD[Block]:

@@ -115,6 +115,7 @@ def basis_of(problem: Problem, split: str) -> Basis:
         FoldRule(rule.k, 0 if rule.k else rule.validation),
         split,
         problem.features,
+        problem.images.class_ids,
     )
 
 

@@ -1,8 +1,11 @@
-"""Image files that match a glob, on any file system that Spark reads: the JVM lists and reads them."""
+"""Image files that match a glob on a file system that Spark reads: the JVM lists and reads them.
+
+Spark's listing leaves out files without saying so. It is therefore compared with Hadoop's: images and files in
+quarantine are all files that match.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,16 +21,16 @@ from pyspark.sql.functions import col, element_at, split
 from pyspark.sql.types import Row
 
 from common.arrays import Keys, Pixels
-from common.data.catalogue import Skipped, printable
-from common.data.decode import PixelFormat, UndecodableImageError, decode
+from common.data.catalogue import Classes, Skipped, printable
+from common.data.decode import PixelFormat, decode
 from common.data.images import DECODED_ROWS, Block
+from common.data.pillow import UndecodableImageError
 from common.data.sources import is_kind
 from common.data.sources.files import MAX_BYTES
+from common.data.sources.patterns import WILDCARDS
 from common.data.splits import ALWAYS_TRAINING
 from common.data.table.writing import name_keys, plain_names
 from common.errors import InputError
-
-WILDCARDS = re.compile(r"[*?\[{]")
 
 LISTING_TASKS = 2
 """Tasks per core in which files are listed."""
@@ -37,6 +40,8 @@ FIRST_FILES = 64
 
 SEPARATOR = "\n"
 """A character that no address contains."""
+
+LEFT_OUT = "Spark reads no file whose name, or whose folder's name, begins with _ or ."
 
 UNLABELLED = -1
 """The label of an image whose folder is not one of the classes."""
@@ -48,26 +53,30 @@ def is_glob(spec: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Glob:
+class RemoteGlob:
     """Image files whose class is the name of their folder.
 
     Attributes:
         pattern: the glob, as Hadoop understands it.
         root: the folder before the first wildcard, without scheme and host; names of images are relative to it.
-        frame: path, length and content of every file.
+        frame: path, length and content of every file that Spark reads.
+        left_out: the paths of files that Spark does not read.
     """
 
     pattern: str
     root: str
     frame: DataFrame
+    left_out: tuple[str, ...]
 
     @classmethod
-    def open(cls, context: SparkContext, pattern: str) -> Glob:
+    def open(cls, context: SparkContext, pattern: str) -> RemoteGlob:
         """List the files that match a glob.
 
         Raises:
-            InputError: no file matches, or Spark cannot read that file system.
+            InputError: no file matches, the pattern is not for this file system, or Spark cannot read it.
         """
+        if "**" in pattern.split("/"):
+            raise InputError(f"{pattern}: ** is for files of this machine; elsewhere, name each level: */*/*.jpg")
         session = SparkSession(context)
         # by default Spark counts 4 MB for opening a file, so that each partition would get just 32 images
         session.conf.set("spark.sql.files.openCostInBytes", str(32 << 10))
@@ -75,13 +84,13 @@ class Glob:
         # by default one task per file finds out how large the file is
         parallelism = str(LISTING_TASKS * context.defaultParallelism)
         session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", parallelism)
-        pattern = _absolute(pattern)
         try:
             frame = session.read.format("binaryFile").load(pattern).select("path", "length", "content")
         except (PySparkException, Py4JError) as error:  # no file, no such file system, or not an address
             raise InputError(f"{pattern}: no file matches it ({str(error).splitlines()[0]})") from error
         fixed = WILDCARDS.split(without_scheme(pattern), maxsplit=1)[0]
-        return cls(pattern, fixed.rpartition("/")[0], frame)
+        read = {without_scheme(unquote(path)) for path in frame.inputFiles()}
+        return cls(pattern, fixed.rpartition("/")[0], frame, tuple(_left_out(context, pattern, read)))
 
     def classes(self) -> list[str]:
         """Return the sorted names of the folders that contain the files."""
@@ -110,28 +119,26 @@ class Glob:
 
     def count(self) -> int:
         """Return the number of files."""
-        return len(self.frame._jdf.inputFiles())
+        return len(self.frame.inputFiles()) + len(self.left_out)
 
     def unread(self) -> list[Skipped]:
-        """Return the files that no executor sees: those too large, and empty ones, which Spark leaves out."""
+        """Return the files that no executor sees: those too large, empty ones, and those that Spark leaves out."""
         rows = self.frame.select("path", "length").where(col("length") > MAX_BYTES).collect()
         reason = f"bytes, more than the {MAX_BYTES:,} that are allowed"
         large = [Skipped(self._name(row["path"]), f"{row['length']:,} {reason}") for row in rows]
-        found = self.frame._jdf.inputFiles()
+        large += [Skipped(self._name(path), LEFT_OUT) for path in self.left_out]
+        found = self.frame.inputFiles()
         if len(found) == self.frame.count():
             return large
-        # in one string, because reading the elements of a Java array takes one call to the JVM each
-        jvm: Any = SparkContext.getOrCreate()._jvm
-        paths = jvm.org.apache.hadoop.util.StringUtils.join(SEPARATOR, found).split(SEPARATOR)
         seen = {without_scheme(row["path"]) for row in self.frame.select("path").toLocalIterator()}
-        empty = [path for path in map(without_scheme, map(unquote, paths)) if path not in seen]
+        empty = [path for path in map(without_scheme, map(unquote, found)) if path not in seen]
         return large + [Skipped(self._name(path), "an empty file") for path in empty]
 
     def blocks(
         self,
         pixel_format: PixelFormat,
         shape: tuple[int, int, int],
-        class_names: tuple[str, ...],
+        classes: Classes,
         done: Keys,
     ) -> RDD[Block]:
         """Return the images as an RDD of blocks with names, decoded by the executors.
@@ -139,10 +146,11 @@ class Glob:
         Args:
             pixel_format: what images are decoded into.
             shape: the shape that every decoded image must have; others are skipped.
-            class_names: labels are positions in it; images in other folders are UNLABELLED.
+            classes: labels are positions in it; images in other folders are UNLABELLED.
             done: sorted keys of the names to leave out, uint64 (n,).
         """
-        labels = {name: label for label, name in enumerate(class_names)}
+        found = tuple(self.classes())
+        labels = dict(zip(found, classes.positions(Classes(found)).tolist(), strict=True))
         context = SparkContext.getOrCreate()
         shared = context.broadcast((pixel_format, shape, labels, done))
         root = self.root
@@ -160,14 +168,22 @@ class Glob:
         return plain_names([without_scheme(path).removeprefix(self.root).lstrip("/")])[0]
 
 
-def _absolute(pattern: str) -> str:
-    """Resolve . and .. before the first wildcard, so that a file has one name whatever the current folder."""
-    scheme, _, path = pattern.rpartition("://")
-    if scheme or pattern.startswith("file:"):
-        return pattern
-    wildcard = WILDCARDS.search(path)
-    cut = path.rfind("/", 0, wildcard.start() if wildcard else len(path)) + 1
-    return f"{os.path.abspath(path[:cut] or '.').rstrip('/')}/{path[cut:]}"  # noqa: PTH100  # keeps symbolic links
+def _left_out(context: SparkContext, pattern: str, read: set[str]) -> Iterator[str]:
+    """Yield the paths of files that match a glob, or lie below a folder that does, and are not read."""
+    jvm: Any = context._jvm
+    hadoop = jvm.org.apache.hadoop
+    system = hadoop.fs.Path(pattern).getFileSystem(context._jsc.hadoopConfiguration())
+    util = jvm.org.apache.spark.deploy.SparkHadoopUtil.get()
+    folders, unread, level = set[str](), list[str](), pattern
+    # in one string, because reading the elements of a Java list takes one call to the JVM each
+    while listed := str(util.globPath(system, hadoop.fs.Path(level)).mkString(SEPARATOR)):
+        paths = listed.split(SEPARATOR)
+        folders |= {path.rpartition("/")[0] for path in paths}
+        unread += [path for path in paths if without_scheme(path) not in read]
+        level += "/*"
+    for path in unread:
+        if path not in folders and system.getFileStatus(hadoop.fs.Path(path)).isFile():
+            yield without_scheme(path)
 
 
 def without_scheme(path: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Protocol
@@ -12,14 +12,16 @@ import numpy as np
 from pyspark import RDD, SparkContext
 
 from common.arrays import Keys
-from common.data.catalogue import Catalogue, Skipped
+from common.data.catalogue import Catalogue, Classes, Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, CataloguePart
 from common.data.sources import open_labelled
+from common.data.sources.glob import LocalGlob
+from common.data.sources.source import Splits
 from common.data.splits import ALWAYS_TRAINING, stable_hashes
 from common.data.table.writing import TableSettings, name_keys, plain_names
 from spark_jobs.engine.blocks import read_parts
-from spark_jobs.ingestion.globs import Glob, is_glob
+from spark_jobs.ingestion.globs import RemoteGlob, is_glob
 
 PART_BYTES = 40 << 20
 """Bytes of pixels per file, at most."""
@@ -36,8 +38,16 @@ class Listing(Protocol):
         """The (height, width, channels) of every image."""
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that the source has."""
+    def classes(self) -> Classes:
+        """The classes that the source has."""
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """The number of files beside the images that are none, by kind."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how the source was read, a line each."""
 
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
@@ -79,10 +89,13 @@ def open_listing(
     Raises:
         InputError: there is no such source, or no image in it.
     """
-    if is_glob(source):
-        glob = Glob.open(context, source)
-        return ListedGlob(glob, shape or glob.shape(pixel_format), tuple(glob.classes()))
-    return ListedCatalogues(*open_labelled(source, data_root, pixel_format))
+    if not is_glob(source):
+        return ListedCatalogues(open_labelled(source, data_root, pixel_format))
+    local = LocalGlob.of(source)
+    if local is not None:
+        return ListedCatalogues(local.open(pixel_format, shape))
+    glob = RemoteGlob.open(context, source)
+    return ListedGlob(glob, shape or glob.shape(pixel_format), Classes(tuple(glob.classes())))
 
 
 @dataclass(frozen=True)
@@ -92,18 +105,20 @@ class ListedGlob:
     Attributes:
         glob: the files.
         shape: the (height, width, channels) of every image.
-        class_names: the names of the folders that the files are in.
+        classes: the folders that the files are in.
     """
 
-    glob: Glob
+    glob: RemoteGlob
     shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
+    classes: Classes
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], None]]:
         """Yield all files; the executors leave out those that are done."""
-        yield self.glob.blocks(settings.pixel_format, self.shape, settings.class_names, done), None
+        yield self.glob.blocks(settings.pixel_format, self.shape, settings.classes, done), None
 
     def unread(self) -> list[Skipped]:
         """Return the files that are empty or too large."""
@@ -116,35 +131,44 @@ class ListedGlob:
 
 @dataclass(frozen=True)
 class ListedCatalogues:
-    """The images of one or two catalogues, whose names and labels the driver knows beforehand.
+    """The images of a source whose names and labels the driver knows beforehand.
 
     Attributes:
-        train: the training images, or all images if `test` is None.
-        test: the test images of a source that has a test set.
+        splits: its images.
     """
 
-    train: Catalogue
-    test: Catalogue | None
+    splits: Splits
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """The (height, width, channels) of every image."""
-        return self.train.shape
+        return self.splits.train.shape
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes that the source has."""
-        return self.train.class_names
+    def classes(self) -> Classes:
+        """The classes that the source has."""
+        return self.splits.train.classes
+
+    @property
+    def ignored(self) -> Mapping[str, int]:
+        """The number of files beside the images that are none, by kind."""
+        return self.splits.train.ignored
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know of how the source was read, a line each."""
+        return self.splits.notes
 
     def _splits(self) -> list[tuple[Catalogue, str | None]]:
-        return [(self.train, None)] if self.test is None else [(self.train, "train"), (self.test, "test")]
+        learnt, test = self.splits.learnt, self.splits.test
+        return [(learnt, None)] if test is None else [(learnt, "train"), (test, "test")]
 
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], str | None]]:
         """Yield the images that are not done, split by split."""
         for catalogue, split in self._splits():
-            parts = new_parts(relabelled(catalogue, settings.class_names), done, context.defaultParallelism)
+            parts = new_parts(relabelled(catalogue, settings.classes), done, context.defaultParallelism)
             if parts:
                 yield read_parts(context, parts, names=True), split
 
@@ -157,11 +181,10 @@ class ListedCatalogues:
         return sum(len(catalogue) for catalogue, _ in self._splits())
 
 
-def relabelled(catalogue: Catalogue, class_names: tuple[str, ...]) -> Catalogue:
-    """Return the same images with labels that are positions in `class_names`."""
-    position = {name: label for label, name in enumerate(class_names)}
-    labels = np.array([position[name] for name in catalogue.class_names], np.int64)
-    return replace(catalogue, labels=labels[catalogue.labels], class_names=class_names)
+def relabelled(catalogue: Catalogue, classes: Classes) -> Catalogue:
+    """Return the same images with labels that are positions in `classes`, which has all of their classes."""
+    labels = classes.positions(catalogue.classes)
+    return replace(catalogue, labels=labels[catalogue.labels], class_names=classes.names, class_ids=classes.ids)
 
 
 def new_parts(catalogue: Catalogue, done: Keys, cores: int) -> list[CataloguePart]:

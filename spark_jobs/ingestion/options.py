@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from common.atomic import read_text
+from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
+from common.data.shipped import absolute
 from common.data.storage import Storage
 from common.data.table.table import Table
 from common.data.table.writing import TableSettings
@@ -26,13 +31,13 @@ class IngestOptions:
         data_root: folder of the named sets.
         pixel_format: what images are decoded into; the default leaves it to the table, if there is one.
         test_fraction: fraction of the names held out for the test, or None for the table's or TEST_FRACTION.
-        class_names: the classes of the table, or None to take those of the source.
+        classes: the classes of the table, or None to take those of the source.
     """
 
     data_root: Path = Path("data")
     pixel_format: PixelFormat = field(default_factory=PixelFormat)
     test_fraction: float | None = None
-    class_names: tuple[str, ...] | None = None
+    classes: Classes | None = None
 
     def pixel_format_for(self, before: Table | None) -> PixelFormat:
         """Return the pixel format of the table, or the chosen one if there is no table.
@@ -56,17 +61,18 @@ class IngestOptions:
             InputError: the source does not fit the table, or its classes do not fit the table's.
         """
         pixel_format = self.pixel_format_for(before)
-        classes = joined_classes(listing.class_names, before, self.class_names)
+        classes = joined_classes(listing.classes, before, self.classes)
         if before is None:
-            return TableSettings(listing.shape, pixel_format, classes, self.test_fraction or TEST_FRACTION, source)
+            fraction = self.test_fraction or TEST_FRACTION
+            return TableSettings(listing.shape, pixel_format, classes.names, fraction, source, classes.ids)
         if before.shape != listing.shape:
             raise InputError(
                 f"{before.storage}: holds images of {before.shape}, and the source has {listing.shape}; use --size"
             )
-        return TableSettings(listing.shape, pixel_format, classes, before.test_fraction, source)
+        return TableSettings(listing.shape, pixel_format, classes.names, before.test_fraction, source, classes.ids)
 
 
-def joined_classes(found: Sequence[str], before: Table | None, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+def joined_classes(found: Classes, before: Table | None, chosen: Classes | None) -> Classes:
     """Return the table's classes: those chosen, or those it has followed by new ones of the source.
 
     Args:
@@ -75,38 +81,60 @@ def joined_classes(found: Sequence[str], before: Table | None, chosen: tuple[str
         chosen: classes that the user has chosen, or None.
 
     Raises:
-        InputError: they contradict each other, or are fewer than two.
+        InputError: they contradict each other, or a new table would have fewer than two.
     """
-    if chosen is not None:
-        if before is not None and before.class_names != chosen:
-            raise InputError("--classes: the table has other classes; leave --classes out, or name another DEST")
-        unknown = [name for name in found if name not in set(chosen)]
-        if unknown:
-            raise InputError(f"class {unknown[0]!r} of the source is not among --classes ({len(unknown)} are not)")
-        return chosen
-    present = before.class_names if before else ()
-    classes = (*present, *(name for name in found if name not in set(present)))
-    if len(classes) < 2:
-        only = f"only one class, {classes[0]!r}" if classes else "no class"
-        raise InputError(f"{only}; a classifier needs two (--classes names classes whose images come later)")
-    return classes
+    if before is not None and chosen is not None and before.classes != chosen:
+        raise InputError("--classes: the table has other classes; leave --classes out, or name another DEST")
+    present = chosen or (before.classes if before else None)
+    if present is None:
+        if len(found.names) < 2:
+            only = f"only one class, {found.names[0]!r}" if found.names else "no class"
+            raise InputError(f"{only}; a classifier needs two (--classes names classes whose images come later)")
+        return found
+    at = present.positions(found)
+    unknown = np.flatnonzero(at < 0)
+    new = Classes(
+        tuple(found.names[i] for i in unknown),
+        tuple(found.ids[i] for i in unknown) if found.ids else None,
+    )
+    if chosen is not None and new.names:
+        raise InputError(f"class {new.names[0]!r} of the source is not among --classes ({len(new.names)} are not)")
+    return joined(present, new)
 
 
-def class_names_of(location: str) -> tuple[str, ...]:
-    """Read the class names of a table, of a run folder, or of a text file with one name per line.
+def joined(present: Classes, new: Classes) -> Classes:
+    """Return classes followed by new ones.
+
+    Raises:
+        InputError: only ids could tell them apart, and one side has none.
+    """
+    if not new.names:
+        return present
+    ids = present.ids + new.ids if present.ids and new.ids else None
+    names = present.names + new.names
+    if ids is None and len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(
+            f"two classes are called {twice!r}, and the table or the source has no ids to tell them apart; "
+            "name another DEST"
+        )
+    return Classes(names, ids)
+
+
+def classes_of(location: str) -> Classes:
+    """Read the classes of a table, of a run folder, or of a text file with one name per line.
 
     Raises:
         InputError: the location is none of these.
     """
-    path = Path(location).expanduser()
+    path = absolute(Path(location))
     if path.is_file():
-        try:
-            names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-        except (OSError, ValueError) as error:
-            raise InputError(f"--classes {location}: cannot be read as UTF-8 text ({error})") from error
+        names = tuple(
+            line.strip() for line in read_text(path, f"--classes {location}").splitlines() if line.strip()
+        )
         if len(set(names)) != len(names) or len(names) < 2:
             raise InputError(f"--classes {location}: needs two or more different class names, one per line")
-        return names
+        return Classes(names)
     if (path / "model.json").is_file():
-        return RidgeModel.load(path).class_names
-    return Table.open(Storage.at(location.removeprefix("parquet:"))).class_names
+        return RidgeModel.load(path).classes
+    return Table.open(Storage.at(location.removeprefix("parquet:"))).classes

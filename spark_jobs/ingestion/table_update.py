@@ -163,13 +163,20 @@ class TableUpdate:
 
         return blocks.mapPartitionsWithIndex(of_partition).collect()
 
-    def commit(self, written: Sequence[WrittenFiles], skipped: Sequence[Skipped], n_listed: int) -> Ingested:
+    def commit(
+        self,
+        written: Sequence[WrittenFiles],
+        skipped: Sequence[Skipped],
+        n_listed: int,
+        ignored: Mapping[str, int],
+    ) -> Ingested:
         """Make everything that was written visible, all at once.
 
         Args:
             written: what the executors wrote.
             skipped: images that could not be used and that no executor saw.
             n_listed: the number of images that the source names.
+            ignored: the number of files beside the images that are none, by kind.
 
         Raises:
             InputError: there is no image.
@@ -192,6 +199,8 @@ class TableUpdate:
             shape=self.settings.shape,
             pixel_format=self.settings.pixel_format,
             class_names=self.settings.class_names,
+            class_ids=self.settings.class_ids,
+            ignored=(self.before.ignored if self.before else {}) | {source: dict(ignored)},
             test_fraction=self.settings.test_fraction,
             files=tuple(files[name] for name in sorted(files)),
             class_counts=self._class_counts(written),

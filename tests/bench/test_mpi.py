@@ -114,8 +114,8 @@ def test_the_cost_model_follows_the_arithmetic() -> None:
 @pytest.mark.mnist
 def test_a_grown_mnist_begins_as_mnist_does(tmp_path: Path) -> None:
     write_mnist(DATA, 60_500, tmp_path)
-    train, test = open_labelled("mnist", tmp_path, PixelFormat())
-    original, _ = open_labelled("mnist", DATA, PixelFormat())
+    train, test = open_labelled("mnist", tmp_path, PixelFormat())[:2]
+    original = open_labelled("mnist", DATA, PixelFormat()).train
     assert len(train) == 60_500
     assert test is not None
     assert len(test) == 10_000

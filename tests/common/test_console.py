@@ -133,4 +133,4 @@ def test_a_limit_beyond_the_set_warns_and_takes_all(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == "warning: --limit 5000 is more than the 1,438 training images; all of them are used\n"
     images = metrics_of(tmp_path / "run")["images"]
-    assert images == {"train": 1150, "validation": 288, "test": 359, "skipped": 0, "quarantined": 0}
+    assert images == {"train": 1150, "validation": 288, "test": 359, "skipped": 0, "quarantined": 0, "ignored": 0}

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import shutil
 import struct
+import unicodedata
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,13 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from common.data.catalogue import Catalogue
-from common.data.decode import PixelFormat
+from common.data.catalogue import Catalogue, Classes
+from common.data.decode import DECODING_STEPS, PixelFormat
 from common.data.images import Block, CatalogueImages
-from common.data.sources import open_labelled
+from common.data.labelled import open_splits
+from common.data.sources import open_labelled, open_unlabelled
+from common.data.sources.source import Requirements
+from common.data.splits import FoldRule
 from common.errors import InputError
 from tests.support.herbarium import herbarium, write_metadata
 
@@ -28,7 +34,7 @@ def load(catalogue: Catalogue) -> Block:
 
 
 def test_digits_are_scikit_learns() -> None:
-    train, test = open_labelled("digits", Path("nowhere"), AS_THEY_ARE)
+    train, test = open_labelled("digits", Path("nowhere"), AS_THEY_ARE)[:2]
     images = load(train)
     assert test is None
     assert images.pixels.shape == (1797, 8, 8, 1)
@@ -65,7 +71,7 @@ def small_mnist(tmp_path: Path, request: pytest.FixtureRequest) -> tuple[Path, d
 
 def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str, np.ndarray]]) -> None:
     root, arrays = small_mnist
-    train, test = open_labelled("mnist", root, AS_THEY_ARE)
+    train, test = open_labelled("mnist", root, AS_THEY_ARE)[:2]
     assert np.array_equal(load(train).pixels[..., 0], arrays["train-images-idx3-ubyte"])
     assert test is not None
     assert np.array_equal(load(test).labels, arrays["t10k-labels-idx1-ubyte"])
@@ -77,7 +83,7 @@ def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str,
 def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
     small_mnist: tuple[Path, dict[str, np.ndarray]],
 ) -> None:
-    train, _ = open_labelled("mnist", small_mnist[0], AS_THEY_ARE)
+    train, _ = open_labelled("mnist", small_mnist[0], AS_THEY_ARE)[:2]
     _truncate(small_mnist[0])
     with pytest.raises(InputError, match=r"train-images.*cannot be read any more"):
         load(train)
@@ -88,7 +94,7 @@ def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
 
 @pytest.mark.mnist
 def test_mnist_is_mnist(data_root: Path) -> None:
-    train, test = open_labelled("mnist", data_root, AS_THEY_ARE)
+    train, test = open_labelled("mnist", data_root, AS_THEY_ARE)[:2]
     assert test is not None
     assert (len(train), len(test), train.shape) == (60_000, 10_000, (28, 28, 1))
     images = load(train)
@@ -172,7 +178,7 @@ def test_a_folder_is_read_class_by_class(folder_of_images: Path) -> None:
     shutil.copytree(folder_of_images / "beech", folder_of_images / "ash" / ".thumbnails")
     (folder_of_images / "cedar" / "deeper").mkdir()
     (folder_of_images / "cedar" / "00.png").rename(folder_of_images / "cedar" / "deeper" / "00.PNG")
-    train, test = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE)
+    train, test = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE)[:2]
     assert test is None
     assert train.class_names == ("ash", "beech", "cedar")
     assert train.shape == (10, 12, 3)
@@ -217,7 +223,7 @@ def test_a_folder_that_cannot_be_learnt_from_is_refused(
     root = tmp_path / "images"
     prepare(root)
     with pytest.raises(InputError, match=message):
-        open_labelled(f"folder:{root}", Path(), AS_THEY_ARE)
+        open_splits(f"folder:{root}")
 
 
 def _fill(folder: Path, data: bytes | None = None) -> None:
@@ -234,16 +240,102 @@ def test_what_may_not_be_read_is_refused(folder_of_images: Path) -> None:
         open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE)
 
 
-def test_class_names_lose_what_no_page_can_show(folder_of_images: Path) -> None:
+def test_class_names_escape_what_no_page_can_show(folder_of_images: Path) -> None:
     os.rename(os.fsencode(folder_of_images / "ash"), os.fsencode(folder_of_images) + b"/\xe9rable\x07")  # noqa: PTH104
     names = open_labelled(f"folder:{folder_of_images}", Path(), AS_THEY_ARE).train.class_names
-    assert sorted(names) == ["beech", "cedar", "\ufffdrable\ufffd"]
+    assert sorted(names) == ["\\udce9rable\\x07", "beech", "cedar"]
 
 
 @pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
 def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> None:
     with pytest.raises(InputError, match="digits, mnist, folder:PATH, herbarium:PATH"):
         open_labelled(spec, Path(), AS_THEY_ARE)
+
+
+@pytest.mark.parametrize(
+    ("folders", "splits", "note"),
+    [
+        (("train", "val"), (8, 0, 4), "splits: train/ for training, val/ for the test"),
+        (("Train", "TEST"), (8, 0, 4), "splits: Train/ for training, TEST/ for the test"),
+        (
+            ("train", "valid", "test"),
+            (8, 4, 4),
+            "splits: train/ for training, valid/ for validation, test/ for the test",
+        ),
+    ],
+)
+def test_split_folders_are_used_as_the_splits_they_are(
+    tmp_path: Path, folders: tuple[str, ...], splits: tuple[int, int, int], note: str
+) -> None:
+    for folder in folders:
+        for name in ("ash", "beech"):
+            (tmp_path / folder / name).mkdir(parents=True)
+            for i in range(4 if folder.lower() == "train" else 2):
+                pixels = RNG.integers(0, 256, (4, 4, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / folder / name / f"{i}.png")
+    found = open_labelled(f"folder:{tmp_path}", Path(), AS_THEY_ARE)
+    assert found.train.class_names == ("ash", "beech")
+    assert found.notes == (note,)
+    parts = (found.train, found.validation, found.test)
+    assert tuple(len(part) if part else 0 for part in parts) == splits
+    said: list[str] = []
+    train, test = open_splits(f"folder:{tmp_path}", FoldRule(None, 0.25), say=said.append)
+    assert said == [note]
+    assert len(test) == splits[2]
+    held_out = [name for name, fold in zip(train.catalogue.names(), train.folds, strict=True) if fold == 0]
+    if splits[1]:
+        assert {name.partition("/")[0] for name in held_out} == {"valid"}
+        assert len(held_out) == splits[1]
+    else:
+        assert len(held_out) == 2
+    train, _ = open_splits(f"folder:{tmp_path}", FoldRule(2, 0))
+    assert np.bincount(train.folds).tolist() == [len(train) // 2] * 2
+
+
+@pytest.mark.parametrize("others", [("val", "extra"), ("val",)])
+def test_folders_that_only_sound_like_splits_stay_classes(tmp_path: Path, others: tuple[str, ...]) -> None:
+    for number, folder in enumerate(("train", *others)):
+        inner = tmp_path / folder / ("" if len(others) == 1 else "same")
+        inner.mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(inner / f"{number}.png")
+    found = open_labelled(f"folder:{tmp_path}", Path(), AS_THEY_ARE)
+    assert found.train.class_names == tuple(sorted(("train", *others)))
+    assert found.notes == ()
+
+
+def test_test_images_without_classes_are_left_to_prediction(tmp_path: Path) -> None:
+    for name in ("train/ash", "train/beech", "test"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(tmp_path / name / "1.png")
+    found = open_labelled(f"folder:{tmp_path}", Path(), AS_THEY_ARE)
+    assert found.test is None
+    assert found.train.class_names == ("ash", "beech")
+    assert found.train.ignored == {"outside the folders of classes": 1}
+
+
+def test_a_name_composed_or_decomposed_is_one_class(tmp_path: Path) -> None:
+    for number, form in enumerate(("NFC", "NFD")):
+        folder = tmp_path / unicodedata.normalize(form, "Érable")
+        folder.mkdir()
+        Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(folder / f"{number}.png")
+    (tmp_path / "ash").mkdir()
+    Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(tmp_path / "ash" / "1.png")
+    images = open_labelled(f"folder:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert images.class_names == ("ash", "Érable")
+    assert np.bincount(images.labels).tolist() == [1, 2]
+    old = Classes(("ash", unicodedata.normalize("NFD", "Érable")))
+    assert old.positions(images.classes).tolist() == [0, 1]
+
+
+def test_images_of_training_and_test_that_differ_in_size_are_told_when_opened(tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    for stem, side in (("train", 32), ("t10k", 28)):
+        images = RNG.integers(0, 256, (20, side, side), np.uint8)
+        write_idx(tmp_path / "mnist" / f"{stem}-images-idx3-ubyte", images)
+        write_idx(tmp_path / "mnist" / f"{stem}-labels-idx1-ubyte", (np.arange(20) % 10).astype(np.uint8))
+    with pytest.raises(InputError, match=r"32×32×1 and 28×28×1; bring all to one size with --size"):
+        open_labelled("mnist", tmp_path, AS_THEY_ARE)
+    assert open_labelled("mnist", tmp_path, PixelFormat((28, 28))).train.shape == (28, 28, 1)
 
 
 # herbarium ---------------------------------------------------------------------------------------------------
@@ -253,7 +345,7 @@ def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> Non
 @pytest.mark.parametrize("ids", [int, str])
 def test_herbarium_joins_on_the_image_and_maps_labels_densely(tmp_path: Path, encoding: str, ids: type) -> None:
     herbarium(tmp_path / "train", encoding, ids)
-    train, test = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
+    train, test = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)[:2]
     assert test is None
     assert train.class_names == ("Séneçon", "Abies")
     label_of = {train.names()[i]: int(train.labels[i]) for i in range(len(train))}
@@ -282,6 +374,8 @@ def _change(table: str, **fields: object) -> Callable[[dict[str, list[dict[str, 
         (_change("images", file_name="images/../../x.jpg"), "leads out of its folder"),
         (_change("images", file_name="/etc/passwd"), "leads out of its folder"),
         (_change("images", file_name="..\\x.jpg"), "leads out of its folder"),
+        (_change("images", file_name="C:\\x.jpg"), "leads out of its folder"),
+        (_change("images", file_name="images/001/07/7.jpg"), r"images/001/07/7.jpg has two labels, 7 and 30"),
         (_change("categories", id=30), "occur twice"),
         (lambda tables: {**tables, "annotations": []}, "no annotations"),
         (lambda tables: {"images": tables["images"]}, "no list of records called 'annotations'"),
@@ -296,6 +390,60 @@ def test_metadata_that_does_not_hold_together_is_refused(tmp_path: Path, change,
     with pytest.raises(InputError, match=message) as caught:
         open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
     assert "\n" not in str(caught.value)
+
+
+def test_paths_of_windows_and_absolute_ones_inside_are_taken(tmp_path: Path) -> None:
+    tables = herbarium(tmp_path)
+    for number, image in enumerate(tables["images"]):
+        name = str(image["file_name"])
+        image["file_name"] = name.replace("/", "\\") if number % 2 else str(tmp_path / name)
+    write_metadata(tmp_path, tables)
+    images = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert len(load(images).labels) == 8
+    assert all(name.startswith("images/") for name in images.names())
+
+
+def test_herbarium_2022_is_read_as_it_is_published(tmp_path: Path) -> None:
+    tables = herbarium(tmp_path / "train_images")
+    (tmp_path / "train_images" / "metadata.json").unlink()
+    images = [{"image_id": i["id"], "file_name": i["file_name"], "license": 1} for i in tables["images"]]
+    categories = [
+        {"category_id": c["id"], "scientificName": c["name"], "genus": "x"} for c in tables["categories"]
+    ]
+    (tmp_path / "train_metadata.json").write_text(
+        json.dumps({"annotations": tables["annotations"], "images": images, "categories": categories})
+    )
+    train = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert train.classes == Classes(("Séneçon", "Abies"), ("7", "30"))
+    assert len(load(train).labels) == 8
+    (tmp_path / "train_images").rename(tmp_path / "test_images")
+    (tmp_path / "test_metadata.json").write_text(json.dumps(images))
+    required = Requirements(AS_THEY_ARE, train.shape, train.classes, DECODING_STEPS)
+    found = open_unlabelled(f"herbarium:{tmp_path}", Path(), None, required)
+    assert found.images.ids == [str(image["image_id"]) for image in images]
+    assert len(found.reader.read(found.images.items).kept) == 8
+
+
+def test_a_file_that_is_named_twice_is_one_image(tmp_path: Path) -> None:
+    tables = herbarium(tmp_path)
+    tables["images"].append({**tables["images"][3], "id": 2000})
+    tables["annotations"].append({"id": 99, "image_id": 2000, "category_id": 7})
+    write_metadata(tmp_path, tables)
+    images = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert len(images) == 8
+    assert images.ignored == {"named before": 1}
+
+
+def test_categories_of_one_name_stay_apart(tmp_path: Path) -> None:
+    tables = herbarium(tmp_path)
+    for category in tables["categories"]:
+        category["name"] = "Abies"
+    write_metadata(tmp_path, tables)
+    images = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert images.classes == Classes(("Abies", "Abies"), ("7", "30"))
+    swapped = replace(images, labels=1 - images.labels)
+    assert images.digest() != swapped.digest()
+    assert images.classes.positions(Classes(("Abies", "x"), ("30", "8"))).tolist() == [1, -1]
 
 
 def test_missing_and_broken_metadata_are_refused(tmp_path: Path) -> None:

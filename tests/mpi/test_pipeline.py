@@ -172,7 +172,7 @@ def test_predictions_are_those_of_pytorch_each_image_once(made: Made, size: int,
     record = json.loads((folder / "metrics.json").read_text())
     right = [CLASSES.names[int(logits.argmax())] == name.split("/")[0] for name, logits in made.logits.items()]
     assert record["accuracy"] == pytest.approx(np.mean(right))
-    assert record["images"] == {"predicted": 75, "unusable": 2, "labelled": 75}
+    assert record["images"] == {"predicted": 75, "unusable": 2, "labelled": 75, "ignored": 0}
     with (folder / "skipped.csv").open(newline="") as file:
         assert {row[0]: row[1] for row in csv.reader(file)}.keys() == {"name", "ash/03b.jpg", "beech/empty.png"}
     predicted = sum(rank["images"] for rank in record["ranks"] if RoleName.PREDICTOR in rank["roles"])

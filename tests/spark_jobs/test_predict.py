@@ -51,12 +51,12 @@ def test_predictions_are_numpys_from_a_source_and_from_its_table(
     spark: Any, tmp_path: Path, digits_model: Path
 ) -> None:
     model = RidgeModel.load(digits_model)
-    train, _ = open_labelled("digits", Path(), model.pixel_format)
+    train = open_labelled("digits", Path(), model.pixel_format).train
     truth = expected(model, CatalogueImages(train).load(names=True))
     metrics = run_main(predict.main, tmp_path / "a", "--model", str(digits_model), "--data", "digits")
     rows = rows_of(tmp_path / "a")
     assert {name: row["predicted"] for name, row in rows.items()} == truth
-    assert metrics["images"] == {"predicted": 1797, "unusable": 0, "labelled": 1797}
+    assert metrics["images"] == {"predicted": 1797, "unusable": 0, "labelled": 1797, "ignored": 0}
     block = CatalogueImages(train).load(names=True)
     right = [truth[str(name)] == str(label) for name, label in zip(block.names or (), block.labels, strict=True)]
     assert metrics["accuracy"] == np.mean(right)
@@ -100,7 +100,7 @@ def test_new_photographs_by_a_glob_with_some_that_cannot_be_used(tmp_path: Path,
     words = ["--model", str(tmp_path / "model"), "--data", f"{new}/*.png"]
     words += ["--format", "csv", "--top", "2", "--scores"]
     metrics = run_main(predict.main, tmp_path / "p", *words)
-    assert metrics["images"] == {"predicted": 59, "unusable": 2, "labelled": 0}
+    assert metrics["images"] == {"predicted": 59, "unusable": 2, "labelled": 0, "ignored": 0}
     assert metrics["accuracy"] is None
     assert not (tmp_path / "p" / "predictions").exists()
     with (tmp_path / "p" / "predictions.csv").open(newline="") as file:
@@ -127,7 +127,7 @@ def test_images_of_a_glob_are_scored_against_the_folders_that_are_classes_of_the
     (trees / "cedar" / "00.png").rename(trees / "dogwood" / "00.png")
     words = ["--model", str(tmp_path / "model"), "--data", f"{trees}/*/*.png"]
     metrics = run_main(predict.main, tmp_path / "p", *words)
-    assert metrics["images"] == {"predicted": 60, "unusable": 0, "labelled": 59}
+    assert metrics["images"] == {"predicted": 60, "unusable": 0, "labelled": 59, "ignored": 0}
     assert metrics["accuracy"] == 1.0
     assert "Confusion matrix" in (tmp_path / "p" / "report.html").read_text()
 
@@ -149,7 +149,7 @@ def test_images_that_do_not_fit_the_model_are_refused(tmp_path: Path, trees: Pat
     )
     refused("no ridge model", "--model", str(trees), "--data", "digits")
     refused("no file matches", "--model", model, "--data", f"{trees}/nothing/*")
-    refused("has no test images", "--model", model, "--data", f"folder:{trees}", "--split", "test")
+    refused("has no splits; leave it out", "--model", model, "--data", f"folder:{trees}", "--split", "test")
     (tmp_path / "no-table").mkdir()
     refused(r"no dataset\.json there", "--model", model, "--data", f"parquet:{tmp_path}/no-table")
 

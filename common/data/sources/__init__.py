@@ -51,12 +51,17 @@ def open_labelled(spec: str, data_root: Path, pixel_format: PixelFormat) -> Spli
         pixel_format: what every image is decoded into.
 
     Raises:
-        InputError: there is no such source, or its files are missing or invalid.
+        InputError: there is no such source, its files are missing or invalid, or its test images differ in shape.
     """
     source, location = _located(spec, data_root)
     with _errors_of(spec):
         splits = source.open(location, pixel_format)
-    _check_classes(spec, splits.train.class_names)
+    train, test = splits.train, splits.test
+    if test is not None and test.shape != train.shape:
+        shapes = " and ".join("×".join(map(str, images.shape)) for images in (train, test))
+        raise InputError(
+            f"--data {spec}: training and test images are {shapes}; bring all to one size with --size"
+        )
     return splits
 
 
@@ -92,9 +97,7 @@ def open_table(spec: str) -> Table | None:
     from common.data.storage import Storage
     from common.data.table.table import Table
 
-    table = Table.open(Storage.at(location))
-    _check_classes(spec, table.class_names)
-    return table
+    return Table.open(Storage.at(location))
 
 
 def _located(spec: str, data_root: Path) -> tuple[Source, Path]:
@@ -114,6 +117,11 @@ def _errors_of(spec: str) -> Iterator[None]:
         raise InputError(f"--data {spec}: {error.filename or 'it'}: {error.strerror}; make it readable") from error
 
 
-def _check_classes(spec: str, class_names: tuple[str, ...]) -> None:
+def check_classes(spec: str, class_names: tuple[str, ...]) -> None:
+    """Make sure that there is something to learn.
+
+    Raises:
+        InputError: there is only one class.
+    """
     if len(class_names) < 2:
         raise InputError(f"--data {spec}: only one class, {class_names[0]!r}; a classifier needs two")

@@ -12,7 +12,8 @@ import numpy as np
 
 from common.arrays import Items
 from common.data.catalogue import ReadResult, Skipped
-from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat, UndecodableImageError, decode
+from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat, decode
+from common.data.pillow import UndecodableImageError
 from common.data.sources.source import Requirements
 from common.errors import InputError
 

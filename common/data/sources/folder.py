@@ -1,22 +1,32 @@
-"""A folder of images with one sub-folder per class."""
+"""A folder of images with one sub-folder per class, or with such folders for training, validation and test."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from common.data.catalogue import Catalogue, Classes, printable
-from common.data.decode import SUFFIXES, PixelFormat
+from common.data.decode import PixelFormat
 from common.data.sources.files import FileReader
+from common.data.sources.finding import SUFFIXES, find_files
 from common.data.sources.source import ImageList, PathSource, Requirements, Splits, Unlabelled
 from common.errors import InputError
 
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLIT_NAMES = {
+    TRAIN: {"train", "training"},
+    VALIDATION: {"val", "valid", "validation", "dev"},
+    TEST: {"test", "testing"},
+}
+"""Names of folders that hold a split, in small letters."""
+
 
 class Folder(PathSource):
-    """PATH/CLASS/**/IMAGE; classes and names are sorted, hidden files and other suffixes ignored."""
+    """PATH/CLASS/**/IMAGE, or PATH/train/CLASS/**/IMAGE beside the same with val, test or both."""
 
     kind = "folder"
 
@@ -27,56 +37,112 @@ class Folder(PathSource):
             InputError: no such folder, no class in it, or a class without images.
         """
         root = _existing(location)
-        classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if not classes:
-            raise InputError(
-                f"folder:{root}: no sub-folders; put the images of each class into a folder of its own"
-            )
-        names: list[str] = []
-        labels: list[int] = []
-        for label, folder in enumerate(classes):
-            found = sorted(path.relative_to(root).as_posix() for path in image_files(folder))
-            if not found:
-                raise InputError(
-                    f"folder:{root}: class {folder.name!r} holds no image ({', '.join(sorted(SUFFIXES))}); "
-                    "remove the folder or fill it"
-                )
-            names += found
-            labels += [label] * len(found)
+        found = find_files(root)
+        layout = Layout.of(found.names)
+        names, outside = layout.labelled(found.names)
+        _check_folders(root, found.names)
+        folders = [layout.class_name(name) or "" for name in names]
+        classes = Classes.among(folders)
         reader = FileReader.of(root, names, pixel_format)
-        class_names = tuple(printable(folder.name) for folder in classes)
-        return Splits(Catalogue(reader, np.array(names, object), np.array(labels, np.int64), class_names), None)
+        ignored = dict(found.ignored + Counter({"outside the folders of classes": outside}))
+        items = np.array(names, object)
+        images = Catalogue(reader, items, classes.labels(folders), classes.names, ignored=ignored)
+        splits = np.array([layout.split(name) for name in names])
+        if not layout.splits:
+            return Splits(images, None)
+        parts = {split: images.take(splits == split) for split in np.unique(splits).tolist()}
+        uses = {TRAIN: "training", VALIDATION: "validation", TEST: "the test"}
+        if VALIDATION in parts and TEST not in parts:
+            parts[TEST], uses[VALIDATION] = parts.pop(VALIDATION), uses[TEST]
+        return Splits(
+            parts[TRAIN], parts.get(TEST), parts.get(VALIDATION), (layout.note(set(splits.tolist()), uses),)
+        )
 
     def open_unlabelled(self, location: Path, split: str | None, requirements: Requirements) -> Unlabelled:
         """Open all images; those below a sub-folder that is called like a class of the model have its label."""
         root = _existing(location)
-        names = sorted(path.relative_to(root).as_posix() for path in image_files(root))
-        folders = [printable(name.partition("/")[0]) if "/" in name else "" for name in names]
-        present = tuple(sorted(set(folders)))
-        label_of = dict(zip(present, requirements.classes.positions(Classes(present)).tolist(), strict=True))
-        labels = np.array([label_of[folder] for folder in folders], np.int64)
-        return Unlabelled(FileReader.for_model(root, requirements), ImageList.of_files(names, labels))
+        found = find_files(root)
+        layout = Layout.of(found.names)
+        labels = requirements.classes.labels([layout.class_name(name) or "" for name in found.names])
+        images = ImageList.of_files(found.names, labels)
+        return Unlabelled(FileReader.for_model(root, requirements), images, found.ignored)
+
+
+class Layout(NamedTuple):
+    """The meaning of the folders that images are in.
+
+    Attributes:
+        splits: the split by the name of its folder; empty if the folders are classes.
+    """
+
+    splits: dict[str, str]
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> Layout:
+        """Return the layout of some image files.
+
+        Folders are splits if all are called so, and those of test and validation hold the classes of the one for
+        training, or images without a class, as in many contests.
+        """
+        tops = {name.partition("/")[0] for name in names if "/" in name}
+        splits = {top: split for top in tops for split, called in SPLIT_NAMES.items() if top.lower() in called}
+        found = set(splits.values())
+        if len(splits) < len(tops) or len(found) < len(tops) or TRAIN not in found or len(found) < 2:
+            return cls({})
+        inner: dict[str, set[str]] = {top: set() for top in tops}
+        for name in names:
+            top, *others = name.split("/")
+            if len(others) > 1:
+                inner[top].add(printable(others[0]))
+        training = next(inner[top] for top in tops if splits[top] == TRAIN)
+        return cls(splits if training and all(training & inner[top] or not inner[top] for top in tops) else {})
+
+    def split(self, name: str) -> str:
+        """Return the split of an image; "train" if the folders are classes."""
+        return self.splits.get(name.partition("/")[0], TRAIN)
+
+    def class_name(self, name: str) -> str | None:
+        """Return the class of an image, or None if it is in no folder of a class."""
+        folders = name.split("/")[1 if self.splits else 0 : -1]
+        return printable(folders[0]) if folders else None
+
+    def labelled(self, names: Sequence[str]) -> tuple[list[str], int]:
+        """Return the images that have a class, class by class, and the number of those that have none."""
+        classes = {name: self.class_name(name) for name in names}
+        kept = sorted((class_name, name) for name, class_name in classes.items() if class_name is not None)
+        return [name for _, name in kept], len(names) - len(kept)
+
+    def note(self, present: Collection[str], uses: Mapping[str, str]) -> str:
+        """Say which folder is used for what.
+
+        Args:
+            present: the splits that images belong to.
+            uses: what each split is used for.
+        """
+        folders = {split: top for top, split in self.splits.items()}
+        used = [f"{folders[split]}/ for {use}" for split, use in uses.items() if split in present]
+        return f"splits: {', '.join(used)}"
+
+
+def _check_folders(root: Path, names: Sequence[str]) -> None:
+    """Make sure that there are classes, and that each has images.
+
+    Raises:
+        InputError: there are none, or one is empty.
+    """
+    folders = [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if not folders:
+        raise InputError(f"folder:{root}: no sub-folders; put the images of each class into a folder of its own")
+    filled = {printable(name.partition("/")[0]) for name in names}
+    for folder in sorted(folders):
+        if printable(folder.name) not in filled:
+            raise InputError(
+                f"folder:{root}: sub-folder {folder.name!r} holds no image ({', '.join(sorted(SUFFIXES))}); "
+                "remove the folder or fill it"
+            )
 
 
 def _existing(root: Path) -> Path:
     if not root.is_dir():
         raise InputError(f"folder:{root}: no such folder")
     return root
-
-
-def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the image files below `folder` that are not in hidden folders.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
-                yield path

@@ -1,4 +1,8 @@
-"""Herbarium-2021 style metadata: COCO-like JSON beside the images (kaggle.com/c/herbarium-2021-fgvc8)."""
+"""Metadata in the style of Herbarium 2021 and 2022: COCO-like JSON beside the images.
+
+See kaggle.com/c/herbarium-2021-fgvc8 and kaggle.com/c/herbarium-2022-fgvc9. The latter has train_metadata.json
+beside train_images/, other keys for ids and names, and no annotations in test_metadata.json.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +22,9 @@ from common.errors import InputError
 
 Record = dict[str, Any]
 
-ANNOTATED = ("train/metadata.json", "metadata.json")
+ANNOTATED = ("train/metadata.json", "metadata.json", "train_metadata.json")
 """Where a folder may hold metadata with annotations, in the order of preference."""
-ANY = ("test/metadata.json", "metadata.json", "train/metadata.json")
+ANY = ("test/metadata.json", "test_metadata.json", *ANNOTATED)
 """Where a folder may hold metadata of images to predict, in the order of preference."""
 
 
@@ -41,27 +45,35 @@ class Metadata(NamedTuple):
 
 
 class Herbarium(PathSource):
-    """PATH/train/metadata.json, PATH/metadata.json or PATH itself, and the images beside it."""
+    """PATH/train/metadata.json, PATH/metadata.json, PATH/train_metadata.json or PATH itself, and the images."""
 
     kind = "herbarium"
 
     def open(self, location: Path, pixel_format: PixelFormat) -> Splits:
         """Open the annotated images.
 
-        There is no test set: the challenge's test images carry no labels.
+        There is no test set: the challenge's test images carry no labels. A file that is named twice is one image.
 
         Raises:
-            InputError: the metadata is missing or invalid, or leads out of its folder.
+            InputError: the metadata is missing or invalid, leads out of its folder, or a file has two labels.
         """
         file = _find(location, ANNOTATED)
         metadata = _read(file, annotated=True)
         if not metadata.category_of:
             raise InputError(f"{file}: no annotations, so no labelled images")
-        names = [metadata.files[image] for image in metadata.category_of]
+        category_of: dict[str, str] = {}
+        for image, category in metadata.category_of.items():
+            name = metadata.files[image]
+            if category_of.setdefault(name, category) != category:
+                raise InputError(f"{file}: {name} has two labels, {category_of[name]} and {category}")
+        names = list(category_of)
         label_of = {category: label for label, category in enumerate(metadata.classes.written)}
-        labels = np.array([label_of[category] for category in metadata.category_of.values()], np.int64)
+        labels = np.array([label_of[category] for category in category_of.values()], np.int64)
         reader = FileReader.of(metadata.root, names, pixel_format)
-        return Splits(Catalogue(reader, np.array(names, dtype=object), labels, *metadata.classes), None)
+        again = len(metadata.category_of) - len(names)
+        ignored = {"named before": again} if again else {}
+        images = Catalogue(reader, np.array(names, object), labels, *metadata.classes, ignored=ignored)
+        return Splits(images, None)
 
     def open_unlabelled(self, location: Path, split: str | None, requirements: Requirements) -> Unlabelled:
         """Open all images of PATH/test/metadata.json if it exists, else of the same files as `open`.
@@ -98,9 +110,10 @@ def _find(path: Path, names: Sequence[str]) -> Path:
 
 def _read(file: Path, annotated: bool) -> Metadata:
     tables = _tables(file, annotated)
-    images = _by_id(file, "images", tables["images"])
-    categories = _by_id(file, "categories", tables["categories"])
+    images = _by_id(file, "images", "image_id", tables["images"])
+    categories = _by_id(file, "categories", "category_id", tables["categories"])
     category_of: dict[str, str] = {}
+    twice: set[str] = set()
     for annotation in tables["annotations"]:
         image, category = _field(file, annotation, "image_id"), _field(file, annotation, "category_id")
         if image not in images:
@@ -108,11 +121,22 @@ def _read(file: Path, annotated: bool) -> Metadata:
         if category not in categories:
             raise InputError(f"{file}: image {image} has label {category}, which is not in `categories`")
         if category_of.setdefault(image, category) != category:
-            raise InputError(f"{file}: image {image} has two labels, {category_of[image]} and {category}")
+            if annotated:
+                raise InputError(f"{file}: image {image} has two labels, {category_of[image]} and {category}")
+            twice.add(image)
+    for image in twice:  # to predict it, no label is needed
+        del category_of[image]
     present = sorted(set(category_of.values()), key=_numeric_first)
-    names = tuple(printable(str(categories[category].get("name", category))) for category in present)
-    files = {image: _safe_name(file, record) for image, record in images.items()}
-    return Metadata(file.parent, files, category_of, Classes(names, tuple(present)))
+    names = tuple(printable(_class_name(categories[category], category)) for category in present)
+    root = file.parent
+    if file.stem.endswith("_metadata"):
+        root /= f"{file.stem.removesuffix('_metadata')}_images"
+    files = {image: _safe_name(file, root, record) for image, record in images.items()}
+    return Metadata(root, files, category_of, Classes(names, tuple(present)))
+
+
+def _class_name(category: Record, identifier: str) -> str:
+    return str(category.get("name") or category.get("scientificName") or identifier)
 
 
 def _tables(file: Path, annotated: bool) -> dict[str, list[Record]]:
@@ -125,6 +149,8 @@ def _tables(file: Path, annotated: bool) -> dict[str, list[Record]]:
         tables = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error})") from error
+    if isinstance(tables, list) and not annotated:
+        tables = {"images": tables}
     found = {}
     for key in ("annotations", "images", "categories"):
         optional = key != "images" and not annotated
@@ -142,18 +168,21 @@ def _field(file: Path, record: Record, key: str) -> str:
     return str(record[key])
 
 
-def _by_id(file: Path, table: str, records: list[Record]) -> dict[str, Record]:
-    found = {_field(file, record, "id"): record for record in records}
+def _by_id(file: Path, table: str, other_key: str, records: list[Record]) -> dict[str, Record]:
+    key = other_key if records and "id" not in records[0] and other_key in records[0] else "id"
+    found = {_field(file, record, key): record for record in records}
     if len(found) != len(records):
         raise InputError(f"{file}: {len(records) - len(found)} ids in {table!r} occur twice")
     return found
 
 
-def _safe_name(file: Path, image: Record) -> str:
-    """The image's path relative to the metadata's folder, which it must not leave."""
+def _safe_name(file: Path, root: Path, image: Record) -> str:
+    """The image's path relative to the folder of the images, which it must not leave."""
     name = _field(file, image, "file_name")
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or not path.parts:
+    path = PurePosixPath(name.replace("\\", "/"))  # as Windows writes it
+    if path.is_absolute() and path.is_relative_to(folder := root.absolute()):
+        path = path.relative_to(folder)
+    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or path.parts[0].endswith(":"):
         raise InputError(f"{file}: file_name {name!r} leads out of its folder; refused")
     return path.as_posix()
 

@@ -25,15 +25,18 @@ CHUNK = 1 << 20
 
 
 def find(folder: Path, stem: str) -> Path:
-    """Return the path of `stem` or `stem.gz` in `folder`, the uncompressed file first.
+    """Return the path of `stem` or `stem.gz` in `folder`, the uncompressed file first, also as Kaggle names them.
 
     Raises:
         InputError: there is neither.
     """
-    for name in (stem, f"{stem}.gz"):
+    dotted = stem.replace("-idx", ".idx")  # as Kaggle's copies are called
+    for name in (stem, f"{stem}.gz", dotted, f"{dotted}.gz"):
         if (folder / name).is_file():
             return folder / name
-    raise InputError(f"{folder / stem}[.gz]: not found; `make data` downloads it, or use --data digits")
+    others = sorted(path.name for path in folder.glob("*idx?-ubyte*")) if folder.is_dir() else []
+    hint = f" (there is {others[0]}: rename the files of one set)" if others else ""
+    raise InputError(f"{folder / stem}[.gz]: not found{hint}; `make data` downloads it, or use --data digits")
 
 
 def _open(path: Path) -> BinaryIO:

@@ -6,13 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from common.arrays import Items, Labels
 from common.atomic import readable
-from common.data.catalogue import Catalogue, Classes, PixelReader
+from common.data.catalogue import Catalogue, Classes, PixelReader, ReadResult, Skipped
 from common.data.decode import DecodingSteps, PixelFormat
 from common.errors import InputError
 
@@ -21,12 +22,21 @@ class Splits(NamedTuple):
     """The labelled images of a source.
 
     Attributes:
-        train: every labelled image that is not in `test`.
+        train: every labelled image that is not in the others.
         test: the source's own test set, or None if it has none.
+        validation: the source's own images for validation, or None if it has none.
+        notes: what people should know of how the source was read, a line each.
     """
 
     train: Catalogue
     test: Catalogue | None
+    validation: Catalogue | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def learnt(self) -> Catalogue:
+        """All images that are not for the test."""
+        return self.train if self.validation is None else self.train.followed_by(self.validation)
 
 
 @dataclass(frozen=True)
@@ -88,10 +98,46 @@ class Unlabelled(NamedTuple):
     Attributes:
         reader: turns their items into pixels.
         images: the images; labels are the model's, -1 where the source or the model does not know the class.
+        ignored: the number of files beside the images that are none, by kind.
     """
 
     reader: PixelReader
     images: ImageList
+    ignored: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class ReaderById:
+    """Reads images that predictions call by an id.
+
+    Attributes:
+        reader: turns their items into pixels; an item here is an id and an item of that reader.
+    """
+
+    reader: PixelReader
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every image."""
+        return self.reader.shape
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the reader decodes."""
+        return self.reader.decodes
+
+    def name(self, item: tuple[str, Any]) -> str:
+        """Return the id."""
+        return item[0]
+
+    def read(self, items: Items) -> ReadResult:
+        """Read the items."""
+        inner = np.empty(len(items), object)
+        inner[:] = [item for _, item in items]
+        found = self.reader.read(inner)
+        missing = np.setdiff1d(np.arange(len(items)), found.kept)
+        named = zip((items[i][0] for i in missing), found.skipped, strict=True)
+        return ReadResult(found.pixels, found.kept, [Skipped(name, image.reason) for name, image in named])
 
 
 @dataclass(frozen=True)
@@ -191,7 +237,7 @@ class Source(ABC):
             InputError: its files are missing or invalid.
             OSError: a file cannot be read.
         """
-        train, test = self.open(location, requirements.pixel_format)
+        train, test = self.open(location, requirements.pixel_format)[:2]
         images = train if split == "train" or (split is None and test is None) else test
         if images is None:
             raise InputError(f"--data {self.spec}: has no {split} images; leave --split out")

@@ -55,7 +55,7 @@ class TableImages(Images):
         self._without = without
         self.shape = table.shape
         self.pixel_format = table.pixel_format
-        self.class_names = table.class_names
+        self.class_names, self.class_ids = table.classes
         # the counts of the whole split, because the classes that a limit leaves are not known before reading
         counted = [counts for name, counts in table.class_counts.items() if split in (None, name)]
         self.class_counts: Labels = np.sum(counted, axis=0)

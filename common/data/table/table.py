@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.arrays import Labels
 from common.atomic import READABLE
+from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
 from common.data.storage import Storage, writing_to
 from common.errors import InputError
@@ -66,6 +67,8 @@ class Table:
         quarantine: the file that lists skipped images, or None.
         quarantined: the number of images it lists.
         sources: the sources that it was made from.
+        class_ids: the sources' own identifiers of the classes; None if those are the names.
+        ignored: by source, the number of files beside the images that are none, by kind.
     """
 
     storage: Storage
@@ -78,18 +81,32 @@ class Table:
     quarantine: str | None
     quarantined: int
     sources: tuple[str, ...]
+    class_ids: tuple[str, ...] | None = None
+    ignored: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> Classes:
+        """Names and ids of the classes."""
+        return Classes(self.class_names, self.class_ids)
+
+    @property
+    def n_ignored(self) -> int:
+        """The number of files beside the images of all sources."""
+        return sum(sum(kinds.values()) for kinds in self.ignored.values())
 
     def save(self) -> None:
         """Write dataset.json, atomically: this commits everything else."""
         described: dict[str, Any] = {
             "format": FORMAT,
             "shape": self.shape,
-            "pixel_format": asdict(self.pixel_format),
+            "pixel_format": self.pixel_format.described(),
             "class_names": self.class_names,
+            **({"class_ids": self.class_ids} if self.class_ids else {}),
             "test_fraction": self.test_fraction,
             "images": {split: int(counts.sum()) for split, counts in self.class_counts.items()},
             "quarantined": self.quarantined,
             "quarantine": self.quarantine,
+            "ignored": self.ignored,
             "sources": self.sources,
             "columns": COLUMNS,
             "class_counts": {split: counts.tolist() for split, counts in self.class_counts.items()},
@@ -144,6 +161,8 @@ class Table:
                 quarantine=described["quarantine"],
                 quarantined=int(described["quarantined"]),
                 sources=tuple(described["sources"]),
+                class_ids=tuple(described["class_ids"]) if "class_ids" in described else None,
+                ignored=described.get("ignored", {}),
             )
             table._check()
         except InputError:
@@ -162,6 +181,8 @@ class Table:
         where = f"{self.storage}/{MANIFEST}"
         if not self.class_names or not all(isinstance(name, str) for name in self.class_names):
             raise InputError(f"{where}: no list of class names; ingest again")
+        if self.class_ids and len(set(self.class_ids)) != len(self.class_names):
+            raise InputError(f"{where}: the ids of classes do not fit their names; ingest again")
         if min(self.shape) < 1:
             raise InputError(f"{where}: shape {self.shape} is none an image can have; ingest again")
         for file in self.files:

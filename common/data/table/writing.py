@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from common.arrays import Hashes, Indices, Keys, Labels, Pixels
 from common.atomic import READABLE, readable
-from common.data.catalogue import Skipped
+from common.data.catalogue import Classes, Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, readable_blocks
 from common.data.splits import hashed_buckets, hashed_test, stable_hashes
@@ -51,6 +51,7 @@ class TableSettings:
         test_fraction: the fraction of names held out for the test if the source has no test set.
         source: the source of the images. It does not enter the hashes of files: equal images are equal from any
             source.
+        class_ids: the source's own identifiers of the classes; None if those are the names.
     """
 
     shape: tuple[int, int, int]
@@ -58,12 +59,19 @@ class TableSettings:
     class_names: tuple[str, ...]
     test_fraction: float
     source: str
+    class_ids: tuple[str, ...] | None = None
+
+    @property
+    def classes(self) -> Classes:
+        """Names and ids of the classes."""
+        return Classes(self.class_names, self.class_ids)
 
     def metadata(self) -> dict[bytes, bytes]:
         """Return the metadata of each file."""
-        digest = hashlib.sha256("\0".join(self.class_names).encode()).hexdigest()
-        described = {**asdict(self), "class_names": digest, "format": FORMAT}
-        del described["source"]
+        digest = hashlib.sha256("\0".join(self.classes.keys).encode()).hexdigest()
+        pixel_format = self.pixel_format.described()
+        described = {**asdict(self), "pixel_format": pixel_format, "class_names": digest, "format": FORMAT}
+        del described["source"], described["class_ids"]
         return {SETTINGS: json.dumps(described, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
 
     def schema(self) -> pa.Schema:
