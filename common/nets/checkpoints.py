@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,11 @@ from common.nets.preprocessing import Preprocessing
 
 FORMAT = "checkpoint of a convolutional network, version 1"
 LAST, BEST = "last.pt", "best.pt"
+
+WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
+"""Keys under which training scripts keep weights beside other things."""
+WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DistributedDataParallel, torch.compile and Lightning put before the names of weights."""
 
 
 @dataclass
@@ -228,20 +233,41 @@ def averaged(buffers: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, 
     return {name: mean(rows) for name, rows in buffers.items()}
 
 
-def read_weights(path: Path) -> Mapping[str, Any]:
-    """Return weights by name, from a checkpoint of ours or a file that another training script saved.
+class ReadWeights(NamedTuple):
+    """Weights that another training script may have saved.
+
+    Attributes:
+        weights: by name, without what wrappers have put around them.
+        unwrapped: the keys and prefixes that were taken off, such as "state_dict" and "module.".
+    """
+
+    weights: Mapping[str, Any]
+    unwrapped: list[str]
+
+
+def read_weights(path: Path, names: Iterable[str]) -> ReadWeights:
+    """Read weights from a checkpoint of ours or a file that another training script saved.
+
+    Args:
+        path: the file.
+        names: the names that the weights have in the network; a prefix of one of these is no wrapper's.
 
     Raises:
         InputError: there is no such file, or it is something else.
     """
     contents = load_tensors(path)
     if "format" in contents:
-        return Checkpoint.load(path).state_dict()
-    for key in ("state_dict", "model"):  # training scripts often wrap their weights like this
-        if isinstance(contents.get(key), dict):
-            weights: dict[str, Any] = contents[key]
-            return weights
-    return contents
+        return ReadWeights(Checkpoint.load(path).state_dict(), [])
+    unwrapped: list[str] = []
+    while key := next((key for key in WRAPPER_KEYS if isinstance(contents.get(key), dict)), None):
+        contents = contents[key]
+        unwrapped.append(key)
+    wanted = tuple(names)
+    prefixes = [prefix for prefix in WRAPPER_PREFIXES if not any(name.startswith(prefix) for name in wanted)]
+    while prefix := next((p for p in prefixes if any(str(name).startswith(p) for name in contents)), None):
+        contents = {str(name).removeprefix(prefix): value for name, value in contents.items()}
+        unwrapped.append(prefix)
+    return ReadWeights(contents, unwrapped)
 
 
 def load_tensors(path: Path) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,12 +15,20 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
+def escape_output() -> None:
+    """Escape from now on what the encoding of stdout or stderr lacks: λ in ASCII, or the odd bytes of a name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_job(main: Callable[[], int]) -> NoReturn:
     """Run the main function of a job, report errors in one line, and exit.
 
     The exit code is 0 when the job is done, 2 when flags or input are wrong, 1 when something failed while the
     job ran, and 130 when it was interrupted.
     """
+    escape_output()
     try:
         code = main()
     except JobError as error:

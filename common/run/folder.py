@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.data.shipped import absolute
 from common.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -44,18 +45,18 @@ class RunFolder:
             return
         started = time.strftime("%Y%m%d-%H%M%S")
         # Resolved, because a rename can replace an empty folder but not a link to one.
-        self._path = Path(out or Path("runs") / f"{name}-{started}").resolve()
+        self._path = Path(out or Path("runs") / f"{name}-{started}")
         try:
+            self._path = absolute(self._path).resolve()
             in_use = self._named and self._path.exists() and (not self._path.is_dir() or any(self._path.iterdir()))
             if in_use or os.path.ismount(self._path):
                 kind = "exists and is not an empty folder" if in_use else "is a mount point"
                 raise InputError(f"{self._flag} {self._path}: {kind}; name another, or one below it")
             # Find out now, and not after an hour of work, that the folder can be written.
             os.rmdir(tempfile.mkdtemp(prefix=".run-", dir=next(p for p in self._path.parents if p.exists())))  # noqa: PTH106
-        except OSError as error:
-            raise InputError(
-                f"{self._flag} {self._path}: cannot be made ({error.strerror}); name another"
-            ) from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+            reason = error.strerror if isinstance(error, OSError) else str(error).partition(" from ")[0]
+            raise InputError(f"{self._flag} {self._path}: cannot be made ({reason}); name another") from error
 
     @property
     def path(self) -> Path:

@@ -8,8 +8,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from common.data.shipped import absolute
 from common.run.flag_types import ROLES, ValueRole
 
 PARSE_ONLY = "JOB_PARSE_ONLY"
@@ -58,7 +60,11 @@ class Parser(argparse.ArgumentParser):
         """Parse argv, or the arguments of this process if it is None.
 
         argparse alone would take `--lambdas -5:5:10` for two flags.
+
+        Raises:
+            InputError: the current folder is gone.
         """
+        absolute(Path())
         if DESCRIBE in os.environ:
             print(json.dumps(self.described()))
             raise SystemExit(0)

@@ -13,7 +13,7 @@ from typing import NoReturn
 from mpi4py import MPI
 
 from common.errors import JobError
-from common.run.exits import INTERRUPTED
+from common.run.exits import INTERRUPTED, escape_output
 from mpi_jobs.engine.terminal import adopt_terminal
 from mpi_jobs.engine.world import AgreedError
 
@@ -31,6 +31,7 @@ def run_mpi_job(main: Callable[[], int]) -> NoReturn:
     leave them waiting. Only rank 0 handles Ctrl-C and the signals that end a batch job, because only rank 0 has
     files to tidy up.
     """
+    escape_output()
     world = MPI.COMM_WORLD
     _set_up_signals(world.rank)
     name = Path(sys.argv[0]).name

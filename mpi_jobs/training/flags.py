@@ -7,11 +7,13 @@ from argparse import BooleanOptionalAction as Switch
 from pathlib import Path
 from typing import Any
 
+from common.data import shipped
 from common.data.sources import specs
 from common.nets.networks import SMALL
 from common.nets.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
+from common.predict.inputs import absolute
 from common.run.flag_types import number, positive_integer, positive_number
-from common.run.flags import data_flags, output_flags, seed_flags, validation_flag
+from common.run.flags import data_flags, max_pixels_flag, output_flags, seed_flags, validation_flag
 from common.run.parser import Help, Parser
 from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 from mpi_jobs.training.optimisers import BASE_BATCH, LEARNING_RATES, SCHEDULES, STATES
@@ -39,6 +41,7 @@ def training_parser() -> Parser:
 
 def _data_flags(group: argparse._ActionsContainer) -> None:
     data_flags(group, specs())
+    max_pixels_flag(group)
     sizes = f"(default: photographs to {PHOTOGRAPH_SIDE}, digits and MNIST as they are)"
     group.add_argument("--image-size", metavar="N", type=_side, help=f"resize and crop every image to N×N {sizes}")
     group.add_argument("--grey", action=Switch, default=False, help="one channel of luminance")
@@ -111,7 +114,7 @@ def _output_flags(group: argparse._ActionsContainer) -> None:
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the flags that a checkpoint keeps, as plain values."""
     kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
-    return kept | {"data_root": str(arguments.data_root)}
+    return kept | {"data_root": str(shipped.absolute(arguments.data_root)), "data": absolute(arguments.data)}
 
 
 def keep(parser: Parser, kept: dict[str, Any]) -> None:

@@ -101,11 +101,18 @@ class TrainingRun:
 
     def _load_weights(self, path: Path, network: nn.Module) -> None:
         """Load the weights of --weights into rank 0's network, whose parameters all ranks get later."""
-        weights = read_weights(path)
+        weights, unwrapped = read_weights(path, network.state_dict())
         try:
             left = load_weights(network, weights)
         except InputError as error:
             raise InputError(f"--weights {path}: {error}; --network says which network to build") from error
+        if unwrapped:
+            self._console.say(f"{path.name}: its weights were unwrapped from {', '.join(map(repr, unwrapped))}")
+        foreign = len(weights.keys() - network.state_dict().keys())
+        if foreign:
+            self._console.say(
+                f"{path.name}: {foreign} of its {len(weights)} weights are of no use to this network"
+            )
         if left:
             self._console.say(f"{path.name} has no weights that fit {', '.join(left)}: these start at random")
 

@@ -26,6 +26,7 @@ from common.provenance import Engine
 from common.run.exits import INTERRUPTED, run_job
 from common.run.flag_types import positive_integer
 from common.run.parser import Parser
+from spark_jobs.engine.starting import check_words, start
 
 SUBMITTED = "PYSPARK_GATEWAY_PORT"
 """Environment variable that spark-submit sets: the port at which the script finds its JVM."""
@@ -61,6 +62,8 @@ def run_spark_job(main: Callable[[], int]) -> NoReturn:
         overdue.start()
 
     def guarded() -> int:
+        if SUBMITTED in os.environ:
+            check_words(sys.argv[1:])
         try:
             return main()
         except SparkError as error:
@@ -105,7 +108,8 @@ def configuration(name: str, live: bool) -> SparkConf:
     """Return the settings of a job that spark-submit does not override.
 
     Without a master, Spark is local and uses all cores. Local workers run the same Python as this process,
-    whatever `python3` on the PATH is. Local Spark uses loopback, so that an unresolvable host name does no harm.
+    whatever `python3` on the PATH is. Local Spark uses loopback; started by this process and not by spark-submit,
+    it needs neither a name nor an address of this machine.
 
     Args:
         name: name of the application.
@@ -117,6 +121,8 @@ def configuration(name: str, live: bool) -> SparkConf:
     conf = SparkConf().setIfMissing("spark.app.name", name).setIfMissing("spark.master", "local[*]")
     if conf.get("spark.master", "").startswith("local"):
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+        if SUBMITTED not in os.environ:
+            os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
         conf.setIfMissing("spark.driver.host", "127.0.0.1").setIfMissing("spark.driver.bindAddress", "127.0.0.1")
     # tree_reduce sends the driver one record of moments, which only --driver-memory should limit
     conf.setIfMissing("spark.driver.maxResultSize", "0")
@@ -136,6 +142,7 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
         console: shows the phase "start Spark".
 
     Raises:
+        InputError: Spark cannot start in this environment.
         SparkError: Spark failed; the message leaves out the stack traces of the JVM and of its gateway.
         JobError: a task raised an InputError or a RunError.
         KeyboardInterrupt: Ctrl-C was pressed, whether the signal reached this process or the JVM first.
@@ -150,7 +157,7 @@ def spark_context(name: str, console: Console) -> Iterator[SparkContext]:
 
     try:
         with console.phase("start Spark"):
-            context = session.sparkContext if session else SparkContext(conf=configuration(name, console.live))
+            context = session.sparkContext if session else start(lambda: configuration(name, console.live))
             if session is None:
                 wait_for_executors(context)
         try:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from common.errors import InputError, RunError
-from common.nets.checkpoints import BEST, LAST, Checkpoint, load_tensors
-from common.nets.networks import build
+from common.nets.checkpoints import BEST, LAST, Checkpoint, load_tensors, read_weights
+from common.nets.networks import NetworkSpec, build, load_weights
 from common.run.exits import INTERRUPTED
 from tests.support.disturbed import Job
 from tests.support.jobs import command, metrics_of, mpiexec
@@ -85,6 +85,52 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
     last = Checkpoint.load(tmp_path / "run" / LAST)
     assert torch.allclose(last.parameters["conv1.weight"], weights["conv1.weight"], atol=1e-4)
     assert last.parameters["fc.weight"].shape == (3, 512)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "unwrapped"),
+    [
+        (lambda weights: weights, []),
+        (lambda weights: {f"module.{name}": value for name, value in weights.items()}, ["module."]),
+        (
+            lambda weights: {f"_orig_mod.module.{name}": v for name, v in weights.items()},
+            ["_orig_mod.", "module."],
+        ),
+        (
+            lambda weights: {
+                "epoch": 3,
+                "state_dict": {f"model.{name}": value for name, value in weights.items()}
+                | {"loss.w": torch.ones(1)},
+            },
+            ["state_dict", "model."],
+        ),
+        (lambda weights: {"model_state_dict": weights, "optimizer_state_dict": {}}, ["model_state_dict"]),
+    ],
+)
+def test_weights_are_unwrapped(
+    tmp_path: Path, wrap: Callable[[dict[str, torch.Tensor]], dict[str, object]], unwrapped: list[str]
+) -> None:
+    spec = NetworkSpec("small", 1, 8, 8, 3)
+    torch.manual_seed(1)
+    truth = build(spec).state_dict()
+    torch.save(wrap(truth), tmp_path / "weights.pt")
+    network = build(spec)
+    found = read_weights(tmp_path / "weights.pt", network.state_dict())
+    assert sorted(found.unwrapped) == sorted(unwrapped)
+    assert load_weights(network, found.weights) == []
+    assert all(torch.equal(value, truth[name]) for name, value in network.state_dict().items())
+
+
+def test_a_run_goes_on_from_any_folder_though_its_images_were_named_from_one(
+    tmp_path: Path, folder_of_images: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    flags = ["--data", f"folder:{folder_of_images.name}", "--image-size", "16", "--out", "run", "--quiet"]
+    done = mpiexec(1, JOB, *flags, "--epochs", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = mpiexec(1, JOB, "--resume", "../run", "--epochs", "2", "--quiet", cwd=tmp_path / "elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert len(metrics_of(tmp_path / "run")["epochs"]) == 2
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_ingest_survives_the_death_of_an_executor(
 
 
 def test_gram_survives_the_death_of_an_executor(cluster: Cluster, table: Path, tmp_path: Path) -> None:
-    words = ["--data", f"parquet:{table}", "--folds", "5", "--lambdas", "1,100"]
+    words = ["--data", f"parquet:{table}", "--folds", "2", "--lambdas", "1,100"]
     flags = [*words, "--partitions", "16", "--quiet", "--out", tmp_path / "disturbed"]
     submit(cluster, tmp_path, ROOT / "spark_jobs" / "gram.py", *flags, kill=True)
     calm, disturbed = run_main(serial.main, tmp_path / "calm", *words), metrics_of(tmp_path / "disturbed")
