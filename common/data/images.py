@@ -15,7 +15,7 @@ import numpy as np
 from common.arrays import Folds, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
-from common.data.splits import ALWAYS_TRAINING, shard
+from common.data.splits import ALWAYS_TRAINING, shard, stratified_order
 from common.errors import InputError
 
 BLOCK_BYTES = 4 << 20
@@ -101,6 +101,13 @@ class Images(ABC):
     def without(self, identities: frozenset[str]) -> Images:
         """Return the images that have none of these identities."""
 
+    @abstractmethod
+    def sample(self, n: int, seed: int) -> Pixels:
+        """Read up to n images that validate none (or any, with K folds), in an order that `seed` chooses.
+
+        Images that cannot be used are left out.
+        """
+
     def __len__(self) -> int:
         return int(self.class_counts.sum())
 
@@ -167,6 +174,13 @@ class CatalogueImages(Images):
         """Return all images or none: a catalogue has one identity."""
         kept = slice(0, 0) if self.identities <= identities else slice(None)
         return CatalogueImages(self.catalogue.take(kept), self.folds[kept], self.pixel_format)
+
+    def sample(self, n: int, seed: int) -> Pixels:
+        """Read a stratified sample."""
+        training = np.flatnonzero(self.folds == ALWAYS_TRAINING)
+        chosen = training if len(training) else np.arange(len(self.folds))
+        order = stratified_order(self.catalogue.labels[chosen], seed, "features")
+        return self.catalogue.reader.read(self.catalogue.items[chosen[order[:n]]]).pixels
 
     def parts(self, count: int) -> list[CataloguePart]:
         """Return parts whose blocks are mostly of one fold, so that few blocks are cut in two."""

@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.arrays import Features, Pixels
 
 Shape = tuple[int, int, int]
@@ -20,7 +23,7 @@ class FeatureMap(Protocol):
     """Turns images into features of 8 bits.
 
     Features are integers from 0 to 255, so that their moments are exact. A map travels to workers by pickle and is
-    saved with models and moments as the JSON that `describe` returns.
+    saved with models and moments as the JSON that `describe` returns and the arrays that it has learnt.
     """
 
     @property
@@ -41,9 +44,23 @@ class FeatureMap(Protocol):
         """Return the description from which the registry rebuilds the map, as JSON; its "kind" names the map."""
         ...
 
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        """Return the arrays that the map has learnt, which are saved beside the description; {} if none."""
+        ...
+
     def __call__(self, pixels: Pixels) -> Features:
         """Compute features: uint8 (n, height, width, channels) to uint8 (n, d)."""
         ...
+
+
+def array_digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Return the SHA-256 of type, shape and contents of each array, as part of a description."""
+    return {
+        name: hashlib.sha256(
+            f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()
+        ).hexdigest()
+        for name, array in arrays.items()
+    }
 
 
 def digest_of(described: Mapping[str, Any]) -> str:

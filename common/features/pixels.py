@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from common.arrays import Features, Pixels
 from common.features.feature_map import Shape, digest_of
 
@@ -33,6 +35,10 @@ class RawPixels:
     def describe(self) -> dict[str, Any]:
         """Return the kind, which says everything."""
         return {"kind": KIND}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Nothing is learnt."""
+        return {}
 
     def __call__(self, pixels: Pixels) -> Features:
         """Flatten uint8 (n, height, width, channels) to (n, d), without a copy if the pixels are contiguous."""

@@ -5,22 +5,51 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from common.features import pixels
+from numpy.typing import NDArray
+
+from common.features import chain, patches, pixels
 from common.features.feature_map import FeatureMap
 
-KINDS: dict[str, Callable[[Mapping[str, Any]], FeatureMap]] = {
-    pixels.KIND: lambda _described: pixels.PIXELS,
+Arrays = Mapping[str, NDArray[Any]]
+
+KINDS: dict[str, Callable[[Mapping[str, Any], Arrays], FeatureMap]] = {
+    pixels.KIND: lambda _described, _arrays: pixels.PIXELS,
+    patches.KIND: patches.Patches.of,
+    chain.KIND: lambda described, arrays: chain.Chain.of(described, arrays, feature_map_of),
 }
-"""Functions that rebuild a map from its description. A new map adds one line here."""
+"""Functions that rebuild a map from its description and arrays. A new map adds one line here."""
+
+PREFIX = "features."
+"""What the names of a map's arrays begin with in files that hold others too."""
 
 
-def feature_map_of(described: Mapping[str, Any]) -> FeatureMap:
+def feature_map_of(described: Mapping[str, Any], arrays: Arrays) -> FeatureMap:
     """Rebuild the map that `FeatureMap.describe` described.
 
     Raises:
-        ValueError: no map of that kind is known.
+        KeyError: an array is missing.
+        ValueError: no map of that kind is known, or the arrays are not those described.
     """
     kind = described["kind"]
     if kind not in KINDS:
         raise ValueError(f"features of kind {kind!r}, which this version does not know")
-    return KINDS[kind](described)
+    found = KINDS[kind](described, arrays)
+    if found.describe() != dict(described):
+        raise ValueError(f"features of kind {kind!r} whose arrays are not those that were saved")
+    return found
+
+
+def saved_arrays(features: FeatureMap) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a map under the names that they have in files."""
+    return {PREFIX + name: array for name, array in features.arrays().items()}
+
+
+def saved_map(described: Mapping[str, Any], file: Mapping[str, NDArray[Any]]) -> FeatureMap:
+    """Rebuild a map from a description and the arrays of a file.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: no map of that kind is known, or the arrays are not those described.
+    """
+    names = [name for name in file if name.startswith(PREFIX)]
+    return feature_map_of(described, {name.removeprefix(PREFIX): file[name] for name in names})

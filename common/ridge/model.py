@@ -18,7 +18,7 @@ from common.data.decode import PixelFormat
 from common.errors import InputError
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.features.pixels import PIXELS
-from common.features.registry import feature_map_of
+from common.features.registry import saved_arrays, saved_map
 from common.ridge.path import RidgePath, score_rows
 
 FORMAT = "one-vs-all ridge, version 1"
@@ -90,7 +90,8 @@ class RidgeModel:
     def save(self, folder: Path) -> None:
         """Write model.npz (the arrays) and model.json (everything else) into `folder`."""
         with write_atomically(folder / "model.npz") as file:
-            np.savez(file, weights=self.weights, intercept=self.intercept)
+            arrays = saved_arrays(self.features)
+            np.savez(file, weights=self.weights, intercept=self.intercept, **arrays)  # type: ignore[arg-type]
         described = {
             "format": FORMAT,
             "class_names": self.class_names,
@@ -117,6 +118,7 @@ class RidgeModel:
             described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
             with np.load(folder / "model.npz", allow_pickle=False) as arrays:
                 weights, intercept = arrays["weights"], arrays["intercept"]
+                features = saved_map(described["features"], arrays) if "features" in described else PIXELS
             if described["format"] != FORMAT:
                 raise InputError(f"{folder}/model.json: format {described['format']!r}, not {FORMAT!r}")
             model = cls(
@@ -127,7 +129,7 @@ class RidgeModel:
                 pixel_format=PixelFormat.of(described["pixel_format"]),
                 lambda_=described["lambda_"],
                 penalty=described["penalty"],
-                features=feature_map_of(described["features"]) if "features" in described else PIXELS,
+                features=features,
                 class_ids=tuple(described["class_ids"]) if "class_ids" in described else None,
             )
             n_features = model.features.n_features(model.shape)

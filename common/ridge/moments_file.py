@@ -23,7 +23,7 @@ from common.data.splits import FoldRule
 from common.errors import InputError, RunError
 from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
-from common.features.registry import feature_map_of
+from common.features.registry import saved_arrays, saved_map
 from common.ridge.moments import FoldMoments, Moments, merge, pack, unpack
 from common.ridge.path import INTENSITY
 
@@ -70,8 +70,10 @@ class Basis:
         }
 
     @classmethod
-    def of(cls, described: Mapping[str, Any]) -> Basis:
+    def of(cls, described: Mapping[str, Any], arrays: Mapping[str, Any]) -> Basis:
         """Rebuild what `describe` described; files of versions that knew no features but pixels name none.
+
+        `arrays` has what the feature map has learnt.
 
         Raises:
             KeyError, TypeError, ValueError: it describes no basis.
@@ -83,7 +85,7 @@ class Basis:
             tuple(described["class_names"]),
             FoldRule(**described["rule"]),
             str(described["split"]),
-            feature_map_of(described["features"]) if "features" in described else PIXELS,
+            saved_map(described["features"], arrays) if "features" in described else PIXELS,
             tuple(described["class_ids"]) if "class_ids" in described else None,
         )
 
@@ -150,6 +152,7 @@ class SavedMoments:
             "identities": sorted(self.identities),
         }
         arrays = {"described": np.array(json.dumps(described)), "folds": np.array(list(self.moments), np.int64)}
+        arrays |= saved_arrays(self.basis.features)
         for fold, own in self.moments.items():
             arrays |= {f"{fold}.n": np.array(own.n), f"{fold}.sum_x": own.sum_x, f"{fold}.sum_y": own.sum_y}
             arrays |= {f"{fold}.gram": pack(own.gram), f"{fold}.cross": own.cross}
@@ -192,7 +195,7 @@ class SavedMoments:
                 f"{path}: sums of intensities up to {described['full_intensity']:g}, not {INTENSITY:g}; "
                 "save them again with this version"
             )
-        basis = Basis.of(described)
+        basis = Basis.of(described, arrays)
         d, n_classes = basis.features.n_features(basis.shape), len(basis.class_names)
         moments = {}
         for fold in arrays["folds"].tolist():

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from common.features.spec import FeatureSpec
+
 MAX_SIZE = 100_000
 """The largest number of pixels of an image; the Gram matrix of a larger one would fit nowhere."""
 MAX_LAMBDA = 1e100
@@ -84,6 +86,14 @@ def _number(text: str, kind: Callable[[str], float], valid: Callable[[float], bo
     if not valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
+
+
+def feature_spec(text: str) -> FeatureSpec:
+    """Take the spec of a feature map."""
+    try:
+        return FeatureSpec.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive_integer(text: str) -> int:

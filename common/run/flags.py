@@ -13,9 +13,11 @@ from common.data.labelled import open_splits
 from common.data.pillow import MAX_PIXELS
 from common.data.sources import TABLE_SPEC, specs
 from common.data.splits import FoldRule
+from common.features.spec import FORMS
 from common.ridge.path import PENALTIES
 from common.run.flag_types import (
     data_root,
+    feature_spec,
     fraction,
     lambda_grid,
     n_folds,
@@ -36,6 +38,13 @@ def ridge_parser(description: str) -> Parser:
     data_flags(data, specs(TABLE_SPEC))
     pixel_flags(data)
     fit = parser.add_argument_group("fit")
+    fit.add_argument(
+        "--features",
+        metavar="SPEC",
+        type=feature_spec,
+        default="pixels",
+        help=f"{FORMS}: what is learnt from a sample of the training images, and fitted to",
+    )
     fit.add_argument(
         "--lambdas",
         metavar="SPEC",

@@ -18,10 +18,13 @@ from common.data.sources import check_classes, open_table
 from common.data.splits import FoldRule
 from common.errors import InputError
 from common.evaluate.evaluation import Evaluation
+from common.features.feature_map import FeatureMap
+from common.features.spec import FeatureSpec
 from common.provenance import Engine, command, versions
 from common.ridge.fit import Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import fingerprint
+from common.ridge.moments_file import SavedMoments
 from common.ridge.scoring import evaluate
 from common.run.flags import named_splits, pixel_format
 from common.run.folder import RunFolder
@@ -103,8 +106,11 @@ class RidgeRun:
                 train, test = named_splits(arguments, rule, chosen, console)
                 ignored = sum(train.catalogue.ignored.values())
             warn_of_splits(console, arguments.limit, train, unseen=complete)
+        with console.phase("learn features"):
+            features = _features(arguments.features, train, arguments.seed)
         problem = Problem(
             images=train,
+            features=features,
             rule=rule,
             lambdas=tuple(arguments.lambdas),
             penalty=arguments.penalty,
@@ -194,7 +200,7 @@ class RidgeRun:
             },
             "shape": list(problem.images.shape),
             "pixel_format": str(problem.images.pixel_format),
-            "features": problem.features.describe(),
+            "features": problem.features.describe() | {"spec": self.arguments.features.text},
             "classes": list(problem.images.class_names),
             "penalty": problem.penalty,
             "folds": problem.rule.k,
@@ -239,6 +245,25 @@ class RidgeRun:
         )
         print(f"report: {report}")
         return report
+
+
+def _features(spec: FeatureSpec, train: Images, seed: int) -> FeatureMap:
+    """Return the map of --features, learnt from the training images or taken from a file.
+
+    Raises:
+        InputError: there is no such file, or the map does not fit the images.
+    """
+    if spec.path is None:
+        return spec.learn(train, seed)
+    if spec.path.is_dir():
+        features = RidgeModel.load(spec.path).features
+    else:
+        features = SavedMoments.load(spec.path).basis.features
+    try:
+        features.n_features(train.shape)
+    except ValueError as error:
+        raise InputError(f"--features {spec.text}: {error}") from error
+    return features
 
 
 def warn_of_large_systems(console: Console, problem: Problem) -> None:

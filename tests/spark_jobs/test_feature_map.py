@@ -20,9 +20,11 @@ from common.ridge.moments import fingerprint, moments_by_fold
 from common.ridge.moments_file import SavedMoments
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
-from spark_jobs import gram, inner, outer, predict, serial
+from spark_jobs import gram, ingest, inner, outer, predict, serial
 from spark_jobs.engine.moments_files import MomentsFiles, basis_of
 from tests.support.block_means import BlockMeans, registered
+from tests.support.jobs import AGREED, metrics_of, mpiexec, run_main
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
 
@@ -118,3 +120,43 @@ def test_moments_files_refuse_a_map_that_is_not_exact(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="features block-means are not exact"):
         MomentsFiles.open(inexact)
     assert MomentsFiles.open(run).target == tmp_path / "m.npz"
+
+
+def test_every_job_learns_the_same_map_and_finds_the_same_fingerprint(spark: Any, tmp_path: Path) -> None:
+    flags = ["--data", "digits", "--features", "patches:4+landmarks:60", "--lambdas", "0.01,1,100", "--folds", "3"]
+    truth = run_main(serial.main, tmp_path / "serial", *flags)
+    assert truth["test_accuracy"] > 0.94
+    for partitions in (1, 3, 8):
+        out = tmp_path / f"gram{partitions}"
+        metrics = run_main(gram.main, out, *flags, "--partitions", str(partitions))
+        assert {key: metrics[key] for key in AGREED} == {key: truth[key] for key in AGREED}
+        assert metrics["features"] == truth["features"]
+    for job in (outer, inner):
+        metrics = run_main(job.main, tmp_path / job.__name__, *flags)
+        assert metrics["validation_correct"] == truth["validation_correct"]
+    for ranks, name in ((1, "data"), (2, "model"), (4, "data")):
+        out = tmp_path / f"ranks{ranks}"
+        job_file = ROOT / "mpi_jobs" / f"ridge_{name}_parallel.py"
+        done = mpiexec(ranks, job_file, *flags, "--quiet", "--out", out, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert {key: metrics_of(out)[key] for key in AGREED} == {key: truth[key] for key in AGREED}
+    predicted = run_main(
+        predict.main, tmp_path / "predicted", "--model", str(tmp_path / "serial"), "--data", "digits"
+    )
+    assert predicted["accuracy"] > 0.94
+
+
+def test_a_table_learns_from_its_training_images(spark: Any, tmp_path: Path) -> None:
+    assert ingest.main(["digits", str(tmp_path / "table"), "--quiet"]) == 0
+    flags = ["--data", f"parquet:{tmp_path / 'table'}", "--features", "patches:4", "--lambdas", "1,100"]
+    truth = run_main(serial.main, tmp_path / "serial", *flags)
+    assert truth["test_accuracy"] > 0.95
+    moments = str(tmp_path / "m.npz")
+    metrics = run_main(gram.main, tmp_path / "gram", *flags, "--save-moments", moments)
+    assert metrics["moments_sha256"] == truth["moments_sha256"]
+    for source in (moments, tmp_path / "serial"):  # the map that others have learnt
+        own = [*flags[:2], "--features", f"from:{source}", "--lambdas", "1,100", "--add-moments", moments]
+        again = run_main(gram.main, tmp_path / f"again{Path(source).suffix}", *own)
+        assert again["moments_sha256"] == truth["moments_sha256"]
+    with pytest.raises(InputError, match="moments of the features"):
+        run_main(gram.main, tmp_path / "mixed", *flags[:2], "--lambdas", "1", "--add-moments", moments)

@@ -30,6 +30,9 @@ class BlockMeans:
     def describe(self) -> dict[str, Any]:
         return {"kind": "block-means"}
 
+    def arrays(self) -> dict[str, Any]:
+        return {}
+
     def pool(self, pixels: Pixels) -> Pixels:
         """Return images of half the size."""
         n, height, width, channels = pixels.shape
@@ -46,5 +49,5 @@ class BlockMeans:
 @contextmanager
 def registered() -> Iterator[None]:
     """Register the map, as a new map registers itself: by one line."""
-    with mock.patch.dict(KINDS, {"block-means": lambda _described: BlockMeans()}):
+    with mock.patch.dict(KINDS, {"block-means": lambda _described, _arrays: BlockMeans()}):
         yield

@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 
 from common.arrays import Labels, Pixels
 from common.data.images import Block, Images
-from common.data.splits import FoldRule, shard
+from common.data.splits import ALWAYS_TRAINING, FoldRule, shard
 from common.data.storage import Storage
 from common.data.table.table import Table, TableFile
 from common.errors import InputError
+
+SAMPLE_FACTOR = 1.5
+"""Images that are read for a sample, because some of them validate."""
 
 
 class RowRange(NamedTuple):
@@ -75,6 +78,17 @@ class TableImages(Images):
 
     def __len__(self) -> int:
         return self._n
+
+    def sample(self, n: int, seed: int) -> Pixels:
+        """Read whole row groups at even distances, of which those that validate count."""
+        wanted = min(len(self), ceil(SAMPLE_FACTOR * n))
+        part = TableImages(self.table, self.rule, self.split, wanted, self._without)
+        read = part.load()
+        training = np.flatnonzero(read.folds == ALWAYS_TRAINING)
+        chosen = training if len(training) else np.arange(len(read.folds))
+        order = np.random.default_rng([seed, *b"features"]).permutation(chosen)[:n]
+        sample: Pixels = read.pixels[order]
+        return sample
 
     @property
     def identities(self) -> frozenset[str]:

@@ -1,0 +1,288 @@
+"""Responses of filters to patches, pooled: a convolutional layer in integers.
+
+Each patch of k×k pixels is normalised for contrast and cut to 8 bits. Filters of 8 bits respond to it, positive
+and negative responses are clipped, and the responses in each cell of the image are summed. Every sum stays below
+2²⁴, so that float32 holds it exactly, and what is no sum is one IEEE operation per number. So an image has the
+same features alone and in any batch, on any BLAS.
+
+The filters are centroids of whitened patches (Coates, Ng & Lee 2011), with a two-sided rectifier as in KeystoneML
+(Sparks et al. 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from common.arrays import Features, Floats, Pixels, Singles
+from common.blas import in_threads
+from common.features.feature_map import Shape, array_digests, digest_of
+
+KIND = "patches"
+
+SIDE = 6
+"""Height and width of a patch."""
+CONTRAST = 32
+"""The deviation that patches of high contrast are scaled to, in units of their 8 bits."""
+LARGEST = 127
+MOST_POOLED = 2**24
+"""The largest sum that float32 holds exactly."""
+
+BATCH_VALUES = 1 << 20
+"""Responses that are held at once, at most: 4 MiB of float32, which stay in the cache."""
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The map from images to pooled responses.
+
+    Attributes:
+        pad: rows and columns of zeros around an image.
+        cells: cells per axis.
+        mirror: whether the responses to the mirrored image are added.
+        floor: added to the variance of a patch, so that flat patches stay flat.
+        filters: int8 (F, k·k·channels).
+        offsets: int32 (F,), subtracted from responses.
+        thresholds: int32 (F,); responses below count as zero.
+        ceilings: int32 (F,); responses above are cut.
+        scales: int64 (2F,), pooled responses that become 255.
+    """
+
+    pad: int
+    cells: int
+    mirror: bool
+    floor: int
+    filters: NDArray[np.int8]
+    offsets: NDArray[np.int32]
+    thresholds: NDArray[np.int32]
+    ceilings: NDArray[np.int32]
+    scales: NDArray[np.int64]
+
+    @property
+    def exact(self) -> bool:
+        """All operations are."""
+        return True
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of settings and arrays."""
+        return digest_of(self.describe())
+
+    def n_features(self, shape: Shape) -> int:
+        """Return two per filter and cell."""
+        check_shape(shape, self.pad)
+        return 2 * len(self.filters) * self.cells**2
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings, and the digests of the arrays."""
+        return {
+            "kind": KIND,
+            "pad": self.pad,
+            "cells": self.cells,
+            "mirror": self.mirror,
+            "floor": self.floor,
+            "arrays": array_digests(self.arrays()),
+        }
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was learnt."""
+        names = ("filters", "offsets", "thresholds", "ceilings", "scales")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Patches:
+        """Rebuild the map."""
+        pad, cells, floor = (int(described[name]) for name in ("pad", "cells", "floor"))
+        learnt = (arrays[name] for name in ("filters", "offsets", "thresholds", "ceilings", "scales"))
+        return cls(pad, cells, bool(described["mirror"]), floor, *learnt)
+
+    def __call__(self, pixels: Pixels) -> Features:
+        """Compute the features of uint8 (n, height, width, channels), a batch at a time: uint8 (n, d)."""
+        n, height, width, _ = pixels.shape
+        out = np.empty((n, self.n_features(pixels.shape[1:])), np.uint8)
+        positions = (height + 2 * self.pad - SIDE + 1) * (width + 2 * self.pad - SIDE + 1)
+        rows = max(1, BATCH_VALUES // (positions * max(2 * len(self.filters), self.filters.shape[1])))
+
+        def work(start: int) -> None:
+            pooled = self.pooled(pixels[start : start + rows]).astype(np.int64)
+            out[start : start + rows] = np.minimum(pooled * 255 // self.scales, 255).reshape(len(pooled), -1)
+
+        in_threads(work, range(0, n, rows))
+        return out
+
+    def pooled(self, pixels: Pixels) -> Singles:
+        """Return sums of clipped responses, whole numbers as float32 (n, cells², 2F)."""
+        sums = self._pooled(pixels)
+        return sums + self._pooled(pixels[:, :, ::-1]) if self.mirror else sums
+
+    def _pooled(self, pixels: Pixels) -> Singles:
+        patches = normalised(pixels, self.pad, self.floor)  # (n, rows, columns, k·k·channels)
+        n, rows, columns, length = patches.shape
+        responses = patches.reshape(-1, length) @ self.filters.astype(np.float32).T
+        responses -= self.offsets.astype(np.float32)
+        low, high = self.thresholds.astype(np.float32), self.ceilings.astype(np.float32)
+        both = np.empty((len(responses), 2 * len(self.filters)), np.float32)
+        positive, negative = both[:, : len(self.filters)], both[:, len(self.filters) :]
+        np.clip(responses, low, high, out=positive)
+        positive -= low
+        np.negative(responses, out=responses)
+        np.clip(responses, low, high, out=negative)
+        negative -= low
+        cells = cell_matrix(rows, columns, self.cells)
+        pooled: Singles = np.matmul(cells, both.reshape(n, rows * columns, -1))
+        return pooled
+
+
+def check_shape(shape: Shape, pad: int) -> None:
+    """Refuse images that are smaller than a patch.
+
+    Raises:
+        ValueError: they are.
+    """
+    if min(shape[:2]) + 2 * pad < SIDE:
+        raise ValueError(f"patches of {SIDE}×{SIDE} do not fit images of {shape[0]}×{shape[1]}")
+
+
+def normalised(pixels: Pixels, pad: int, floor: int) -> Singles:
+    """Return all patches at stride 1, normalised for contrast, as whole numbers from −127 to 127.
+
+    Args:
+        pixels: uint8 (n, height, width, channels).
+        pad: rows and columns of zeros around each image.
+        floor: added to the variance of a patch.
+
+    Returns:
+        float32 (n, rows, columns, k·k·channels).
+    """
+    padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    windows = sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))  # (n, rows, columns, channels, k, k)
+    n, rows, columns = windows.shape[:3]
+    patches = windows.reshape(n, rows, columns, -1).astype(np.float32)
+    length = patches.shape[-1]
+    # sums of at most 108 products of 16 bits: below 2²⁴, hence exact in any order
+    total = patches.sum(axis=-1).astype(np.float64)
+    squares = np.einsum("nrcd,nrcd->nrc", patches, patches).astype(np.float64)
+    inverse = CONTRAST * length / np.sqrt(length * squares - total * total + length * length * floor)
+    patches *= inverse.astype(np.float32)[..., None]
+    patches -= (total * inverse / length).astype(np.float32)[..., None]
+    np.rint(patches, out=patches)
+    np.clip(patches, -LARGEST, LARGEST, out=patches)
+    return patches
+
+
+def cell_starts(positions: int, cells: int) -> tuple[list[int], int]:
+    """Return where the cells along an axis begin, and their width: half of a cell overlaps if there are many."""
+    width = math.ceil(positions / cells) if cells < 4 else round(2 * positions / (cells + 1))
+    width = max(1, min(width, positions))
+    last = positions - width
+    return [last * i // max(1, cells - 1) for i in range(cells)], width
+
+
+def cell_matrix(rows: int, columns: int, cells: int) -> Singles:
+    """Return which positions belong to which cell, float32 (cells², rows·columns) of zeros and ones."""
+    (tops, height), (lefts, width) = cell_starts(rows, cells), cell_starts(columns, cells)
+    matrix = np.zeros((cells, cells, rows, columns), np.float32)
+    for i, top in enumerate(tops):
+        for j, left in enumerate(lefts):
+            matrix[i, j, top : top + height, left : left + width] = 1
+    return matrix.reshape(cells**2, rows * columns)
+
+
+@dataclass(frozen=True)
+class PatchesRecipe:
+    """How the map is learnt from a sample of images.
+
+    Attributes:
+        n_filters: the number of filters, F.
+        cells: cells per axis; None for 7 in grey and 2 in colour.
+        mirror: whether the responses to the mirrored image are added.
+        floor: added to the variance of a patch; None for 1,000 in grey and 50 in colour.
+        smoothing: share of the mean eigenvalue that is added to all in whitening.
+        threshold: responses count from this many deviations on.
+    """
+
+    n_filters: int
+    cells: int | None = None
+    mirror: bool = False
+    floor: int | None = None
+    smoothing: float | None = None
+    threshold: float | None = None
+
+    def learn(self, sample: Pixels, seed: int) -> Patches:
+        """Learn filters, thresholds and scales.
+
+        Args:
+            sample: uint8 (n, height, width, channels), images in random order.
+            seed: of the choice of patches and of the first centroids.
+        """
+        grey = sample.shape[3] == 1
+        pad = 2 if grey else 0
+        check_shape(sample.shape[1:], pad)
+        floor = self.floor or (1000 if grey else 50)
+        rng = np.random.default_rng([seed, *b"patches"])
+        z = _some_patches(sample, pad, floor, rng)
+        smoothing = self.smoothing if self.smoothing is not None else (0.5 if grey else 0.2)
+        filters, offsets = _filters(z, self.n_filters, smoothing, rng)
+        responses = z.astype(np.float32) @ filters.T.astype(np.float32) - offsets
+        deviation = responses.std(axis=0, dtype=np.float64)
+        threshold = self.threshold if self.threshold is not None else (1.0 if grey else 0.4)
+        low = np.rint(threshold * deviation).astype(np.int32)
+        high = low + np.maximum(1, np.rint(12 * deviation)).astype(np.int32)
+        cells = self.cells or (7 if grey else 2)
+        unscaled = np.ones(2 * self.n_filters, np.int64)
+        first = Patches(pad, cells, self.mirror, floor, filters, offsets, low, high, unscaled)
+        pooled = np.concatenate([first.pooled(sample[i : i + 64]) for i in range(0, min(len(sample), 2048), 64)])
+        largest = np.quantile(pooled.reshape(-1, pooled.shape[-1]), 0.999, axis=0)
+        scales = np.maximum(1, np.ceil(largest)).astype(np.int64)
+        return Patches(pad, cells, self.mirror, floor, filters, offsets, low, high, scales)
+
+
+MOST_PATCHES = 60_000
+"""Patches that filters are learnt from."""
+KMEANS_STEPS = 8
+
+
+def _some_patches(sample: Pixels, pad: int, floor: int, rng: np.random.Generator) -> NDArray[np.int8]:
+    """Return normalised patches at random places of the sample, int8 (n, k·k·channels)."""
+    per_image = math.ceil(MOST_PATCHES / len(sample))
+    found = []
+    for start in range(0, len(sample), 64):
+        patches = normalised(sample[start : start + 64], pad, floor)
+        flat = patches.reshape(len(patches), -1, patches.shape[-1])
+        chosen = rng.integers(0, flat.shape[1], (len(flat), per_image))
+        found.append(np.take_along_axis(flat, chosen[..., None], axis=1).reshape(-1, flat.shape[-1]))
+    return np.concatenate(found)[:MOST_PATCHES].astype(np.int8)
+
+
+def _filters(
+    z: NDArray[np.int8], n_filters: int, smoothing: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """Return centroids of whitened patches, in terms of patches: int8 (F, D); and their offsets, int32 (F,)."""
+    x = z.astype(np.float64)
+    mean = x.mean(axis=0)
+    values, vectors = np.linalg.eigh(np.cov(x.T))
+    whitening: Floats = (vectors / np.sqrt(values + smoothing * values.mean())) @ vectors.T
+    white = ((x - mean) @ whitening).astype(np.float32)
+    centroids = white[rng.choice(len(white), n_filters, replace=len(white) < n_filters)]
+    for _ in range(KMEANS_STEPS):
+        centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-6)
+        responses = white @ centroids.T
+        nearest = np.abs(responses).argmax(axis=1)
+        signs = np.sign(responses[np.arange(len(white)), nearest])
+        sums = np.zeros_like(centroids)
+        np.add.at(sums, nearest, white * signs[:, None])
+        empty = ~sums.any(axis=1)
+        sums[empty] = white[rng.choice(len(white), int(empty.sum()))]
+        centroids = sums
+    centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-6)
+    wanted = centroids.astype(np.float64) @ whitening
+    wanted *= LARGEST / np.abs(wanted).max(axis=1, keepdims=True)
+    filters = np.rint(wanted).astype(np.int8)
+    return filters, np.rint(filters.astype(np.float64) @ mean).astype(np.int32)
