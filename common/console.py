@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -94,4 +94,5 @@ class Console:
     def say(self, message: str) -> None:
         """Print a line of the result to stdout, unless quiet."""
         if not self.quiet:
-            print(message)
+            with suppress(BrokenPipeError):  # nobody reads it any more
+                print(message)

@@ -62,7 +62,13 @@ def ingest(
             for blocks, split in listing.blocks(context, update.settings, update.done)
             for files in update.write(blocks, split)
         ]
-    return update.commit(written, listing.unread(), listing.count(), listing.ignored)
+    ingested = update.commit(written, listing.unread(), listing.count(), listing.ignored)
+    if ingested.already and before is not None and source not in before.sources:
+        console.warn(
+            f"{ingested.already:,} images were left alone because the table has images of their names from other "
+            "sources: if these are others, rename them, or use a glob that begins further up"
+        )
+    return ingested
 
 
 def parser() -> Parser:
@@ -121,7 +127,7 @@ def summary(ingested: Ingested) -> str:
     """Describe the result of an ingest in one line."""
     table = ingested.table
     train, test = (int(table.class_counts[split].sum()) for split in ("train", "test"))
-    already = f", {ingested.already:,} names were there before" if ingested.already else ""
+    already = f", {ingested.already:,} there before" if ingested.already else ""
     return (
         f"{ingested.added:,} images added{already}, {len(ingested.quarantined):,} in quarantine; "
         f"now {train:,} training and {test:,} test images of {len(table.class_names):,} classes"

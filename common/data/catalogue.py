@@ -24,7 +24,7 @@ from common.atomic import READABLE, write_atomically
 
 
 def printable(name: str) -> str:
-    """Return a class name that any page and figure can show, different for different names.
+    """Return a class name that any page and figure can show.
 
     Control characters and stray bytes are escaped. Accents are composed (Unicode's form C), because macOS
     decomposes the names of files, and other systems do not.

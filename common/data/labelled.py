@@ -61,8 +61,9 @@ def open_splits(
         train, tested = train.take(parts.rest), train.take(parts.held_out)
     if limit is not None:
         train = train.take(stratified_limit(train.labels, limit, seed))
-    if len(train) < max(2, rule.k or 0):
-        raise InputError(f"{len(train)} training images are too few to hold any out for validation")
+    n_learnt = len(train) + (len(validation) if validation is not None and rule.k else 0)
+    if n_learnt < max(2, rule.k or 0):
+        raise InputError(f"{n_learnt} training images are too few to hold any out for validation")
     if validation is None:
         folds = rule.of_labels(train.labels, seed)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -37,18 +37,22 @@ UPRIGHT = {
 }
 """What brings an image upright, by its EXIF orientation."""
 
-FULL_RANGES = (1, 255, 65535, 2**32 - 1)
+FULL_RANGES = (1, 255, *(2**bits - 1 for bits in range(16, 33)))
 """Values that stand for white in grey images whose type does not tell."""
 
 OVERSHOOT = 1.5
 """Factor by which floats may exceed the value for white, as they do after resampling."""
 
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
-"""A tag of TIFF files, and its value for images whose zero is white."""
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF files."""
+WHITE_IS_ZERO, UNSIGNED = 0, 1
+"""Values of the latter two."""
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"iCCP")
+PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 """Chunks of PNG files that no pixel needs."""
+
+TIFF = "TIFF"
 
 FOREIGN = (
     (0, b"GIF8", "GIF"),
@@ -56,7 +60,11 @@ FOREIGN = (
     (0, b"%PDF", "PDF"),
     (0, b"<", "HTML or XML"),
     (4, b"ftypavi", "AVIF"),
-    (4, b"ftyp", "HEIC"),
+    (4, b"ftyphe", "HEIC"),
+    (4, b"ftypmif", "HEIC"),
+    (4, b"ftyp", "MPEG-4"),
+    (0, b"II*\0", TIFF),
+    (0, b"MM\0*", TIFF),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cjP", "JPEG 2000"),
 )
@@ -136,7 +144,11 @@ def opened(file: BinaryIO | Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image of an allowed kind and size, without reading its pixels."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # or Pillow would refuse what was asked for
-    with Image.open(file, formats=FORMATS) as image:
+    try:
+        found = Image.open(file, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise UndecodableImageError(f"more pixels than the {max_pixels:,} that --max-pixels allows") from error
+    with found as image:
         width, height = image.size
         if width * height > max_pixels:
             raise UndecodableImageError(
@@ -171,7 +183,9 @@ def _kind(data: bytes | None) -> str:
         return "an empty file"
     for position, mark, kind in FOREIGN:
         if data is not None and data[position : position + len(mark)] == mark:
-            return f"a {kind} file, not a PNG, JPEG, BMP, TIFF or WebP image; convert it"
+            if kind == TIFF:
+                return "TIFF with pixels of a type that Pillow does not read; convert it"
+            return f"{kind}, not a PNG, JPEG, BMP, TIFF or WebP image; convert it"
     return "not a PNG, JPEG, BMP, TIFF or WebP image"
 
 
@@ -198,8 +212,11 @@ def _without_text(data: bytes) -> bytes:
 
 
 def _halve_transparency(image: Image.Image) -> None:
-    """Bring the transparent colour of a PNG with 16 bits per channel to the 8 bits that Pillow decodes it into."""
+    """Bring the transparent colour of a PNG to the 8 bits per channel that Pillow decodes it into."""
     colour = image.info.get("transparency")
+    if isinstance(colour, int) and image.mode == "L":  # grey of 2 or 4 bits is scaled to 8, but not this
+        raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+        image.info["transparency"] = colour * {"L;2": 85, "L;4": 17}.get(raw, 1)
     tiles = getattr(image, "tile", None)
     if image.mode == "RGB" and isinstance(colour, tuple) and tiles and "16" in str(tiles[0][3]):
         image.info["transparency"] = tuple(value >> 8 for value in colour)
@@ -220,20 +237,23 @@ def _flatten(image: Image.Image) -> Image.Image:
 def _flatten_deep(image: Image.Image) -> Image.Image:
     """Convert grey of more than 8 bits to mode L; Pillow would clip it at 255."""
     deep = np.asarray(image)
-    eight = _to_8_bits(deep)
-    # for 8 bits Pillow sees to this
-    if image.format == "TIFF" and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # type: ignore[attr-defined]
+    tags: Mapping[int, Any] = image.tag_v2 if image.format == "TIFF" else {}  # type: ignore[attr-defined]
+    bits = tags.get(BITS, (16,))[0]
+    if image.mode == "I" and bits == 32 and tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED:
+        deep = deep.view(np.uint32)
+    eight = _to_8_bits(deep, bits)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # for 8 bits Pillow sees to this
         eight = np.uint8(255) - eight
     if isinstance(image.info.get("transparency"), int):
         eight = np.where(deep == image.info["transparency"], np.uint8(255), eight)
     return Image.fromarray(eight)
 
 
-def _to_8_bits(deep: NDArray[Any]) -> Pixels:
-    """Convert grey of more than 8 bits, (h, w) of any number type, to uint8.
+def _to_8_bits(deep: NDArray[Any], bits: int = 16) -> Pixels:
+    """Convert grey of more than 8 bits, (h, w) of any number type, to uint8; what is negative becomes black.
 
-    16-bit integers are scaled by their range. Other types do not tell their range: the smallest one of FULL_RANGES
-    that holds the values is taken, and said.
+    Integers of up to 16 bits are scaled by their range. Other types do not tell their range: the smallest one of
+    FULL_RANGES that holds the values is taken, and said.
 
     Raises:
         UndecodableImageError: there are pixels that are no numbers.
@@ -241,13 +261,13 @@ def _to_8_bits(deep: NDArray[Any]) -> Pixels:
     if deep.dtype.kind == "f" and not np.isfinite(deep).all():
         raise UndecodableImageError("pixels that are NaN or infinite")
     if deep.dtype.itemsize == 2:
-        white = 65535
+        white = 2**bits - 1
     else:
         real = deep.dtype.kind == "f"
         ranges = FULL_RANGES if real else FULL_RANGES[1:]
         largest = float(deep.max(initial=0)) / (OVERSHOOT if real else 1)
         white = next((value for value in ranges if largest <= value), ranges[-1])
-        kind = "floats" if real else "32-bit integers"
+        kind = "floats" if real else "32 bits, or with a sign,"
         note(f"grey images of {kind} do not tell which value is white; some are taken to have {white:,}")
     if white == 65535 and deep.dtype.kind in "iu":
         # v / 257, rounded, in integers: a small file may hold many pixels

@@ -280,9 +280,14 @@ def load_tensors(path: Path) -> Mapping[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder; name a file in it") from error
     except Exception as error:  # torch's unpickler raises almost anything on other bytes
         reason = re.split(r"[.\n]", str(error))[0][:120] or type(error).__name__
-        raise InputError(f"{path}: no file of torch's, or one that holds more than weights ({reason})") from error
+        raise InputError(
+            f"{path}: no file of torch's, or one that holds more than weights ({reason}); "
+            "give one that torch.save has written of a state_dict"
+        ) from error
     if not isinstance(contents, dict):
         raise InputError(f"{path}: a {type(contents).__name__} where a dictionary was expected")
     return contents

@@ -171,7 +171,7 @@ class StreamedInputs(Inputs):
         self._descriptor = descriptor
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            raise InputError("a list of images that is a folder; folder:PATH takes what is in one")
+            raise InputError("the list of images is a folder; folder:PATH takes what is in one")
         self._regular = stat.S_ISREG(mode)
         self._lines: list[bytes] = []
         self._rest = b""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common.data.shipped import expanded
 from common.features.spec import FeatureSpec
 
 MAX_SIZE = 100_000
@@ -55,7 +56,7 @@ def run_folder(text: str) -> Path | str:
 
 def model_folder(text: str) -> Path:
     """Take the run folder of a fitted model on this machine."""
-    return Path(text)
+    return expanded(Path(text))
 
 
 def data_root(text: str) -> Path:

@@ -26,7 +26,7 @@ from common.data.catalogue import Catalogue
 from common.data.decode import PixelFormat
 from common.data.pillow import UndecodableImageError, header
 from common.data.sources import SOURCES, open_labelled
-from common.data.sources.files import FileReader
+from common.data.sources.files import FileReader, read_file
 from common.data.sources.source import PathSource
 from common.data.splits import hold_out
 from common.errors import InputError
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_arguments(argv)
     if all(source.kind != arguments.source.partition(":")[0] for source in sources):
         raise InputError(f"{arguments.source}: its images are no files; use {specs}")
-    images = open_labelled(arguments.source, Path(), PixelFormat()).learnt
+    images = open_labelled(arguments.source, Path(), PixelFormat()).everything
     if len(images.class_names) > MOST_CATEGORIES:
         raise InputError(f"{arguments.source}: more than {MOST_CATEGORIES:,} classes")
     folder = RunFolder(arguments.out, "herbarium", "OUT")
@@ -115,7 +115,7 @@ def _copy(
         advance(1)
         path, number = images.reader.root / name, len(copied)
         try:
-            found = header(path)
+            found = header(io.BytesIO(read_file(path)))
         except UndecodableImageError as error:
             console.warn(f"{path}: left out ({error})")
             continue

@@ -59,7 +59,7 @@ def write_results(
         console.warn(f"{len(skipped)} images were skipped; {folder / 'skipped.csv'} lists them")
     n_test = tested.evaluation.confusion.n
     console.say(
-        f"train_cnn on {record['engine']}: {plan.n_train:,} training and {n_test:,} test images "
+        f"train_cnn on {record['engine']}: {record['images']['train']:,} training and {n_test:,} test images "
         f"from {arguments.data}"
     )
     console.say(
@@ -73,6 +73,7 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
     """Return the contents of metrics.json, without the seconds."""
     progress, tested, skipped, ranks, machinery = results
     confusion = tested.evaluation.confusion
+    n_skipped = len(skipped) - len(progress.skipped) - (plan.n_test - confusion.n)  # of the validation images
     by_class = confusion.by_class()
     return {
         "job": "train_cnn",
@@ -80,8 +81,8 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
         "command": f"mpiexec -n {len(ranks)} {command()}",
         "data": arguments.data,
         "images": {
-            "train": plan.n_train,
-            "validation": plan.n_validation,
+            "train": plan.n_train - len(progress.skipped),
+            "validation": plan.n_validation - n_skipped,
             "test": confusion.n,
             "skipped": len(skipped),
             "ignored": plan.n_ignored,

@@ -36,6 +36,7 @@ def start(configuration: Callable[[], SparkConf]) -> SparkContext:
     try:
         settings = configuration()
         _check_address()
+        _check_python(settings)
         return SparkContext(conf=settings)
     except OSError as error:  # the script that starts the JVM does not exist
         raise InputError(f"Spark cannot start: {_without_jvm() or error}") from error
@@ -74,6 +75,18 @@ def _without_jvm() -> str | None:
     if java is None and shutil.which("java") is None:
         return "there is no Java; install 17 or 21 (on Debian: apt-get install openjdk-17-jre-headless)"
     return None
+
+
+def _check_python(settings: SparkConf) -> None:
+    """Make sure that local workers can start.
+
+    Raises:
+        InputError: there is no such program as PYSPARK_PYTHON names.
+    """
+    program = os.environ.get("PYSPARK_PYTHON")
+    local = settings.get("spark.master", "").startswith("local")
+    if local and program and shutil.which(program) is None:
+        raise InputError(f"Spark cannot start: PYSPARK_PYTHON={program} is no program; unset it")
 
 
 def _check_address() -> None:

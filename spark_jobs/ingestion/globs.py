@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import RDD, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
@@ -75,6 +75,8 @@ class RemoteGlob:
         Raises:
             InputError: no file matches, the pattern is not for this file system, or Spark cannot read it.
         """
+        if pattern.startswith(("http://", "https://")):
+            raise InputError(f"{pattern}: addresses of the web cannot be listed; download the files first")
         if "**" in pattern.split("/"):
             raise InputError(f"{pattern}: ** is for files of this machine; elsewhere, name each level: */*/*.jpg")
         session = SparkSession(context)
@@ -87,7 +89,7 @@ class RemoteGlob:
         try:
             frame = session.read.format("binaryFile").load(pattern).select("path", "length", "content")
         except (PySparkException, Py4JError) as error:  # no file, no such file system, or not an address
-            raise InputError(f"{pattern}: no file matches it ({str(error).splitlines()[0]})") from error
+            raise InputError(f"{pattern}: {_reason(error)}") from error
         fixed = WILDCARDS.split(without_scheme(pattern), maxsplit=1)[0]
         read = {without_scheme(unquote(path)) for path in frame.inputFiles()}
         return cls(pattern, fixed.rpartition("/")[0], frame, tuple(_left_out(context, pattern, read)))
@@ -166,6 +168,15 @@ class RemoteGlob:
 
     def _name(self, path: str) -> str:
         return plain_names([without_scheme(path).removeprefix(self.root).lstrip("/")])[0]
+
+
+def _reason(error: PySparkException | Py4JError) -> str:
+    """Return why Spark cannot list files, in one line."""
+    text = str(error.java_exception) if isinstance(error, Py4JJavaError) else str(error)
+    first = next(iter(text.splitlines()), "") or type(error).__name__
+    if "PATH_NOT_FOUND" in first:
+        return "no file matches it"
+    return f"its files cannot be listed ({first}); is there a driver for this file system, and access to it?"
 
 
 def _left_out(context: SparkContext, pattern: str, read: set[str]) -> Iterator[str]:

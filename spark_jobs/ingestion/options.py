@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.atomic import read_text
-from common.data.catalogue import Classes
+from common.data.catalogue import Classes, printable
 from common.data.decode import PixelFormat
 from common.data.shipped import absolute
 from common.data.storage import Storage
@@ -98,7 +98,9 @@ def joined_classes(found: Classes, before: Table | None, chosen: Classes | None)
         tuple(found.ids[i] for i in unknown) if found.ids else None,
     )
     if chosen is not None and new.names:
-        raise InputError(f"class {new.names[0]!r} of the source is not among --classes ({len(new.names)} are not)")
+        raise InputError(
+            f"class {new.names[0]!r} of the source is not among --classes ({len(new.names)} of its classes)"
+        )
     return joined(present, new)
 
 
@@ -129,12 +131,13 @@ def classes_of(location: str) -> Classes:
     """
     path = absolute(Path(location))
     if path.is_file():
-        names = tuple(
-            line.strip() for line in read_text(path, f"--classes {location}").splitlines() if line.strip()
-        )
+        lines = read_text(path, f"--classes {location}").splitlines()
+        names = tuple(printable(line.strip()) for line in lines if line.strip())
         if len(set(names)) != len(names) or len(names) < 2:
             raise InputError(f"--classes {location}: needs two or more different class names, one per line")
         return Classes(names)
+    if "://" not in location and not location.startswith("parquet:") and not path.exists():
+        raise InputError(f"--classes {location}: no such file, run folder or table")
     if (path / "model.json").is_file():
         return RidgeModel.load(path).classes
     return Table.open(Storage.at(location.removeprefix("parquet:"))).classes

@@ -91,6 +91,44 @@ def test_transparent_pixels_are_white_at_sixteen_bits_too() -> None:
     assert (found[1] == 255).all()
 
 
+def test_grey_of_unusual_types_keeps_its_order() -> None:
+    ramp = np.linspace(0, 1, 63).reshape(9, 7)
+    for values in (
+        (ramp * (2**32 - 1)).astype(np.uint32).view(np.int32),  # as Pillow writes them
+        (ramp * 262_140).astype(np.int32),
+    ):
+        data = encoded(Image.fromarray(values), "TIFF")
+        entry = struct.pack("<HHIHH", 339, 3, 1, 2, 0)  # signed
+        data = data.replace(entry, struct.pack("<HHIHH", 339, 3, 1, 1, 0))
+        found = decode(data, PixelFormat(grey=True))[..., 0].ravel().astype(int)
+        assert (np.diff(found) >= 0).all()
+        assert found[0] == 0
+        assert found[-1] >= 254
+
+
+def test_twelve_bits_are_not_sixteen() -> None:
+    samples = np.arange(0, 4096, 65)[:64].astype(int).reshape(8, 8)
+    pairs = samples.reshape(-1, 2).tolist()
+    packed = b"".join(bytes((a >> 4, (a & 15) << 4 | b >> 8, b & 255)) for a, b in pairs)
+    tags = [(256, 8), (257, 8), (258, 12), (259, 1), (262, 1), (273, 8 + 2 + 9 * 12 + 4), (277, 1), (278, 8)]
+    tags.append((279, len(packed)))
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    data = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed
+    found = decode(data, PixelFormat(grey=True))[..., 0]
+    assert np.abs(found.astype(int) - samples * 255 / 4095).max() <= 1
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_transparent_grey_of_few_bits_is_white(bits: int) -> None:
+    transparency = _chunk(b"tRNS", struct.pack(">H", 1))
+    rows = b"\0" + bytes([0b00011011 if bits == 2 else 0x01]) + (b"" if bits == 2 else bytes([0x23]))
+    data = _png(_header_of(4, 1, bits, 0), transparency, _chunk(b"IDAT", zlib.compress(rows)))
+    largest = 2**bits - 1
+    expected = [value * 255 // largest for value in (0, 1, 2, 3)]
+    expected[1] = 255
+    assert decode(data, PixelFormat(grey=True)).ravel().tolist() == expected
+
+
 def test_a_guessed_range_is_said_once(capfd: pytest.CaptureFixture[str]) -> None:
     note.cache_clear()
     for _ in range(3):
@@ -186,9 +224,9 @@ JPEG = encoded(Image.fromarray(RNG.integers(0, 256, (64, 64, 3), np.uint8)), "JP
         (JPEG[: len(JPEG) // 2], "truncated"),
         (GOOD[:200] + bytes(200) + GOOD[400:], "broken|CRC|decompress|truncated"),
         (_png_header(9000, 9000), "81,000,000|9000×9000"),
-        (_png_header(60000, 60000), "60000×60000|exceeds"),
-        (encoded(Image.fromarray(GREY), "GIF"), "a GIF file, not a PNG, .*convert it"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "a HEIC file"),
+        (_png_header(60000, 60000), "60000×60000|more pixels than the 64,000,000 that --max-pixels"),
+        (encoded(Image.fromarray(GREY), "GIF"), "GIF, not a PNG, .*convert it"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC, not"),
         (encoded(Image.fromarray(np.full((3, 3), np.nan, np.float32)), "TIFF"), "NaN"),
     ],
 )

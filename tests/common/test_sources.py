@@ -292,15 +292,68 @@ def test_split_folders_are_used_as_the_splits_they_are(
     assert np.bincount(train.folds).tolist() == [len(train) // 2] * 2
 
 
-@pytest.mark.parametrize("others", [("val", "extra"), ("val",)])
-def test_folders_that_only_sound_like_splits_stay_classes(tmp_path: Path, others: tuple[str, ...]) -> None:
-    for number, folder in enumerate(("train", *others)):
-        inner = tmp_path / folder / ("" if len(others) == 1 else "same")
-        inner.mkdir(parents=True)
-        Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(inner / f"{number}.png")
+VAL_IS_TEST = "splits: train/ for training, val/ for the test"
+
+
+def images_at(root: Path, *folders: str) -> None:
+    for number, folder in enumerate(folders):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (4, 4, 3), np.uint8)).save(root / folder / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "sizes", "note"),
+    [
+        # what sounds like splits and is none
+        (("train", "val"), ("train", "val"), (2, 0, 0), "taken for classes, not splits: train, val"),
+        (("val/a", "test/a"), ("test", "val"), (2, 0, 0), "taken for classes, not splits: test, val"),
+        (("train/a", "extra/a"), ("extra", "train"), (2, 0, 0), "taken for classes, not splits: train"),
+        # splits beside other things, or in other words
+        (
+            ("train/a", "train/b", "val/a", "docs"),
+            ("a", "b"),
+            (2, 0, 1),
+            "splits: train/ for training, val/ for the test",
+        ),
+        (
+            ("train/Ash", "train/b", "val/ash"),
+            ("Ash", "b"),
+            (2, 0, 1),
+            "splits: train/ for training, val/ for the test",
+        ),
+        (
+            ("train/a", "val/a", "valid/b", "test/b"),
+            ("a", "b"),
+            (1, 2, 1),
+            "splits: train/ for training, val/ and valid/ for validation, test/ for the test",
+        ),
+        (
+            ("train/a", "Train/b", "test/a"),
+            ("a", "b"),
+            (2, 0, 1),
+            "splits: Train/ and train/ for training, test/ for the test",
+        ),
+        # images of no class
+        (("train/a", "train/b", "test/unknown"), ("a", "b"), (2, 0, 0), "splits: train/ for training"),
+        (
+            ("train/a", "train/b", "val/b", "test"),
+            ("a", "b"),
+            (2, 0, 1),
+            "splits: train/ for training, val/ for the test",
+        ),
+    ],
+)
+def test_folders_that_sound_like_splits(
+    tmp_path: Path, folders: tuple[str, ...], classes: tuple[str, ...], sizes: tuple[int, int, int], note: str
+) -> None:
+    images_at(tmp_path, *folders)
     found = open_labelled(f"folder:{tmp_path}", Path(), AS_THEY_ARE)
-    assert found.train.class_names == tuple(sorted(("train", *others)))
-    assert found.notes == ()
+    assert found.train.class_names == classes
+    assert tuple(len(part) if part else 0 for part in (found.train, found.validation, found.test)) == sizes
+    assert found.notes == (note,)
+    assert sum(sizes) + sum(found.train.ignored.values()) == len(folders)
+    if found.test is not None:
+        assert {classes[label] for label in found.test.labels} <= set(classes)
 
 
 def test_test_images_without_classes_are_left_to_prediction(tmp_path: Path) -> None:
@@ -371,7 +424,6 @@ def _change(table: str, **fields: object) -> Callable[[dict[str, list[dict[str, 
         (_change("annotations", image_id=9999), "image 9999, which is not in `images`"),
         (_change("annotations", image_id=1006, category_id=30), "image 1006 has two labels"),
         (_change("images", file_name="../../etc/passwd"), "leads out of its folder"),
-        (_change("images", file_name="images/../../x.jpg"), "leads out of its folder"),
         (_change("images", file_name="/etc/passwd"), "leads out of its folder"),
         (_change("images", file_name="..\\x.jpg"), "leads out of its folder"),
         (_change("images", file_name="C:\\x.jpg"), "leads out of its folder"),
@@ -422,6 +474,31 @@ def test_herbarium_2022_is_read_as_it_is_published(tmp_path: Path) -> None:
     found = open_unlabelled(f"herbarium:{tmp_path}", Path(), None, required)
     assert found.images.ids == [str(image["image_id"]) for image in images]
     assert len(found.reader.read(found.images.items).kept) == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "names no file"), ("a\0b.jpg", "names no file"), ("images/../../x.jpg", "leads out of its folder")],
+)
+def test_a_file_name_is_refused_for_its_own_reason(tmp_path: Path, name: str, message: str) -> None:
+    tables = herbarium(tmp_path)
+    tables["images"][0]["file_name"] = name
+    write_metadata(tmp_path, tables)
+    with pytest.raises(InputError, match=message):
+        open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
+
+
+def test_images_without_annotation_are_counted(tmp_path: Path) -> None:
+    tables = herbarium(tmp_path)
+    tables["images"][2]["file_name"] = "images/../" + str(tables["images"][2]["file_name"])
+    del tables["annotations"][:2]
+    write_metadata(tmp_path, tables)
+    images = open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE).train
+    assert len(load(images).labels) == 6
+    assert images.ignored == {"without annotation": 2}
+    (tmp_path / "metadata.json").write_bytes(json.dumps(tables).encode("utf-16"))
+    with pytest.raises(InputError, match="is UTF-16; save it as UTF-8"):
+        open_labelled(f"herbarium:{tmp_path}", Path(), AS_THEY_ARE)
 
 
 def test_a_file_that_is_named_twice_is_one_image(tmp_path: Path) -> None:

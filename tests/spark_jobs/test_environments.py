@@ -88,6 +88,7 @@ def test_classes_with_a_byte_order_mark_are_themselves(tmp_path: Path) -> None:
     ("variables", "message"),
     [
         ({"SPARK_HOME": "/nowhere"}, "SPARK_HOME=/nowhere holds no Spark; unset it"),
+        ({"PYSPARK_PYTHON": "/nowhere"}, "PYSPARK_PYTHON=/nowhere is no program; unset it"),
         ({"JAVA_HOME": "/nowhere"}, "JAVA_HOME=/nowhere holds no Java; point it at Java 17 or 21"),
     ],
 )

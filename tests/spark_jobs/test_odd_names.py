@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from common.data.sources import open_table
+from common.errors import InputError
 from spark_jobs import gram, ingest, inner, outer, predict, serial
 from spark_jobs.ingestion.globs import LEFT_OUT, RemoteGlob
 from tests.support.herbarium import herbarium, write_metadata
@@ -165,6 +166,32 @@ def test_accents_that_spark_submit_loses_are_told_and_those_that_it_keeps_work(t
     done = command("python", job, f"folder:{tree.root}", "tâble", "--quiet", cwd=tmp_path, LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert sum(json.loads((tmp_path / "tâble" / "dataset.json").read_bytes())["images"].values()) == tree.images
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("https://example.org/*/*.png", "cannot be listed; download the files first"),
+        ("s3a://bucket/*/*.png", "its files cannot be listed .*is there a driver for this file system"),
+        ("hdfs://localhost:1/**/*.png", r"name each level"),
+    ],
+)
+def test_globs_that_cannot_be_listed_say_why(spark: Any, pattern: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        RemoteGlob.open(spark, pattern)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_of_the_table_from_another_source_are_told(
+    spark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for week in ("week1", "week2"):
+        for name in ("ash/1.png", "beech/1.png"):
+            (tmp_path / week / name).parent.mkdir(parents=True)
+            (tmp_path / week / name).write_bytes(encoded("PNG", len(week + name)))
+    for week in ("week1", "week2"):
+        assert ingest.main([f"{tmp_path}/{week}/*/*.png", str(tmp_path / "table"), "--size", "6x6"]) == 0
+    assert "2 images were left alone because the table has images of their names" in capsys.readouterr().err
 
 
 def test_what_spark_does_not_list_is_in_quarantine(spark: Any, tmp_path: Path) -> None:

@@ -124,4 +124,7 @@ def check_classes(spec: str, class_names: tuple[str, ...]) -> None:
         InputError: there is only one class.
     """
     if len(class_names) < 2:
-        raise InputError(f"--data {spec}: only one class, {class_names[0]!r}; a classifier needs two")
+        inner = Path(spec.partition(":")[2], class_names[0])
+        folders = spec.startswith("folder:") and inner.is_dir() and any(path.is_dir() for path in inner.iterdir())
+        hint = f"; did you mean folder:{inner}?" if folders else ""
+        raise InputError(f"--data {spec}: only one class, {class_names[0]!r}; a classifier needs two{hint}")

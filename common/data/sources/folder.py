@@ -49,7 +49,8 @@ class Folder(PathSource):
         images = Catalogue(reader, items, classes.labels(folders), classes.names, ignored=ignored)
         splits = np.array([layout.split(name) for name in names])
         if not layout.splits:
-            return Splits(images, None)
+            sounds = f"taken for classes, not splits: {', '.join(layout.doubtful)}"
+            return Splits(images, None, notes=(sounds,) if layout.doubtful else ())
         parts = {split: images.take(splits == split) for split in np.unique(splits).tolist()}
         uses = {TRAIN: "training", VALIDATION: "validation", TEST: "the test"}
         if VALIDATION in parts and TEST not in parts:
@@ -73,29 +74,36 @@ class Layout(NamedTuple):
 
     Attributes:
         splits: the split by the name of its folder; empty if the folders are classes.
+        spelling: for splits, the class that each folder of a class stands for, by its name in small letters.
+        doubtful: names of folders that are taken for classes though they sound like splits.
     """
 
     splits: dict[str, str]
+    spelling: dict[str, str]
+    doubtful: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, names: Sequence[str]) -> Layout:
         """Return the layout of some image files.
 
-        Folders are splits if all are called so, and those of test and validation hold the classes of the one for
-        training, or images without a class, as in many contests.
+        Folders are splits if one is for training, and another one that sounds like a split holds its classes, or
+        images of no class that it has, as in many contests. What is in other folders then has no split.
         """
         tops = {name.partition("/")[0] for name in names if "/" in name}
         splits = {top: split for top in tops for split, called in SPLIT_NAMES.items() if top.lower() in called}
-        found = set(splits.values())
-        if len(splits) < len(tops) or len(found) < len(tops) or TRAIN not in found or len(found) < 2:
-            return cls({})
-        inner: dict[str, set[str]] = {top: set() for top in tops}
+        inner: dict[str, set[str]] = {split: set() for split in splits.values()}
         for name in names:
             top, *others = name.split("/")
-            if len(others) > 1:
-                inner[top].add(printable(others[0]))
-        training = next(inner[top] for top in tops if splits[top] == TRAIN)
-        return cls(splits if training and all(training & inner[top] or not inner[top] for top in tops) else {})
+            if top in splits and len(others) > 1:
+                inner[splits[top]].add(printable(others[0]))
+        training = {name.casefold(): name for name in sorted(inner.get(TRAIN, ()))}
+        sharing = [split for split, found in inner.items() if training.keys() & {n.casefold() for n in found}]
+        bare_test = TEST in inner and TEST not in sharing and len(training) > 1 and len(splits) == len(tops)
+        if len(sharing) < 2 and not bare_test:
+            return cls({}, {}, tuple(sorted(splits)))
+        known = {top: split for top, split in splits.items() if split in sharing or split == TEST}
+        named = sorted(name for split in sharing for name in inner[split])
+        return cls(known, {name.casefold(): name for name in named} | training)
 
     def split(self, name: str) -> str:
         """Return the split of an image; "train" if the folders are classes."""
@@ -103,8 +111,12 @@ class Layout(NamedTuple):
 
     def class_name(self, name: str) -> str | None:
         """Return the class of an image, or None if it is in no folder of a class."""
-        folders = name.split("/")[1 if self.splits else 0 : -1]
-        return printable(folders[0]) if folders else None
+        first, *folders = name.split("/")[:-1] or [""]
+        if not self.splits:
+            return printable(first) or None
+        if first not in self.splits or not folders:
+            return None
+        return self.spelling.get(printable(folders[0]).casefold())
 
     def labelled(self, names: Sequence[str]) -> tuple[list[str], int]:
         """Return the images that have a class, class by class, and the number of those that have none."""
@@ -119,8 +131,11 @@ class Layout(NamedTuple):
             present: the splits that images belong to.
             uses: what each split is used for.
         """
-        folders = {split: top for top, split in self.splits.items()}
-        used = [f"{folders[split]}/ for {use}" for split, use in uses.items() if split in present]
+        used = [
+            f"{' and '.join(f'{top}/' for top in sorted(self.splits) if self.splits[top] == split)} for {use}"
+            for split, use in uses.items()
+            if split in present
+        ]
         return f"splits: {', '.join(used)}"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.data.catalogue import Catalogue, Classes, printable
 from common.data.decode import PixelFormat
+from common.data.shipped import expanded
 from common.data.sources.files import FileReader
 from common.data.sources.finding import FoundFiles, find_matches
 from common.data.sources.patterns import WILDCARDS
@@ -34,11 +35,13 @@ class LocalGlob(NamedTuple):
     @classmethod
     def of(cls, spec: str) -> LocalGlob | None:
         """Return the glob that a spec names, or None if it is on another file system."""
-        path = re.sub(r"^file:(//[^/]*)?(?=/)", "", spec)
+        path = str(expanded(Path(re.sub(r"^file:(//[^/]*)?(?=/)", "", spec))))
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
             return None
         wildcard = WILDCARDS.search(path)
         cut = path.rfind("/", 0, wildcard.start() if wildcard else len(path)) + 1
+        if path.startswith("{/"):
+            return cls(spec, Path("/"), path)
         # without . and .., so that a file has one name whatever the current folder; symbolic links stay
         return cls(spec, Path(os.path.abspath(path[:cut] or ".")), path[cut:])  # noqa: PTH100
 
@@ -79,12 +82,15 @@ class LocalGlob(NamedTuple):
     def _files(self) -> FoundFiles:
         try:
             found = find_matches(self.root, self.pattern)
+        except InputError as error:
+            raise InputError(f"{self.spec}: {error}") from error
         except FileNotFoundError as error:
             raise InputError(f"{self.spec}: no file matches it; there is no {error.filename}") from error
         except OSError as error:
             raise InputError(f"{self.spec}: {error.filename}: {error.strerror}; make it readable") from error
         if not found.names:
-            raise InputError(f"{self.spec}: no file matches it")
+            escaped = "; \\[ is a bracket in a name" if "[" in self.spec else ""
+            raise InputError(f"{self.spec}: no file matches it{escaped}")
         return found
 
     def _class_name(self, name: str) -> str:

@@ -7,13 +7,15 @@ beside train_images/, other keys for ids and names, and no annotations in test_m
 from __future__ import annotations
 
 import json
+import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.atomic import readable
+from common.atomic import readable, refuse_utf16
 from common.data.catalogue import Catalogue, Classes, printable
 from common.data.decode import PixelFormat
 from common.data.sources.files import FileReader
@@ -21,6 +23,9 @@ from common.data.sources.source import ImageList, LocalFiles, PathSource, Requir
 from common.errors import InputError
 
 Record = dict[str, Any]
+
+DRIVE = re.compile(r"[A-Za-z]:(/|$)")
+"""Matches an absolute path of Windows."""
 
 ANNOTATED = ("train/metadata.json", "metadata.json", "train_metadata.json")
 """Where a folder may hold metadata with annotations, in the order of preference."""
@@ -70,8 +75,11 @@ class Herbarium(PathSource):
         label_of = {category: label for label, category in enumerate(metadata.classes.written)}
         labels = np.array([label_of[category] for category in category_of.values()], np.int64)
         reader = FileReader.of(metadata.root, names, pixel_format)
-        again = len(metadata.category_of) - len(names)
-        ignored = {"named before": again} if again else {}
+        counts = {
+            "named before": len(metadata.category_of) - len(names),
+            "without annotation": len(metadata.files) - len(metadata.category_of),
+        }
+        ignored = {kind: count for kind, count in counts.items() if count}
         images = Catalogue(reader, np.array(names, object), labels, *metadata.classes, ignored=ignored)
         return Splits(images, None)
 
@@ -141,6 +149,7 @@ def _class_name(category: Record, identifier: str) -> str:
 
 def _tables(file: Path, annotated: bool) -> dict[str, list[Record]]:
     data = file.read_bytes()
+    refuse_utf16(data, str(file))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -154,7 +163,9 @@ def _tables(file: Path, annotated: bool) -> dict[str, list[Record]]:
     found = {}
     for key in ("annotations", "images", "categories"):
         optional = key != "images" and not annotated
-        rows = tables.get(key, [] if optional else None) if isinstance(tables, dict) else None
+        rows = tables.get(key) if isinstance(tables, dict) else None
+        if rows is None and optional and isinstance(tables, dict):
+            rows = []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             hint = "; is it training metadata?" if annotated else ""
             raise InputError(f"{file}: no list of records called {key!r}{hint}")
@@ -179,10 +190,12 @@ def _by_id(file: Path, table: str, other_key: str, records: list[Record]) -> dic
 def _safe_name(file: Path, root: Path, image: Record) -> str:
     """The image's path relative to the folder of the images, which it must not leave."""
     name = _field(file, image, "file_name")
-    path = PurePosixPath(name.replace("\\", "/"))  # as Windows writes it
+    path = PurePosixPath(posixpath.normpath(name.replace("\\", "/")))  # as Windows writes it
     if path.is_absolute() and path.is_relative_to(folder := root.absolute()):
         path = path.relative_to(folder)
-    if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or path.parts[0].endswith(":"):
+    if not name or "\0" in name:
+        raise InputError(f"{file}: file_name {name!r} names no file")
+    if path.is_absolute() or ".." in path.parts or DRIVE.match(path.as_posix()):
         raise InputError(f"{file}: file_name {name!r} leads out of its folder; refused")
     return path.as_posix()
 

@@ -38,6 +38,11 @@ class Splits(NamedTuple):
         """All images that are not for the test."""
         return self.train if self.validation is None else self.train.followed_by(self.validation)
 
+    @property
+    def everything(self) -> Catalogue:
+        """All images of a source whose splits have one reader."""
+        return self.learnt if self.test is None else self.learnt.followed_by(self.test)
+
 
 @dataclass(frozen=True)
 class ImageList:
