@@ -136,6 +136,17 @@ def test_categories_that_share_a_name_stay_apart_in_every_job(spark: Any, tmp_pa
         rows = (tmp_path / f"{out.name}-p" / "predictions.csv").read_text().splitlines()[1:]
         assert {row.partition(",")[2] for row in rows} == {"7", "30"}
         assert sorted(row.partition(",")[0] for row in rows) == sorted(map(str, range(40)))
+    flags = ["--data", f"herbarium:{root / 'metadata.json'}", "--lambdas", "1", "--folds", "2"]
+    truth = metrics_of(tmp_path / "model-herbarium")
+    for job in (gram, outer, inner):
+        metrics = run_main(job.main, tmp_path / job.__name__, *flags)
+        assert metrics["validation_correct"] == truth["validation_correct"]
+    for name in ("ridge_data_parallel", "ridge_model_parallel"):
+        done = mpiexec(
+            2, ROOT / "mpi_jobs" / f"{name}.py", *flags, "--quiet", "--out", tmp_path / name, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert metrics_of(tmp_path / name)["moments_sha256"] == truth["moments_sha256"]
     own = ["--data", f"parquet:{tmp_path / 'table'}", "--lambdas", "1", "--folds", "2"]
     run_main(gram.main, tmp_path / "saved", *own, "--save-moments", str(moments))
     metrics = run_main(gram.main, tmp_path / "again", *own, "--add-moments", str(moments))
