@@ -61,15 +61,17 @@ class Sizes(NamedTuple):
         epochs: epochs of training.
         small: images that are predicted while memory is measured.
         rounds: rounds of each comparison.
+        sweeps: rounds of all ratios.
     """
 
-    photographs: int = 240
+    photographs: int = 180
     hands: int = 3
-    loaded: int = 96
+    loaded: int = 72
     published: int = 45
     epochs: int = 8
     small: int = 100_000
     rounds: int = 3
+    sweeps: int = 2
 
 
 class Prepared(NamedTuple):
@@ -207,8 +209,8 @@ def sweep(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
     for name, case in prepared.cases.items():
         rates: dict[str, list[float]] = {}
         chosen = []
-        for turn in range(sizes.rounds):
-            say(f"{name}, ratios, round {turn + 1} of {sizes.rounds}")
+        for turn in range(sizes.sweeps):
+            say(f"{name}, ratios, round {turn + 1} of {sizes.sweeps}")
             for ratio in (*RATIOS, "chosen"):
                 flags = [] if ratio == "chosen" else ["--ratio", ratio]
                 metrics, _ = predict(prepared, case, SWEPT, *flags)
