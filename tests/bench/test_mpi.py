@@ -170,7 +170,7 @@ import sys
 from pathlib import Path
 from bench import harness, predict
 predict.DATA, predict.SIDE, predict.RATIOS = Path(sys.argv.pop(1)), 16, ("1",)
-sizes = predict.Sizes(photographs=0, hands=1, published=2, epochs=1, small=40_000, rounds=1)
+sizes = predict.Sizes(photographs=0, hands=1, published=2, epochs=1, small=40_000, rounds=1, sweeps=1)
 sys.exit(harness.main("", lambda: predict.measure(sizes)))
 """
 
