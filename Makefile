@@ -37,6 +37,7 @@ define install
 	@ls $(PART)* >/dev/null 2>&1 || echo "Installing into $(VENV): $(BRINGS_base)"
 	@echo "Installing into $(VENV): $(BRINGS_$(1))"
 	@$(PIP) --editable '.[$(1)]'
+	@$(BIN)/python .ci/first.py
 endef
 
 .DEFAULT_GOAL := help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import subprocess
 import sys
@@ -120,6 +121,22 @@ def test_an_address_that_is_not_of_this_machine_does_no_harm_locally(tmp_path: P
         "spark-submit", OUTER, "--data", "digits", "--lambdas", "1", cwd=tmp_path, SPARK_LOCAL_IP="203.0.113.1"
     )
     assert is_one_line(done, "SPARK_LOCAL_IP=203.0.113.1 is no address of this machine; unset it"), done.stderr
+
+
+def test_another_package_called_common_hides_nothing(tmp_path: Path) -> None:
+    """The environment holds a .pth file that brings this project's packages first."""
+    (tmp_path / "other" / "common").mkdir(parents=True)
+    (tmp_path / "other" / "common" / "__init__.py").write_text("")
+    (tmp_path / "site").mkdir()
+    line = runpy.run_path(str(ROOT / ".ci" / "first.py"))["LINE"].format(root=str(ROOT))
+    for folder, works in (("site", True), ("empty", False)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / "site" / "first.pth").write_text(line)
+        script = f"import site; site.addsitedir({folder!r}); import common.console as c; print(c.__file__)"
+        words = ["-c", f"import sys; sys.path.insert(1, 'other'); {script}"]
+        done = command(sys.executable, *words, cwd=tmp_path)
+        assert (done.returncode == 0) == works, done.stderr
+        assert not works or Path(done.stdout.strip()).is_relative_to(ROOT)
 
 
 def test_a_user_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
