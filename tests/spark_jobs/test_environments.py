@@ -123,6 +123,18 @@ def test_an_address_that_is_not_of_this_machine_does_no_harm_locally(tmp_path: P
     assert is_one_line(done, "SPARK_LOCAL_IP=203.0.113.1 is no address of this machine; unset it"), done.stderr
 
 
+def test_spark_submit_is_told_an_address_if_the_name_of_the_machine_does_not_resolve(tmp_path: Path) -> None:
+    """Before Java starts, spark-submit reads a file that the set-up has put into Spark's conf folder."""
+    settings = ROOT / "spark_jobs" / "conf" / "spark-env.sh"
+    (tmp_path / "hostname").write_text("#!/bin/sh\necho $NAME\n")
+    (tmp_path / "hostname").chmod(0o755)
+    line = f'PATH="{tmp_path}:$PATH"; . {shlex.quote(str(settings))}; echo "$SPARK_LOCAL_IP"'
+    cases = (("no.invalid", "", "127.0.0.1"), ("localhost", "", ""), ("no.invalid", "10.0.0.1", "10.0.0.1"))
+    for name, given, expected in cases:
+        done = shell(line, tmp_path, NAME=name, SPARK_LOCAL_IP=given)
+        assert done.stdout.strip() == expected, done.stderr
+
+
 def test_another_package_called_common_hides_nothing(tmp_path: Path) -> None:
     """The environment holds a .pth file that brings this project's packages first."""
     (tmp_path / "other" / "common").mkdir(parents=True)

@@ -1,0 +1,6 @@
+# Read by spark-submit before it starts Java.
+
+# If the name of this machine does not resolve, Spark ends in a stack trace unless it is told an address.
+if [ -z "${SPARK_LOCAL_IP:-}" ] && command -v getent >/dev/null && ! getent hosts "$(hostname)" >/dev/null; then
+    export SPARK_LOCAL_IP=127.0.0.1
+fi
