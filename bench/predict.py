@@ -64,9 +64,9 @@ class Sizes(NamedTuple):
         sweeps: rounds of all ratios.
     """
 
-    photographs: int = 180
-    hands: int = 3
-    loaded: int = 72
+    photographs: int = 160
+    hands: int = 2
+    loaded: int = 64
     published: int = 45
     epochs: int = 8
     small: int = 100_000
