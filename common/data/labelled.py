@@ -42,7 +42,7 @@ def open_splits(
         test: the fraction of images held out for testing, if the source has no test set.
         seed: the seed of all shuffles.
         limit: the number of training images to use; None for all.
-        say: told what people should know of how the source was read.
+        say: called with each line for people about how the source was read.
 
     Returns:
         Training images, with the fold that each validates, and test images.

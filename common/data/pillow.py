@@ -35,7 +35,7 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its EXIF orientation."""
+"""The transposition that brings an image upright, by its EXIF orientation."""
 
 FULL_RANGES = (1, 255, *(2**bits - 1 for bits in range(16, 33)))
 """Values that stand for white in grey images whose type does not tell."""

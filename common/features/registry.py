@@ -20,7 +20,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Arrays], FeatureMap]] = {
 """Functions that rebuild a map from its description and arrays. A new map adds one line here."""
 
 PREFIX = "features."
-"""What the names of a map's arrays begin with in files that hold others too."""
+"""The prefix of the names of a map's arrays in files that hold other arrays too."""
 
 
 def feature_map_of(described: Mapping[str, Any], arrays: Arrays) -> FeatureMap:

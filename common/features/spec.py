@@ -1,4 +1,4 @@
-"""What --features takes: which maps follow each other, and how they are learnt from a sample of images."""
+"""The value of --features: which maps follow each other, and how they are learnt from a sample of images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMS = ", ".join([*FIXED, "patches:F", "landmarks:D", "patches:F+landmarks:D or
 """The forms of a spec, for help texts and messages."""
 
 FROM = "from:"
-"""What a spec begins with that names a file instead of a map to be learnt."""
+"""The prefix of a spec that names a file whose map is used, so that none is learnt."""
 
 SAMPLE = 4_000
 """Images that filters are learnt from."""

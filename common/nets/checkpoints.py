@@ -32,7 +32,7 @@ LAST, BEST = "last.pt", "best.pt"
 WRAPPER_KEYS = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep weights beside other things."""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What DistributedDataParallel, torch.compile and Lightning put before the names of weights."""
+"""Prefixes that DistributedDataParallel, torch.compile and Lightning put before the names of weights."""
 
 
 @dataclass

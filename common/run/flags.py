@@ -149,7 +149,7 @@ def named_splits(
 ) -> tuple[CatalogueImages, CatalogueImages]:
     """Open the training and test images that --data, --data-root, --test, --seed and --limit ask for.
 
-    The console says what people should know of how they were found.
+    The console shows how the source was read.
 
     Raises:
         InputError: flags or data are wrong.

@@ -19,7 +19,7 @@ CAUSES = {
     "UnknownHostException": "the name of this machine does not resolve; set SPARK_LOCAL_IP=127.0.0.1",
     "invalid null input: name": "this user has no name in /etc/passwd, and Hadoop needs one",
 }
-"""What Java's errors mean, by a part of their text."""
+"""Explanations of Java's errors, by a part of their text."""
 
 
 def start(configuration: Callable[[], SparkConf]) -> SparkContext:

@@ -47,7 +47,7 @@ class Listing(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of how the source was read, a line each."""
+        """Lines for people about how the source was read."""
 
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
@@ -156,7 +156,7 @@ class ListedCatalogues:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know of how the source was read, a line each."""
+        """Lines for people about how the source was read."""
         return self.splits.notes
 
     def _splits(self) -> list[tuple[Catalogue, str | None]]:

@@ -19,7 +19,7 @@ from common.data.catalogue import Catalogue, Classes
 from common.data.decode import DECODING_STEPS, PixelFormat
 from common.data.images import Block, CatalogueImages
 from common.data.labelled import open_splits
-from common.data.sources import open_labelled, open_unlabelled
+from common.data.sources import idx, open_labelled, open_unlabelled
 from common.data.sources.source import Requirements
 from common.data.splits import FoldRule
 from common.errors import InputError
@@ -78,6 +78,16 @@ def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str,
     some = train.take(np.array([7, 3, 3]))
     assert np.array_equal(load(some).pixels[..., 0], arrays["train-images-idx3-ubyte"][[7, 3, 3]])
     assert some.names()[0] == "mnist/train/00007"
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx_files_are_found_as_kaggle_names_them_and_others_are_told(tmp_path: Path, suffix: str) -> None:
+    dotted = tmp_path / f"train-images.idx3-ubyte{suffix}"
+    dotted.write_bytes(b"")
+    assert idx.find(tmp_path, "train-images-idx3-ubyte") == dotted
+    dotted.rename(tmp_path / f"emnist-digits-train-images-idx3-ubyte{suffix}")
+    with pytest.raises(InputError, match=r"there is emnist-digits-train-images-idx3-ubyte.*: rename the files"):
+        idx.find(tmp_path, "train-images-idx3-ubyte")
 
 
 def test_an_idx_file_that_changed_since_it_was_opened_is_refused(

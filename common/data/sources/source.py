@@ -25,7 +25,7 @@ class Splits(NamedTuple):
         train: every labelled image that is not in the others.
         test: the source's own test set, or None if it has none.
         validation: the source's own images for validation, or None if it has none.
-        notes: what people should know of how the source was read, a line each.
+        notes: lines for people about how the source was read.
     """
 
     train: Catalogue
@@ -128,7 +128,7 @@ class ReaderById:
 
     @property
     def decodes(self) -> bool:
-        """Whether the reader decodes."""
+        """True if the reader decodes files."""
         return self.reader.decodes
 
     def name(self, item: tuple[str, Any]) -> str:
@@ -136,7 +136,7 @@ class ReaderById:
         return item[0]
 
     def read(self, items: Items) -> ReadResult:
-        """Read the items."""
+        """Read the items in their order; skipped images are called by their ids."""
         inner = np.empty(len(items), object)
         inner[:] = [item for _, item in items]
         found = self.reader.read(inner)
