@@ -14,7 +14,7 @@ takes it out, and b = ȳ − μᵀw brings it back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -24,6 +24,7 @@ import numpy as np
 from common.arrays import Features, Floats, Indices, Labels, Singles
 from common.data.splits import shard
 from common.ridge.moments import Moments
+from common.ridge.solvers import Solver, solve_alone, solve_by_cholesky
 
 INTENSITY = 255.0
 """The largest feature: features divided by it lie in [0, 1]."""
@@ -45,8 +46,6 @@ MOST_DECOMPOSED = 3_000
 """Features up to which one eigendecomposition serves all λ."""
 MOST_FACTORISED = 27
 """λ up to which as many Cholesky factorisations cost less than an eigendecomposition."""
-SUBSTITUTED = 256
-"""Rows that are substituted together."""
 
 SCORE_BYTES = 32 << 20
 """The memory that the scores of one block of images may take."""
@@ -256,17 +255,23 @@ class Spectrum:
 def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:
     """Fit every λ with one eigendecomposition, or of many features, with a Cholesky factorisation of its own.
 
-    Eigenvectors of a Gram matrix are accurate relative to its largest eigenvalue, which costs digits where λ is
-    small. One step of iterative refinement brings them back for two more small products: the residual in float64,
-    corrected by the same factors (Golub and Van Loan, Matrix Computations, 4th ed., section 3.5.3).
-
     Args:
         moments: moments of the training images.
         lambdas: finite and not negative.
         penalty: "sum" or "mean".
     """
     if len(moments.sum_x) > MOST_DECOMPOSED and len(lambdas) <= MOST_FACTORISED:
-        return ridge_fits(moments, lambdas, penalty, solve_by_cholesky)
+        return ridge_fits(moments, lambdas, penalty)
+    return path_by_spectrum(moments, lambdas, penalty)
+
+
+def path_by_spectrum(moments: Moments, lambdas: Sequence[float], penalty: str) -> RidgePath:
+    """Fit every λ with one eigendecomposition; see ridge_path.
+
+    Eigenvectors of a Gram matrix are accurate relative to its largest eigenvalue, which costs digits where λ is
+    small. One step of iterative refinement brings them back for two more small products: the residual in float64,
+    corrected by the same factors (Golub and Van Loan, Matrix Computations, 4th ed., section 3.5.3).
+    """
     gram, cross = moments.centred()
     spectrum = Spectrum.of(gram, cross)
     weights = np.empty((len(lambdas), *cross.shape))
@@ -277,50 +282,13 @@ def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum")
     return with_intercepts(moments, weights)
 
 
-def solve_by_cholesky(system: Floats, right: Floats) -> Floats:
-    """Solve A X = B by Cholesky factors and substitution in blocks, with one step of refinement.
-
-    Raises:
-        LinAlgError: A is not positive definite to working precision.
-    """
-    factor: Floats = np.asarray(np.linalg.cholesky(system), np.float64)
-    found = _substituted(factor, right)
-    return found + _substituted(factor, right - system @ found)
-
-
-def _substituted(factor: Floats, right: Floats) -> Floats:
-    """Return (L Lᵀ)⁻¹ B for a lower triangular L (d, d) and B (d, k)."""
-    x = right.copy()
-    blocks = [slice(start, start + SUBSTITUTED) for start in range(0, len(factor), SUBSTITUTED)]
-    for block in blocks:
-        above = slice(None, block.start)
-        x[block] = np.linalg.solve(factor[block, block], x[block] - factor[block, above] @ x[above])
-    for block in reversed(blocks):
-        below = slice(block.stop, None)
-        x[block] = np.linalg.solve(factor[block, block].T, x[block] - factor[below, block].T @ x[below])
-    return x
-
-
-Solver = Callable[[Floats, Floats], Floats]
-"""Solves A X = B for B (d, k) and a symmetric positive definite A (d, d), which it may overwrite."""
-
-
-def solve_alone(system: Floats, right: Floats) -> Floats:
-    """Solve A X = B by NumPy's LU.
-
-    NumPy offers no solve with Cholesky factors. SciPy does, but it brings a second BLAS, whose threads would
-    compete with those of the first.
-    """
-    return np.asarray(np.linalg.solve(system, right), np.float64)
-
-
-def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver = solve_alone) -> RidgePath:
+def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver | None = None) -> RidgePath:
     """Fit a single λ by one linear solve, and return a path of length one."""
     return ridge_fits(moments, [lambda_], penalty, solve)
 
 
 def ridge_fits(
-    moments: Moments, lambdas: Sequence[float], penalty: str = "sum", solve: Solver = solve_alone
+    moments: Moments, lambdas: Sequence[float], penalty: str = "sum", solve: Solver | None = None
 ) -> RidgePath:
     """Fit each λ by a linear solve of its own.
 
@@ -332,9 +300,12 @@ def ridge_fits(
         moments: moments of the training images.
         lambdas: finite and not negative.
         penalty: "sum" or "mean".
-        solve: another solver; it raises LinAlgError if a system is singular to working precision.
+        solve: a solver, which raises LinAlgError if a system is singular to working precision; None for the
+            fastest at this number of features.
     """
     gram, cross = moments.centred()
+    if solve is None:
+        solve = solve_by_cholesky if len(gram) > MOST_DECOMPOSED else solve_alone
     diagonal = gram.diagonal().copy()
     weights = np.empty((len(lambdas), *cross.shape))
     for w, lambda_ in zip(weights, lambdas, strict=True):
@@ -348,7 +319,7 @@ def ridge_fits(
             system.flat[:: len(gram) + 1] = 1
             w[...] = solve(system, cross * scale[:, None]) * scale[:, None]
         except np.linalg.LinAlgError:
-            w[...] = ridge_path(moments, [lambda_], penalty).weights[0] / INTENSITY
+            w[...] = path_by_spectrum(moments, [lambda_], penalty).weights[0] / INTENSITY
     return with_intercepts(moments, weights)
 
 
