@@ -63,7 +63,7 @@ def tiles() -> list[dict[str, Any]]:
                 limit_blas(1 if tile else threads)
                 product = partial(TiledProduct, tile=tile, threads=threads) if tile else BlasProduct
                 started = time.perf_counter()
-                sums = FoldSums(problem.n_classes, problem.features, product)
+                sums = FoldSums(problem.n_classes, problem.features, product=product)
                 sums.add(images.pixels, images.labels, images.folds)
                 sums.result()
                 spent.append(time.perf_counter() - started)

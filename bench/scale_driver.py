@@ -27,8 +27,8 @@ from common.data.splits import FoldRule
 from common.data.storage import Storage
 from common.data.table.reading import TableImages, pixel_view
 from common.data.table.table import Table
-from common.features.pixels import PIXELS
-from common.ridge.moments import FoldMoments, FoldSums, merge, packed_bytes
+from common.ridge.fit import Problem
+from common.ridge.moments import FoldMoments, FoldSums, merge
 from spark_jobs import gram, predict
 from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
 from spark_jobs.engine.session import configuration, wait_for_executors
@@ -119,6 +119,7 @@ def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str
         AssertionError: two ways gave different pixels or moments.
     """
     images = TableImages(table, RULE, "train")
+    problem = Problem(images, RULE)
     session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH))
     files = [f"{table.storage}/{file.file}" for file in table.files if file.split == "train"]
     frame = session.read.parquet(*files).select("pixels", "label", "fold")
@@ -126,8 +127,7 @@ def compare_paths(session: SparkSession, table: Table, repeats: int) -> dict[str
     arrived: dict[str, int] = {}
 
     def ours() -> None:
-        size = 2 * packed_bytes(784, 10)
-        moments["table"] = reduce_moments(image_blocks(session.sparkContext, images), 10, PIXELS, size)[0]
+        moments["table"] = reduce_moments(image_blocks(session.sparkContext, images), problem).moments
 
     def in_arrow() -> None:
         moments["mapInArrow"] = moments_in_arrow(frame)

@@ -34,7 +34,7 @@ def command() -> str:
 def versions() -> dict[str, str]:
     """Return the versions of Python, the platform, and those installed packages that results may depend on."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py", "torch", "torchvision"):
+    for package in ("numpy", "pillow", "pyarrow", "pyspark", "mpi4py", "onnxruntime", "torch", "torchvision"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -63,7 +63,7 @@ def fit(
     lambda_ = dealt.best_lambda(correct)
     with dealt.phase("refit"):
         path = dealt.refit(everything, lambda_)
-    exact = dealt.result(path, lambda_, everything.n, n_scored, correct)
+    exact = dealt.result(path, lambda_, everything, n_scored, correct)
     if shards is None:
         return replace(exact, details={"combine": combine})
 
@@ -74,7 +74,7 @@ def fit(
     for warning in shards.warnings():
         dealt.console.warn(warning)
     about_exact = {"best_lambda": lambda_, "validation_correct": exact.correct.tolist()}
-    average = dealt.result(path, averaged, everything.n, n_scored, correct)
+    average = dealt.result(path, averaged, everything, n_scored, correct)
     return replace(average, exact=exact, details={"combine": combine, "exact": about_exact})
 
 

@@ -44,7 +44,7 @@ def fit(
         InputError: too many images cannot be used, or a fold has none left.
     """
     console = console or Console(quiet=True)
-    blocks, moments, skipped = sum_moments(context, problem, partitions, console, files)
+    blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console, files)
     with console.phase("path"):
         paths = {
             fold: ridge_path(others, problem.lambdas, problem.penalty)
@@ -59,7 +59,7 @@ def fit(
     with console.phase("refit"):
         model = problem.model(ridge_fit(everything, lambda_, problem.penalty), lambda_)
     details = {} if files is None else files.details()
-    return Fit(model, everything.n, n_scored, correct, moments, skipped, details)
+    return Fit(model, problem.n_fitted(everything), n_scored, correct, moments, products, skipped, details)
 
 
 def parser() -> Parser:

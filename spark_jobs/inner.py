@@ -57,7 +57,7 @@ def fit(
         console: see serial.fit, as for the errors raised.
     """
     console = console or Console(quiet=True)
-    blocks, moments, skipped = sum_moments(context, problem, partitions, console)
+    blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console)
     training = training_moments(moments)
     with console.phase("spectrum"):
         spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
@@ -79,7 +79,7 @@ def fit(
         everything = total(moments)
         spectrum = context.broadcast(Spectrum.of(*everything.centred()))
         model = problem.model(fit_by_rows(context, everything, spectrum, lambda_, problem.penalty), lambda_)
-    return Fit(model, everything.n, n_scored, correct, moments, skipped)
+    return Fit(model, problem.n_fitted(everything), n_scored, correct, moments, products, skipped)
 
 
 def parser() -> Parser:

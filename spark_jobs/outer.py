@@ -36,7 +36,7 @@ def fit(context: SparkContext, problem: Problem, console: Console | None = None)
         train = problem.load(console)
     problem.check_folds(train.folds.tolist())
     with console.phase("broadcast"):
-        shared = context.broadcast(Training(train, problem.n_classes, problem.features, problem.penalty))
+        shared = context.broadcast(Training.of(problem, train))
     with console.phase("lambdas"):
         # One task per core: a task costs more than solving a small system, and all λ cost the same.
         tasks = min(len(problem.lambdas), context.defaultParallelism)
@@ -51,6 +51,7 @@ def fit(context: SparkContext, problem: Problem, console: Console | None = None)
         len(train.labels),
         int((train.folds != ALWAYS_TRAINING).sum()),
         correct,
+        products=frozenset().union(*(outcome.products for outcome in outcomes)),
         skipped=train.skipped,
         details={"lambda_seconds": [outcome.seconds for outcome in outcomes]},
     )

@@ -16,7 +16,7 @@ from common.console import Console
 from common.data.splits import ALWAYS_TRAINING
 from common.provenance import Engine
 from common.ridge.fit import Fit, Problem
-from common.ridge.moments import moments_by_fold, total, training_moments
+from common.ridge.moments import FoldSums, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from common.ridge.scoring import validate
 from common.run.exits import run_job
@@ -40,7 +40,9 @@ def fit(problem: Problem, console: Console | None = None) -> Fit:
     with console.phase("read"):
         train = problem.load(console)
     with console.phase("moments"):
-        moments = moments_by_fold(train.pixels, train.labels, train.folds, problem.n_classes, problem.features)
+        sums = FoldSums(problem.n_classes, problem.features, problem.augmentation)
+        sums.add(train.pixels, train.labels, train.folds)
+        moments = sums.result()
     problem.check_folds(moments)
     correct = np.zeros(len(problem.lambdas), np.int64)
     training = training_moments(moments)
@@ -55,7 +57,7 @@ def fit(problem: Problem, console: Console | None = None) -> Fit:
     with console.phase("refit"):
         model = problem.model(ridge_fit(total(moments), lambda_, problem.penalty), lambda_)
     n_validation = int((train.folds != ALWAYS_TRAINING).sum())
-    return Fit(model, len(train.labels), n_validation, correct, moments, train.skipped)
+    return Fit(model, len(train.labels), n_validation, correct, moments, sums.products, train.skipped)
 
 
 def parser() -> Parser:

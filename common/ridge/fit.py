@@ -15,10 +15,12 @@ from common.data.images import Block, Images
 from common.data.labelled import HOLD_OUT, check_skipped
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
-from common.features.feature_map import FeatureMap
+from common.features.augmentation import AS_IT_IS, Augmentation
+from common.features.feature_map import FeatureMap, Shape
 from common.features.pixels import PIXELS
+from common.features.stored import StoredFeatures
 from common.ridge.model import RidgeModel
-from common.ridge.moments import FoldMoments, packed_bytes
+from common.ridge.moments import FoldMoments, Moments, packed_bytes
 from common.ridge.path import RidgePath, best_lambda
 
 MAX_MOMENTS_BYTES = 2 << 30
@@ -38,6 +40,7 @@ class Problem:
         lambdas: the grid, for features in [0, 1].
         penalty: "sum" or "mean"; see path.penalty_weight.
         features: computes the features of images.
+        augmentation: the variants of each image that are fitted with it; none of them validates.
         max_skipped: the share of images that may be skipped.
     """
 
@@ -46,7 +49,18 @@ class Problem:
     lambdas: tuple[float, ...] = DEFAULT_LAMBDAS
     penalty: str = "sum"
     features: FeatureMap = PIXELS
+    augmentation: Augmentation = AS_IT_IS
     max_skipped: float = 0.01
+
+    @property
+    def stored(self) -> StoredFeatures | None:
+        """The map, if the images are features that were stored in their place."""
+        return self.features if isinstance(self.features, StoredFeatures) else None
+
+    @property
+    def image_shape(self) -> Shape:
+        """(height, width, channels) of the images, also if only their features are there."""
+        return self.images.shape if self.stored is None else self.stored.image_shape
 
     @property
     def n_features(self) -> int:
@@ -68,22 +82,34 @@ class Problem:
         """The size of the moments of all folds when they travel between processes."""
         return len(self.folds) * packed_bytes(self.n_features, self.n_classes)
 
+    def n_fitted(self, moments: Moments) -> int:
+        """Return the number of images that were summed, not counting their variants."""
+        return moments.n // self.augmentation.n_variants
+
     def check_size(self) -> None:
         """Refuse matrices that no driver can hold.
 
         Raises:
             InputError: says how large they would be.
         """
-        d, n_classes, n_lambdas, n_paths = self.n_features, self.n_classes, len(self.lambdas), self.rule.k or 1
+        self.check_width(self.n_features)
+
+    def check_width(self, d: int) -> None:
+        """Refuse d features as `check_size` does, before a map of so many is learnt.
+
+        Raises:
+            InputError: says how large the matrices would be.
+        """
+        n_classes, n_lambdas, n_paths = self.n_classes, len(self.lambdas), self.rule.k or 1
         moments = 8 * d * (d + n_classes) * len(self.folds)
         path = 8 * d * n_classes * n_lambdas * n_paths
         if max(moments, path) > MAX_MOMENTS_BYTES:
-            height, width, channels = self.images.shape
+            height, width, channels = self.image_shape
             raise InputError(
                 f"images of {height}x{width}x{channels} have {d:,} features: their moments would "
                 f"take {moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
-                f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; use --size, --grey, "
-                "fewer --folds or --lambdas"
+                f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; use fewer --features, "
+                "--size, --grey, fewer --folds or --lambdas"
             )
 
     def load(self, console: Console) -> Block:
@@ -130,12 +156,21 @@ class Problem:
             intercept=fitted.intercepts[0],
             class_names=self.images.class_names,
             class_ids=self.images.class_ids,
-            shape=self.images.shape,
+            shape=self.image_shape,
             pixel_format=self.images.pixel_format,
             lambda_=lambda_,
             penalty=self.penalty,
-            features=self.features,
+            features=self._image_features,
         )
+
+    def scoring(self, model: RidgeModel) -> RidgeModel:
+        """Return a model of this problem as it scores this problem's images, which may be stored features."""
+        return model if self.stored is None else model.of_stored(self.stored)
+
+    @property
+    def _image_features(self) -> FeatureMap:
+        """The map that computes features of images."""
+        return self.features if self.stored is None else self.stored.computed_by
 
 
 @dataclass(frozen=True)
@@ -148,6 +183,7 @@ class Fit:
         n_validation: the number of held-out images scored to choose λ.
         correct: the number of them that each λ classifies correctly, int64 (n_lambdas,).
         moments: the moments of the images, by fold; None if the engine keeps them on its workers.
+        products: the names of what multiplied features to moments; see gram.GramProduct.
         skipped: images that could not be used.
         details: further results of the engine, as entries of metrics.json.
         exact: the exact fit to the same problem, if this one is an approximation.
@@ -158,6 +194,7 @@ class Fit:
     n_validation: int
     correct: Labels
     moments: FoldMoments | None = None
+    products: frozenset[str] = frozenset()
     skipped: Sequence[Skipped] = ()
     details: dict[str, Any] = field(default_factory=dict)
     exact: Fit | None = None

@@ -16,12 +16,11 @@ import numpy as np
 
 from common.arrays import Features, Floats, Folds, Indices, Labels, Pixels
 from common.data.splits import ALWAYS_TRAINING
+from common.features.augmentation import AS_IT_IS, Augmentation
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.features.pixels import PIXELS
-from common.ridge.gram import BlasProduct, GramProduct
-
-SHIFT = 128
-"""Subtracted from each feature before it is multiplied; see gram.BLOCK_ROWS."""
+from common.int8 import SHIFT
+from common.ridge.gram import BLOCK_ROWS, GramProduct, best_product
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,12 @@ class MomentsSum:
     """
 
     def __init__(self, d: int, n_classes: int, product: GramProduct | None = None) -> None:
-        self._product = BlasProduct(d) if product is None else product
+        self._product = best_product(d) if product is None else product
         self._n = 0
         self._shifted_gram = np.zeros((d, d))
         self._class_sums = np.zeros((n_classes, d))
         self._class_counts = np.zeros(n_classes)
-        self._z = np.empty((self._product.rows, d), np.float32)
+        self._z = np.empty((self._product.rows, d), self._product.dtype)
         self._labels = np.empty(self._product.rows, np.int64)
         self._waiting = 0
 
@@ -162,7 +161,7 @@ class MomentsSum:
             chosen = room if rows is None else rows[room]
             block = x[chosen]
             where = slice(self._waiting, self._waiting + len(block))
-            # Flipping the top bit subtracts 128 in int8 arithmetic, and the cast to float32 is vectorised.
+            # Flipping the top bit subtracts 128 in int8 arithmetic, and a cast to float32 is vectorised.
             self._z[where] = (block ^ np.uint8(SHIFT)).view(np.int8)
             self._labels[where] = labels[chosen]
             self._waiting = where.stop
@@ -175,11 +174,13 @@ class MomentsSum:
         z, labels = self._z[: self._waiting], self._labels[: self._waiting]
         self._product.add(z, self._shifted_gram)
         # Only classes among these rows: the cost depends on the rows, not on the number of classes.
-        present, column = np.unique(labels, return_inverse=True)
-        one_hot = np.zeros((len(present), len(z)), np.float32)
-        one_hot[column, np.arange(len(z))] = 1
-        self._class_sums[present] += one_hot @ z
-        self._class_counts[present] += one_hot.sum(axis=1)
+        for start in range(0, len(z), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            present, column = np.unique(labels[rows], return_inverse=True)
+            one_hot = np.zeros((len(present), len(column)), np.float32)
+            one_hot[column, np.arange(len(column))] = 1
+            self._class_sums[present] += one_hot @ z[rows].astype(np.float32, copy=False)
+            self._class_counts[present] += one_hot.sum(axis=1)
         self._n += self._waiting
         self._waiting = 0
 
@@ -207,6 +208,7 @@ class FoldSums:
     Args:
         n_classes: the number of classes.
         features: computes the features of images.
+        augmentation: the variants of each image that are added with it.
         product: makes a product for a number of features.
     """
 
@@ -214,10 +216,12 @@ class FoldSums:
         self,
         n_classes: int,
         features: FeatureMap = PIXELS,
-        product: Callable[[int], GramProduct] = BlasProduct,
+        augmentation: Augmentation = AS_IT_IS,
+        product: Callable[[int], GramProduct] = best_product,
     ) -> None:
         self._n_classes = n_classes
         self._features = features
+        self._augmentation = augmentation
         self._sums: dict[int, MomentsSum] = {}
         self._make_product = product
         self._product: GramProduct | None = None
@@ -226,7 +230,8 @@ class FoldSums:
         """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
         for start in range(0, len(labels), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
-            self._add(self._features(pixels[rows]), labels[rows], folds[rows])
+            for variant in self._augmentation.variants(pixels[rows]):
+                self._add(self._features(variant), labels[rows], folds[rows])
 
     def _add(self, x: Features, labels: Labels, folds: Folds) -> None:
         d = x.shape[1]
@@ -237,18 +242,14 @@ class FoldSums:
                 self._sums[int(fold)] = MomentsSum(d, self._n_classes, self._product)
             self._sums[int(fold)].add(x, labels, np.flatnonzero(folds == fold))
 
+    @property
+    def products(self) -> frozenset[str]:
+        """The name of what multiplied, for the report; empty before any image was added."""
+        return frozenset() if self._product is None else frozenset({self._product.name})
+
     def result(self) -> FoldMoments:
         """Return the moments of all images added, by fold. Call this once, last."""
         return {fold: self._sums.pop(fold).result() for fold in sorted(self._sums)}
-
-
-def moments_by_fold(
-    pixels: Pixels, labels: Labels, folds: Folds, n_classes: int, features: FeatureMap = PIXELS
-) -> FoldMoments:
-    """Compute moments by fold: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-    sums = FoldSums(n_classes, features)
-    sums.add(pixels, labels, folds)
-    return sums.result()
 
 
 def merge(a: FoldMoments, b: FoldMoments) -> FoldMoments:

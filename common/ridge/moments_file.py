@@ -21,6 +21,7 @@ from common.atomic import write_atomically
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
+from common.features.augmentation import AS_IT_IS, NONE, Augmentation
 from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
 from common.features.registry import saved_arrays, saved_map
@@ -46,6 +47,7 @@ class Basis:
         rule: how images are held out.
         split: what else decides the split and fold of an image: a seed, or the hash of its name.
         features: computes the features of images.
+        augmentation: the variants of each image that were summed with it.
         class_ids: the source's own identifiers of the classes; None if those are the names.
     """
 
@@ -55,6 +57,7 @@ class Basis:
     rule: FoldRule
     split: str
     features: FeatureMap = PIXELS
+    augmentation: Augmentation = AS_IT_IS
     class_ids: tuple[str, ...] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -67,6 +70,7 @@ class Basis:
             "rule": asdict(self.rule),
             "split": self.split,
             "features": self.features.describe(),
+            **({"augmentation": str(self.augmentation)} if self.augmentation != AS_IT_IS else {}),
         }
 
     @classmethod
@@ -86,6 +90,7 @@ class Basis:
             FoldRule(**described["rule"]),
             str(described["split"]),
             saved_map(described["features"], arrays) if "features" in described else PIXELS,
+            Augmentation.parse(described.get("augmentation", NONE)),
             tuple(described["class_ids"]) if "class_ids" in described else None,
         )
 
@@ -104,15 +109,17 @@ class Basis:
             ("images", self.pixel_format, other.pixel_format),
             ("a hold-out of", self.rule, other.rule),
             ("splits by", self.split, other.split),
+            ("variants", str(self.augmentation), str(other.augmentation)),
         ):
             if mine != theirs:
                 raise InputError(
                     f"{path}: moments of {what} {mine}, and this run has {theirs}; they cannot be added"
                 )
         if self.features.digest != other.features.digest:
+            mine, theirs = (f"{b.features.describe()['kind']} {b.features.digest[:8]}" for b in (self, other))
             raise InputError(
-                f"{path}: moments of the features {json.dumps(self.features.describe())}, and this run has "
-                f"{json.dumps(other.features.describe())}; they cannot be added"
+                f"{path}: moments of the features {mine}, and this run has {theirs}, which cannot be added; "
+                f"--features from:{path} takes those of the file"
             )
         with_ids = self.class_ids is not None and other.class_ids is not None
         mine_named, theirs_named = ((b.class_ids if with_ids else b.class_names) or () for b in (self, other))

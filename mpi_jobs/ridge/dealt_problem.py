@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,9 +14,10 @@ from common.console import Console
 from common.data.catalogue import Skipped
 from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
+from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
 from common.ridge.fit import Fit, Problem
-from common.ridge.gram import BlasProduct, Tile, TiledProduct, even_tile
+from common.ridge.gram import BlasProduct, GramProduct, Tile, TiledProduct, best_product, even_tile
 from common.ridge.moments import (
     FoldMoments,
     FoldSums,
@@ -58,13 +58,17 @@ class RankSettings(NamedTuple):
             return self.threads
         return min(self.threads, max(1, world.cores // world.neighbours))
 
-    def tile_for(self, d: int) -> Tile | None:
-        """Return the tiles to multiply d features by; None to leave it to BLAS, which is best for one thread."""
+    def product_for(self, d: int) -> GramProduct:
+        """Return the product for d features: what `tile` says, or the fastest."""
         if isinstance(self.tile, Tile):
-            return self.tile
-        if self.tile == "blas" or self.threads == 1:
-            return None
-        return even_tile(d, self.threads)
+            return TiledProduct(d, self.tile, self.threads)
+        if self.tile is None:
+            fastest = best_product(d, self.threads)
+            # in float32, tiles share out the additions too
+            if self.threads > 1 and isinstance(fastest, BlasProduct):
+                return TiledProduct(d, even_tile(d, self.threads), self.threads)
+            return fastest
+        return BlasProduct(d)
 
 
 class ProblemSize(NamedTuple):
@@ -79,6 +83,7 @@ class ProblemSize(NamedTuple):
         lambdas: the grid.
         penalty: "sum" or "mean".
         features: computes the features of images.
+        augmentation: the variants of each image that are fitted with it.
     """
 
     n_images: int
@@ -89,6 +94,7 @@ class ProblemSize(NamedTuple):
     lambdas: tuple[float, ...]
     penalty: str
     features: FeatureMap
+    augmentation: Augmentation
 
     @classmethod
     def of(cls, problem: Problem) -> ProblemSize:
@@ -102,6 +108,7 @@ class ProblemSize(NamedTuple):
             problem.lambdas,
             problem.penalty,
             problem.features,
+            problem.augmentation,
         )
 
 
@@ -132,6 +139,7 @@ class DealtProblem:
         self._clock = clock or RankClock(world, Console(quiet=True))
         self._skipped: list[Skipped] = []
         self._moments: FoldMoments = {}
+        self._products: frozenset[str] = frozenset()
         self.console = self._clock.console
         self.size = problem.share(ProblemSize.of)
 
@@ -149,11 +157,10 @@ class DealtProblem:
             AgreedError: images cannot be read, or too many were skipped.
         """
         settings, size = self._settings, self.size
-        tile = settings.tile_for(size.n_features)
+        product, blas = settings.product_for(size.n_features), settings.blas_threads(self._world)
         # Threads that share out tiles need a BLAS of one thread each.
-        limit_blas(1 if tile else settings.blas_threads(self._world))
-        product = partial(TiledProduct, tile=tile, threads=settings.threads) if tile else BlasProduct
-        sums = FoldSums(size.n_classes, size.features, product)
+        limit_blas(1 if isinstance(product, TiledProduct) else blas)
+        sums = FoldSums(size.n_classes, size.features, size.augmentation, lambda _d: product)
         held_out = HeldOut()
         images = self._world.make_at_root(lambda: self._problem.value.images)
         with self.console.bar(size.n_images // self._world.size, "img") as advance:
@@ -164,8 +171,9 @@ class DealtProblem:
                 advance(len(block.labels) + len(block.skipped))
             with self.phase("moments"):
                 moments = sums.result()
-        limit_blas(settings.blas_threads(self._world))
-        self._clock.images = sum(own.n for own in moments.values())
+        limit_blas(blas)
+        self._products = sums.products
+        self._clock.images = sum(own.n for own in moments.values()) // size.augmentation.n_variants
         return moments, held_out.result()
 
     def _note_skipped(self, skipped: Sequence[Skipped]) -> None:
@@ -212,8 +220,12 @@ class DealtProblem:
         one = ALWAYS_TRAINING
         return solve_grid(self._world, {one: everything}, [lambda_], self.size.penalty).paths()[one]
 
-    def result(self, path: RidgePath, lambda_: float, n_fitted: int, n_validation: int, correct: Labels) -> Fit:
+    def result(
+        self, path: RidgePath, lambda_: float, everything: Moments, n_validation: int, correct: Labels
+    ) -> Fit:
         """Make a Fit of a path of length one. Rank 0 alone has its moments and the skipped images."""
+        n_fitted = everything.n // self.size.augmentation.n_variants
         model = self._problem.share(lambda problem: problem.model(path, lambda_))
         moments = self._moments if self._world.is_root else None
-        return Fit(model, n_fitted, n_validation, correct, moments, self._skipped)
+        products = frozenset().union(*self._world.gather(self._products))
+        return Fit(model, n_fitted, n_validation, correct, moments, products, self._skipped)

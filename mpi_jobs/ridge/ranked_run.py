@@ -111,6 +111,9 @@ class RankedRun:
             AgreedError: test images cannot be read, too many were skipped, or the folder cannot be written.
         """
         models = [fit.model] if fit.exact is None else [fit.model, fit.exact.model]
+        stored = self.problem.share(lambda problem: problem.stored)
+        if stored is not None:
+            models = [model.of_stored(stored) for model in models]
         evaluations, skipped = self._score(models)
         ranks = self._world.gather(self.clock.record())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from math import ceil, isqrt
 from operator import add
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from pyspark import RDD, SparkContext, StorageLevel
@@ -24,6 +24,10 @@ from common.ridge.moments import FoldMoments, FoldSums, merge
 from common.ridge.path import RidgePath
 from common.ridge.scoring import evaluate, validate
 from spark_jobs.engine.worker_setup import settle
+
+if TYPE_CHECKING:  # workers need not import what a problem is made of
+    from common.ridge.fit import Problem
+
 
 T = TypeVar("T")
 
@@ -94,27 +98,43 @@ def _read(part: Part, names: bool) -> Iterator[Block]:
     return part.blocks(names)
 
 
-def reduce_moments(
-    blocks: RDD[Block], n_classes: int, features: FeatureMap, size: int
-) -> tuple[FoldMoments, list[Skipped]]:
+class Summed(NamedTuple):
+    """The moments of some images.
+
+    Attributes:
+        moments: by fold.
+        products: the names of what multiplied.
+        skipped: images that could not be used.
+    """
+
+    moments: FoldMoments
+    products: frozenset[str]
+    skipped: list[Skipped]
+
+    def __add__(self, other: Summed) -> Summed:  # type: ignore[override]
+        return Summed(
+            merge(self.moments, other.moments), self.products | other.products, self.skipped + other.skipped
+        )
+
+
+def reduce_moments(blocks: RDD[Block], problem: Problem) -> Summed:
     """Sum the moments of every fold, on the executors if they are large, and list the skipped images.
 
     Args:
         blocks: images.
-        n_classes: the number of classes.
-        features: computes the features of images.
-        size: the size in bytes of the moments of all folds together.
+        problem: what they are to be fitted to.
     """
+    n_classes, features, augmentation = problem.n_classes, problem.features, problem.augmentation
 
-    def of_partition(part: Iterable[Block]) -> Iterator[tuple[FoldMoments, list[Skipped]]]:
-        sums = FoldSums(n_classes, features)
+    def of_partition(part: Iterable[Block]) -> Iterator[Summed]:
+        sums = FoldSums(n_classes, features, augmentation)
         skipped: list[Skipped] = []
         for block in part:
             sums.add(block.pixels, block.labels, block.folds)
             skipped += block.skipped
-        yield sums.result(), skipped
+        yield Summed(sums.result(), sums.products, skipped)
 
-    return gather(blocks.mapPartitions(of_partition), lambda a, b: (merge(a[0], b[0]), a[1] + b[1]), size)
+    return gather(blocks.mapPartitions(of_partition), add, problem.moments_bytes)
 
 
 def gather(partials: RDD[T], add: Callable[[T, T], T], size: int) -> T:

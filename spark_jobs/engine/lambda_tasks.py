@@ -9,16 +9,20 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyspark import Broadcast
 
 from common.data.images import Block
+from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
-from common.ridge.moments import FoldMoments, moments_by_fold, total, training_moments
+from common.ridge.moments import FoldMoments, FoldSums, total, training_moments
 from common.ridge.path import RidgePath, ridge_fit
 from common.ridge.scoring import validate
 from spark_jobs.engine.worker_setup import settle
+
+if TYPE_CHECKING:  # workers need not import what a problem is made of
+    from common.ridge.fit import Problem
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Training:
         images: training and validation images.
         n_classes: the number of classes.
         features: computes the features of images.
+        augmentation: the variants of each image that are fitted with it.
         penalty: "sum" or "mean".
         token: names this broadcast.
     """
@@ -36,29 +41,45 @@ class Training:
     images: Block
     n_classes: int
     features: FeatureMap
+    augmentation: Augmentation
     penalty: str
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @classmethod
+    def of(cls, problem: Problem, images: Block) -> Training:
+        """Return what workers need of a problem whose images were read."""
+        return cls(images, problem.n_classes, problem.features, problem.augmentation, problem.penalty)
+
 
 class LambdaOutcome(NamedTuple):
-    """The result of a task: the number of correct validation images at one λ, and the seconds it took."""
+    """The result of a task.
+
+    Attributes:
+        correct: the number of correct validation images at one λ.
+        seconds: how long it took.
+        products: the names of what multiplied features to moments.
+    """
 
     correct: int
     seconds: float
+    products: frozenset[str]
 
 
-_moments: dict[str, FoldMoments] = {}
+_moments: dict[str, tuple[FoldMoments, frozenset[str]]] = {}
 """The moments that this process summed, by the token of the broadcast; one entry at most."""
 
 
-def worker_moments(training: Training) -> FoldMoments:
-    """Return the moments of the broadcast images, which each worker process sums once and keeps."""
+def worker_moments(training: Training) -> tuple[FoldMoments, frozenset[str]]:
+    """Return the moments of the broadcast images, which each worker process sums once and keeps.
+
+    The names of what multiplied come with them.
+    """
     if training.token not in _moments:
         _moments.clear()
         images = training.images
-        _moments[training.token] = moments_by_fold(
-            images.pixels, images.labels, images.folds, training.n_classes, training.features
-        )
+        sums = FoldSums(training.n_classes, training.features, training.augmentation)
+        sums.add(images.pixels, images.labels, images.folds)
+        _moments[training.token] = sums.result(), sums.products
     return _moments[training.token]
 
 
@@ -67,12 +88,13 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
     settle()
     started = time.perf_counter()
     training, correct = shared.value, 0
-    for fold, others in training_moments(worker_moments(training)).items():
+    moments, products = worker_moments(training)
+    for fold, others in training_moments(moments).items():
         path = ridge_fit(others, lambda_, training.penalty)
         correct += int(validate({fold: path}, training.features, [training.images])[1][0])
-    return LambdaOutcome(correct, time.perf_counter() - started)
+    return LambdaOutcome(correct, time.perf_counter() - started, products)
 
 
 def refit(shared: Broadcast[Training], lambda_: float) -> RidgePath:
     """Fit the chosen λ to training and validation images together."""
-    return ridge_fit(total(worker_moments(shared.value)), lambda_, shared.value.penalty)
+    return ridge_fit(total(worker_moments(shared.value)[0]), lambda_, shared.value.penalty)

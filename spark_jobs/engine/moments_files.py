@@ -80,8 +80,9 @@ class MomentsFiles:
 
     def details(self) -> dict[str, Any]:
         """Return the numbers of images in the files, as an entry of metrics.json; empty without files."""
+        n_variants = self.basis.augmentation.n_variants
         counts = [
-            sum(own.n for saved in files for own in saved.moments.values())
+            sum(own.n // n_variants for saved in files for own in saved.moments.values())
             for files in (self.added, [saved for _, saved in self.subtracted])
         ]
         return {"moments_files": dict(zip(("added", "subtracted"), counts, strict=True))} if any(counts) else {}
@@ -109,12 +110,13 @@ def basis_of(problem: Problem, split: str) -> Basis:
     """Return what moments must agree in with a problem whose splits are decided by `split`."""
     rule = problem.rule
     return Basis(
-        problem.images.shape,
+        problem.image_shape,
         problem.images.pixel_format,
         problem.images.class_names,
         FoldRule(rule.k, 0 if rule.k else rule.validation),
         split,
         problem.features,
+        problem.augmentation,
         problem.images.class_ids,
     )
 

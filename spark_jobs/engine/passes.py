@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from pyspark import RDD, SparkContext
 
 from common.console import Console
-from common.data.catalogue import Skipped
 from common.data.images import Block
 from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
-from common.ridge.moments import FoldMoments
 from common.run.ridge import RidgeRun, Tested
-from spark_jobs.engine.blocks import evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.engine.blocks import Summed, evaluate_blocks, image_blocks, reduce_moments
 from spark_jobs.engine.moments_files import MomentsFiles
-
-
-class Summed(NamedTuple):
-    """The result of the first pass.
-
-    Attributes:
-        blocks: training and validation images.
-        moments: their moments, by fold.
-        skipped: images that could not be used.
-    """
-
-    blocks: RDD[Block]
-    moments: FoldMoments
-    skipped: list[Skipped]
 
 
 def sum_moments(
@@ -37,7 +19,7 @@ def sum_moments(
     partitions: int | None,
     console: Console,
     files: MomentsFiles | None = None,
-) -> Summed:
+) -> tuple[RDD[Block], Summed]:
     """Read the images on the executors and reduce the moments of every fold.
 
     Args:
@@ -46,6 +28,9 @@ def sum_moments(
         partitions: the number of partitions; None for a good number.
         console: progress and clock.
         files: moments of images that need not be summed again.
+
+    Returns:
+        training and validation images, and their moments.
 
     Raises:
         InputError: too many images were skipped, or the moments in files do not fit.
@@ -57,15 +42,12 @@ def sum_moments(
         new = new.without(files.identities)
         to_sum = image_blocks(context, new, partitions, record=record)
     with console.phase("moments"):
-        moments: FoldMoments = {}
-        skipped: list[Skipped] = []
-        if len(new):
-            moments, skipped = reduce_moments(to_sum, problem.n_classes, problem.features, record)
-        problem.check_skipped(skipped)
+        summed = reduce_moments(to_sum, problem) if len(new) else Summed({}, frozenset(), [])
+        problem.check_skipped(summed.skipped)
         if files is not None:
-            moments = files.join(moments, problem)
-        problem.check_folds(moments)
-    return Summed(blocks, moments, skipped)
+            summed = summed._replace(moments=files.join(summed.moments, problem))
+        problem.check_folds(summed.moments)
+    return blocks, summed
 
 
 def score_test_images(
@@ -78,6 +60,6 @@ def score_test_images(
     """
     with run.console.phase("test"):
         blocks = image_blocks(context, run.test, partitions, names=True)
-        evaluation, skipped = evaluate_blocks(blocks, model)
+        evaluation, skipped = evaluate_blocks(blocks, run.problem.scoring(model))
         run.check_test(skipped)
     return Tested(evaluation, skipped)

@@ -18,6 +18,7 @@ from pyspark import SparkContext
 
 from common.arrays import Floats
 from common.data.images import Images, Part
+from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
 from common.ridge.fit import Problem
 from common.ridge.moments import FoldSums, packed_bytes
@@ -125,7 +126,7 @@ class Costs:
         """Measure the work of executors on one executor, and the work of the driver here."""
         cores = context.defaultParallelism
         part, n_classes, n_lambdas = _sample(problem.images), problem.n_classes, len(problem.lambdas)
-        features = problem.features
+        features, augmentation = problem.features, problem.augmentation
         each = range(cores)
         context.parallelize(each, cores).foreach(_warm_up)
         stage = _seconds(lambda: context.parallelize(each, cores).count())
@@ -135,7 +136,7 @@ class Costs:
         )
         sent.destroy()
         sample = context.parallelize([part], 1)
-        on_worker = sample.map(lambda own: _on_worker(own, features, n_classes, n_lambdas)).first()
+        on_worker = sample.map(lambda own: _on_worker(own, features, augmentation, n_classes, n_lambdas)).first()
         d = problem.n_features
         size = min(d, LARGEST)
         noise = np.random.default_rng(0).normal(size=(size, size))
@@ -174,7 +175,9 @@ def _warm_up(_: int) -> None:
     settle()
 
 
-def _on_worker(part: Part, features: FeatureMap, n_classes: int, n_lambdas: int) -> OnWorker:
+def _on_worker(
+    part: Part, features: FeatureMap, augmentation: Augmentation, n_classes: int, n_lambdas: int
+) -> OnWorker:
     block = next(iter(part.blocks()))
     read = _seconds(lambda: next(iter(part.blocks())))  # a second time: each process unpacks an IDX file once
     x = features(block.pixels)
@@ -187,7 +190,7 @@ def _on_worker(part: Part, features: FeatureMap, n_classes: int, n_lambdas: int)
         return _seconds(lambda: path.count_correct(x, block.labels)) / n / count
 
     def multiply() -> None:
-        sums = FoldSums(n_classes, features)
+        sums = FoldSums(n_classes, features, augmentation)
         sums.add(block.pixels, block.labels, block.folds)
         sums.result()
 

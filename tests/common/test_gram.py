@@ -5,7 +5,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from common.ridge.gram import BLOCK_ROWS, BlasProduct, Tile, TiledProduct, even_tile
+from common.ridge import gram
+from common.ridge.gram import (
+    BLOCK_ROWS,
+    MOST_INT8_ROWS,
+    BlasProduct,
+    Int8Product,
+    Tile,
+    TiledProduct,
+    even_tile,
+)
 from common.ridge.moments import FoldSums, fingerprint
 
 RNG = np.random.default_rng(3)
@@ -16,14 +25,14 @@ RNG = np.random.default_rng(3)
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_tiles_add_up_to_the_whole_product(d: int, columns: int, threads: int) -> None:
     product = TiledProduct(d, Tile(300, columns), threads)
-    gram = np.zeros((d, d))
+    total = np.zeros((d, d))
     expected = np.zeros((d, d))
     for rows in (300, 300, 11):
         z = RNG.integers(-128, 128, (rows, d)).astype(np.float32)
-        product.add(z, gram)
+        product.add(z, total)
         expected += z.astype(np.float64).T @ z
-    product.complete(gram)
-    assert np.array_equal(gram, expected)
+    product.complete(total)
+    assert np.array_equal(total, expected)
 
 
 @pytest.mark.parametrize("tile", [Tile(BLOCK_ROWS, 20), Tile(100, 33), Tile(1, 1)])
@@ -36,6 +45,49 @@ def test_moments_are_the_same_bits_whatever_the_product(tile: Tile) -> None:
         sums.add(pixels, labels, folds)
         found.append(fingerprint(sums.result()))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("d", [1, 5, 97, 513, 1100])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_products_of_8_bits_add_up_to_the_whole_product(d: int, threads: int) -> None:
+    product = Int8Product(d, threads)
+    total, expected = np.zeros((d, d)), np.zeros((d, d))
+    for rows in (product.rows, 11, 1):
+        z = RNG.integers(-128, 128, (rows, d)).astype(np.int8)
+        product.add(z, total)
+        expected += z.astype(np.float64).T @ z
+    product.complete(total)
+    assert np.array_equal(total, expected)
+
+
+@pytest.mark.parametrize("value", [-128, 127])
+def test_products_of_8_bits_are_exact_at_the_largest_block_of_extremes(value: int) -> None:
+    product = Int8Product(6, 1)
+    product.rows = MOST_INT8_ROWS
+    total = np.zeros((6, 6))
+    product.add(np.full((MOST_INT8_ROWS, 6), value, np.int8), total)
+    product.complete(total)
+    assert (total == MOST_INT8_ROWS * value**2).all()
+
+
+def test_moments_are_the_same_bits_by_8_bit_and_by_float32_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = RNG.integers(0, 256, (2500, 24, 23, 1), np.uint8)
+    labels, folds = RNG.integers(0, 3, 2500), RNG.integers(-1, 2, 2500).astype(np.int16)
+
+    def summed() -> tuple[frozenset[str], str]:
+        sums = FoldSums(3)
+        for start in range(0, 2500, 700):
+            rows = slice(start, start + 700)
+            sums.add(pixels[rows], labels[rows], folds[rows])
+        return sums.products, fingerprint(sums.result())
+
+    fast = summed()
+    monkeypatch.setattr(gram, "int8_kernel", lambda: None)
+    slow = summed()
+    assert (fast[0], slow[0]) == ({Int8Product.name}, {BlasProduct.name})
+    assert fast[1] == slow[1]
+    with pytest.raises(ValueError, match="no exact product of 8-bit integers"):
+        Int8Product(5)
 
 
 @pytest.mark.parametrize("rows", [0, BLOCK_ROWS + 1])

@@ -22,12 +22,11 @@ from common.ridge.moments import (
     flat_length,
     flatten,
     merge,
-    moments_by_fold,
     total,
     training_moments,
     unflatten,
 )
-from tests.support.moments import assert_identical
+from tests.support.moments import assert_identical, moments_by_fold
 
 RNG = np.random.default_rng(2)
 

@@ -10,9 +10,9 @@ import pytest
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
-from common.ridge.moments import FoldMoments, moments_by_fold
+from common.ridge.moments import FoldMoments
 from common.ridge.moments_file import Basis, SavedMoments, combined
-from tests.support.moments import BASIS, assert_identical, images, moments
+from tests.support.moments import BASIS, assert_identical, images, moments, moments_by_fold
 
 
 def assert_same(a: FoldMoments, b: FoldMoments) -> None:

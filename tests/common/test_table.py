@@ -26,8 +26,8 @@ from common.data.table.table import MANIFEST, Table
 from common.data.table.writing import TableSettings, read_content, write_files
 from common.errors import InputError, RunError
 from common.ridge.gram import BLOCK_ROWS
-from common.ridge.moments import Moments, moments_by_fold
-from tests.support.moments import assert_identical
+from common.ridge.moments import Moments
+from tests.support.moments import assert_identical, moments_by_fold
 
 RNG = np.random.default_rng(8)
 SETTINGS = TableSettings((5, 4, 1), PixelFormat(), ("ash", "beech", "cedar"), 0.25, "a test")

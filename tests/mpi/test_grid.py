@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from common.data.splits import k_folds
-from common.ridge.moments import FoldMoments, moments_by_fold, training_moments
+from common.ridge.moments import FoldMoments, training_moments
 from common.ridge.path import ridge_path
 from mpi_jobs.engine.world import World
 from mpi_jobs.ridge.cholesky import BLOCK
 from mpi_jobs.ridge.grid import EIGENDECOMPOSITION, Grid, solve_grid, team_of
+from tests.support.moments import moments_by_fold
 
 
 @cache

@@ -9,11 +9,11 @@ from common.data.sources.arrays import ArrayReader
 from common.data.splits import FoldRule, k_folds, validation_fold
 from common.errors import InputError
 from common.ridge.fit import Problem
+from common.ridge.gram import FEWEST_INT8_FEATURES, BlasProduct, Int8Product, Tile, TiledProduct
 from common.ridge.moments import (
     FoldSums,
     fingerprint,
     flatten,
-    moments_by_fold,
     total,
     training_moments,
     unflatten,
@@ -23,6 +23,7 @@ from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.ridge.averaging import Shards
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.shares import DELIVERIES, HeldOut, everyones_blocks, own_blocks
+from tests.support.moments import moments_by_fold
 
 
 def images_of(n: int, k: int = 0, height: int = 60, width: int = 50) -> CatalogueImages:
@@ -121,3 +122,18 @@ def test_averaging_the_same_images_is_exact(world: World, penalty: str) -> None:
     exact = ridge_path(training[0], [0.1, 10.0], penalty)
     np.testing.assert_allclose(averaged.weights, exact.weights, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(averaged.intercepts, exact.intercepts, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("settings", "d", "name"),
+    [
+        (RankSettings(1), 64, BlasProduct.name),
+        (RankSettings(2), 64, TiledProduct.name),
+        (RankSettings(1), FEWEST_INT8_FEATURES, Int8Product.name),
+        (RankSettings(2), FEWEST_INT8_FEATURES, Int8Product.name),
+        (RankSettings(2, "blas"), FEWEST_INT8_FEATURES, BlasProduct.name),
+        (RankSettings(2, Tile(256, 32)), FEWEST_INT8_FEATURES, TiledProduct.name),
+    ],
+)
+def test_ranks_multiply_by_what_is_fastest_or_asked_for(settings: RankSettings, d: int, name: str) -> None:
+    assert settings.product_for(d).name == name

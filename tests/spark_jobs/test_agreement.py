@@ -12,10 +12,11 @@ from sklearn.linear_model import Ridge
 
 from common.data.images import Block
 from common.errors import InputError
+from common.features.augmentation import AS_IT_IS
 from common.features.pixels import PIXELS
 from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
-from common.ridge.moments import Moments, moments_by_fold, training_moments
+from common.ridge.moments import Moments, training_moments
 from common.ridge.path import Spectrum, ridge_fit, ridge_path
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
@@ -24,7 +25,7 @@ from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
 from spark_jobs.engine.lambda_tasks import Training, worker_moments
 from tests.support.herbarium import herbarium
 from tests.support.jobs import AGREED, metrics_of, run_main
-from tests.support.moments import assert_identical
+from tests.support.moments import assert_identical, moments_by_fold
 
 pytestmark = pytest.mark.spark
 
@@ -149,28 +150,29 @@ def test_mnist(spark: Any, tmp_path: Path, data_root: Path, serial_mnist: Path) 
 def mnist(data_root: Path) -> tuple[Problem, Training]:
     flags = ["--data", "mnist", "--data-root", str(data_root), "--quiet"]
     problem = RidgeRun.open("test", ridge_parser("").parse_arguments(flags)).problem
-    return problem, Training(problem.images.load(), 10, PIXELS, "sum")
+    return problem, Training.of(problem, problem.images.load())
 
 
 @pytest.mark.mnist
 def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
-    spark: Any, mnist: tuple[Problem, Training]
+    spark: Any, mnist: tuple[Problem, Training], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     problem, training = mnist
     images = training.images
     expected = moments_by_fold(images.pixels, images.labels, images.folds, 10)  # as serial does
     shared = spark.broadcast(training)
-    in_worker = spark.parallelize([0], 1).map(lambda _: worker_moments(shared.value)).first()  # as outer does
+    in_worker = spark.parallelize([0], 1).map(lambda _: worker_moments(shared.value)[0]).first()  # as outer does
     reduced = [in_worker]
-    for partitions, size in (
-        (1, 1),
-        (3, 1),
-        (8, 1),
+    for partitions, gathered in (
+        (1, 1 << 30),
+        (3, 1 << 30),
         (8, 1 << 30),
+        (8, 1),
     ):  # as inner and gram do, added here or in a tree
+        monkeypatch.setattr("spark_jobs.engine.blocks.GATHERED_BYTES", gathered)
         blocks = image_blocks(spark, problem.images, partitions)
         assert blocks.getNumPartitions() == partitions
-        moments, skipped = reduce_moments(blocks, 10, PIXELS, size)
+        moments, _, skipped = reduce_moments(blocks, problem)
         blocks.unpersist()
         assert not skipped
         reduced.append(moments)
@@ -227,7 +229,7 @@ def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
     for _ in range(2):
         pixels = rng.integers(0, 256, (50, 2, 2, 1), np.uint8)
         images = Block(pixels, rng.integers(0, 2, 50), np.zeros(50, np.int16), None, [])
-        shared = spark.broadcast(Training(images, 2, PIXELS, "sum"))
-        found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_moments(s.value)[0]).collect()
+        shared = spark.broadcast(Training(images, 2, PIXELS, AS_IT_IS, "sum"))
+        found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_moments(s.value)[0][0]).collect()
         for moments in found:
             assert_identical(moments, Moments.of(images.pixels, images.labels, 2))

@@ -7,7 +7,8 @@ import numpy as np
 from common.arrays import Folds, Labels, Pixels
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
-from common.ridge.moments import FoldMoments, Moments, moments_by_fold
+from common.features.augmentation import AS_IT_IS, Augmentation
+from common.ridge.moments import FoldMoments, FoldSums, Moments
 from common.ridge.moments_file import Basis
 
 RNG = np.random.default_rng(9)
@@ -20,6 +21,15 @@ def assert_identical(a: Moments, b: Moments) -> None:
     for field in ("sum_x", "sum_y", "gram", "cross"):
         assert getattr(a, field).dtype == np.float64
         assert np.array_equal(getattr(a, field), getattr(b, field)), field
+
+
+def moments_by_fold(
+    pixels: Pixels, labels: Labels, folds: Folds, n_classes: int, augmentation: Augmentation = AS_IT_IS
+) -> FoldMoments:
+    """Return the moments of images by fold."""
+    sums = FoldSums(n_classes, augmentation=augmentation)
+    sums.add(pixels, labels, folds)
+    return sums.result()
 
 
 def images(n: int) -> tuple[Pixels, Labels, Folds]:

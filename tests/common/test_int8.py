@@ -1,0 +1,100 @@
+"""Products of 8-bit integers: exact, from several threads, and refused where they are not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from common import int8
+from common.features import dense
+from common.features.dense import DenseProduct
+from common.int8 import MOST_INNER, SHIFT, Int8Kernel, int8_kernel
+
+RNG = np.random.default_rng(8)
+
+
+@pytest.fixture
+def anew() -> Iterator[None]:
+    int8_kernel.cache_clear()
+    yield
+    int8_kernel.cache_clear()
+
+
+def products(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray((a.astype(np.int64) - SHIFT) @ b.astype(np.int64))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (64, 784, 10), (130, 1025, 33), (0, 4, 4)])
+def test_products_are_those_of_whole_numbers(m: int, k: int, n: int) -> None:
+    a, b = RNG.integers(0, 256, (m, k), np.uint8), RNG.integers(-128, 128, (k, n)).astype(np.int8)
+    found = Int8Kernel().multiply(a, b)
+    assert found.dtype == np.int32
+    assert np.array_equal(found, products(a, b))
+
+
+@pytest.mark.parametrize("a", [0, 255])
+@pytest.mark.parametrize("b", [-128, 127])
+def test_the_largest_sums_fit(a: int, b: int) -> None:
+    found = Int8Kernel().multiply(np.full((2, MOST_INNER), a, np.uint8), np.full((MOST_INNER, 3), b, np.int8))
+    assert (found == MOST_INNER * (a - SHIFT) * b).all()
+
+
+def test_threads_share_a_kernel() -> None:
+    kernel = Int8Kernel()
+    pairs = [
+        (RNG.integers(0, 256, (40, 90), np.uint8), RNG.integers(-128, 128, (90, 30)).astype(np.int8))
+        for _ in range(60)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        for (a, b), found in zip(pairs, pool.map(lambda pair: kernel.multiply(*pair), pairs), strict=True):
+            assert np.array_equal(found, products(a, b))
+
+
+def test_without_the_library_there_is_no_kernel(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert int8_kernel() is None
+
+
+def test_a_processor_that_adds_in_16_bits_is_refused(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vpmaddubsw does: products of bytes are added in pairs, and each sum is cut to 16 bits."""
+
+    def saturating(_kernel: Int8Kernel, a: NDArray[np.uint8], b: NDArray[np.int8]) -> NDArray[np.int64]:
+        k = len(b)
+        pairs = [
+            np.clip(a[:, i : i + 2].astype(np.int64) @ b[i : i + 2].astype(np.int64), -(2**15), 2**15 - 1)
+            for i in range(0, k, 2)
+        ]
+        return np.asarray(sum(pairs) - SHIFT * b.sum(axis=0, dtype=np.int64))
+
+    assert int8_kernel() is not None
+    int8_kernel.cache_clear()
+    monkeypatch.setattr(Int8Kernel, "multiply", saturating)
+    assert int8_kernel() is None
+
+
+@pytest.mark.parametrize("width", [700, 2100])
+def test_stages_multiply_alike_with_and_without_the_kernel(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = RNG.integers(-128, 128, (400, width)).astype(np.int8)
+    x = RNG.integers(0, 256, (33, width), np.uint8)
+    x[0], x[1] = 0, 255
+    fast = DenseProduct(weights)
+    monkeypatch.setattr(dense, "int8_kernel", lambda: None)
+    slow = DenseProduct(weights)
+    assert fast._int8 is not None
+    assert slow._int8 is None
+    assert np.array_equal(fast(x), slow(x))
+    assert np.array_equal(fast(x), products(x, weights.T))
+    with pytest.raises(ValueError, match="allowed in front of a stage"):
+        DenseProduct(np.zeros((1, MOST_INNER + 1), np.int8))
+
+
+def test_the_model_is_encoded_as_protocol_buffers_are() -> None:
+    assert int8._varint(300) == bytes([0xAC, 0x02])  # the example of their documentation
+    assert int8._bytes(2, b"testing") == bytes([0x12, 7]) + b"testing"
+    assert int8._number(1, 5) == bytes([8, 5])
