@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from common.arrays import Folds, Items, Labels, Pixels
+from common.arrays import Folds, Indices, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.splits import ALWAYS_TRAINING, shard, stratified_order
@@ -61,6 +61,18 @@ def readable_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
         yield block
 
 
+class Sample(NamedTuple):
+    """Some images to learn a feature map from.
+
+    Attributes:
+        pixels: uint8 (n, height, width, channels).
+        labels: int64 (n,).
+    """
+
+    pixels: Pixels
+    labels: Labels
+
+
 class Part(Protocol):
     """Some of the images, not read yet."""
 
@@ -101,8 +113,13 @@ class Images(ABC):
     def without(self, identities: frozenset[str]) -> Images:
         """Return the images that have none of these identities."""
 
+    @property
     @abstractmethod
-    def sample(self, n: int, seed: int) -> Pixels:
+    def n_sampled(self) -> int:
+        """About how many images `sample` could read."""
+
+    @abstractmethod
+    def sample(self, n: int, seed: int) -> Sample:
         """Read up to n images that validate none (or any, with K folds), in an order that `seed` chooses.
 
         Images that cannot be used are left out.
@@ -175,12 +192,30 @@ class CatalogueImages(Images):
         kept = slice(0, 0) if self.identities <= identities else slice(None)
         return CatalogueImages(self.catalogue.take(kept), self.folds[kept], self.pixel_format)
 
-    def sample(self, n: int, seed: int) -> Pixels:
+    def sample(self, n: int, seed: int) -> Sample:
         """Read a stratified sample."""
+        chosen, images = self._sampled, self.catalogue
+        order = chosen[stratified_order(images.labels[chosen], seed, "features")]
+        pixels, labels = [np.empty((0, *self.shape), np.uint8)], [np.empty(0, np.int64)]
+        start, missing = 0, n
+        while missing and start < len(order):  # more than once only if images cannot be used
+            rows = order[start : start + missing]
+            read = images.reader.read(images.items[rows])
+            pixels.append(read.pixels)
+            labels.append(images.labels[rows][read.kept])
+            start += len(rows)
+            missing -= len(read.kept)
+        return Sample(np.concatenate(pixels), np.concatenate(labels))
+
+    @property
+    def n_sampled(self) -> int:
+        """The number of images that validate none, or of all."""
+        return len(self._sampled)
+
+    @property
+    def _sampled(self) -> Indices:
         training = np.flatnonzero(self.folds == ALWAYS_TRAINING)
-        chosen = training if len(training) else np.arange(len(self.folds))
-        order = stratified_order(self.catalogue.labels[chosen], seed, "features")
-        return self.catalogue.reader.read(self.catalogue.items[chosen[order[:n]]]).pixels
+        return training if len(training) else np.arange(len(self.folds))
 
     def parts(self, count: int) -> list[CataloguePart]:
         """Return parts whose blocks are mostly of one fold, so that few blocks are cut in two."""

@@ -1,4 +1,4 @@
-"""A map of images followed by maps of features: what one computes, the next takes."""
+"""A map of images followed by a stage: what one computes, the other takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.arrays import Features, Pixels
-from common.features.feature_map import FeatureMap, Shape, array_digests, digest_of
-from common.features.landmarks import Landmarks
+from common.features.feature_map import FeatureMap, FieldsOnly, Shape, digest_of
+from common.features.stage import Stage
 
 KIND = "chain"
 
@@ -19,8 +19,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A map of images, and the similarities of what it computes to landmarks.
+class Chain(FieldsOnly):
+    """A map of images, which may be a chain itself, and a stage behind it.
 
     Attributes:
         first: computes features of images.
@@ -28,11 +28,11 @@ class Chain:
     """
 
     first: FeatureMap
-    then: Landmarks
+    then: Stage
 
     @property
     def exact(self) -> bool:
-        """Landmarks are exact."""
+        """All stages are exact."""
         return self.first.exact
 
     @cached_property
@@ -41,14 +41,23 @@ class Chain:
         return digest_of(self.describe())
 
     def n_features(self, shape: Shape) -> int:
-        """Return the number of landmarks, if the first map takes images of this shape."""
-        self.first.n_features(shape)
-        return len(self.then.rows)
+        """Return the number of features of the stage, if it takes those of images of this shape.
+
+        Raises:
+            ValueError: it does not.
+        """
+        found = self.first.n_features(shape)
+        if found != self.then.n_inputs:
+            height, width, channels = shape
+            raise ValueError(
+                f"{self.then.kind} takes {self.then.n_inputs:,} features; images of {height}x{width}x{channels} "
+                f"have {found:,}"
+            )
+        return self.then.n_outputs
 
     def describe(self) -> dict[str, Any]:
-        """Return the description of the first map, and what the second has learnt."""
-        then = {"shift": self.then.shift, "arrays": array_digests(self.then.arrays())}
-        return {"kind": KIND, "first": self.first.describe(), "landmarks": then}
+        """Return the descriptions of both, the stage's under the name of its kind."""
+        return {"kind": KIND, "first": self.first.describe(), self.then.kind: self.then.describe()}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the arrays of both."""
@@ -61,13 +70,27 @@ class Chain:
         described: Mapping[str, Any],
         arrays: Arrays,
         rebuild: Callable[[Mapping[str, Any], Arrays], FeatureMap],
+        stages: Mapping[str, Callable[[Mapping[str, Any], Arrays], Stage]],
     ) -> Chain:
-        """Rebuild the map; `rebuild` rebuilds the first one."""
+        """Rebuild the chain.
+
+        Args:
+            described: what describe() returned.
+            arrays: what arrays() returned.
+            rebuild: rebuilds the first map.
+            stages: functions that rebuild stages, by kind.
+
+        Raises:
+            ValueError: the stage is of a kind that is not known.
+        """
         first, then = (
             {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{part}.")}
             for part in ("first", "then")
         )
-        return cls(rebuild(described["first"], first), Landmarks.of(described["landmarks"], then))
+        (kind,) = described.keys() - {"kind", "first"}
+        if kind not in stages:
+            raise ValueError(f"features with a stage {kind!r}, which this version does not know")
+        return cls(rebuild(described["first"], first), stages[kind](described[kind], then))
 
     def __call__(self, pixels: Pixels) -> Features:
         """Compute features: uint8 (n, height, width, channels) to uint8 (n, d)."""

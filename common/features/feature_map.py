@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +52,13 @@ class FeatureMap(Protocol):
     def __call__(self, pixels: Pixels) -> Features:
         """Compute features: uint8 (n, height, width, channels) to uint8 (n, d)."""
         ...
+
+
+class FieldsOnly:
+    """Pickles the fields of a dataclass, and not what was derived from them and kept."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
 
 def array_digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

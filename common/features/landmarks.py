@@ -9,28 +9,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Features, Floats
+from common.arrays import Features, Labels
+from common.features.dense import DenseProduct, shifted
+from common.features.feature_map import FieldsOnly, array_digests
 
-KIND = "landmarks"
-
-COLUMNS = 1024
-"""Columns whose products with z from −128 to 127 float32 sums exactly: 1,024·128² = 2²⁴."""
-SHIFT = 128
 ENTRIES = 1 << 16
 """Entries of the table."""
 
-BATCH_ROWS = 1024
-"""Rows whose distances are held at once."""
+WIDTH = 0.72
+"""The width of the kernel, as a share of the median squared distance of landmarks."""
+
+COMPARED = 1024
+"""Landmarks whose distances decide the width, at most."""
 
 
 @dataclass(frozen=True)
-class Landmarks:
-    """The map from rows of features to similarities.
+class Landmarks(FieldsOnly):
+    """The stage that computes similarities.
 
     Attributes:
         rows: uint8 (D, d), the landmarks.
@@ -38,9 +38,25 @@ class Landmarks:
         table: uint8 (ENTRIES,), similarities from 255 down.
     """
 
+    kind: ClassVar[str] = "landmarks"
+
     rows: NDArray[np.uint8]
     shift: int
     table: NDArray[np.uint8]
+
+    @property
+    def n_outputs(self) -> int:
+        """One per landmark."""
+        return len(self.rows)
+
+    @property
+    def n_inputs(self) -> int:
+        """As many as a landmark has."""
+        return int(self.rows.shape[1])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the shift, and the digests of landmarks and table."""
+        return {"shift": self.shift, "arrays": array_digests(self.arrays())}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return landmarks and table."""
@@ -48,63 +64,90 @@ class Landmarks:
 
     @classmethod
     def of(cls, described: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Landmarks:
-        """Rebuild the map."""
+        """Rebuild the stage."""
         return cls(arrays["rows"], int(described["shift"]), arrays["table"])
 
     @cached_property
-    def _shifted(self) -> tuple[NDArray[np.float32], Floats]:
-        z = (self.rows ^ np.uint8(SHIFT)).view(np.int8).astype(np.float32)
-        return z, squares(z)
+    def _distances(self) -> Distances:
+        return Distances(self.rows)
 
     def __call__(self, x: Features) -> Features:
         """Compute similarities: uint8 (n, d) to uint8 (n, D)."""
-        out = np.empty((len(x), len(self.rows)), np.uint8)
-        for start in range(0, len(x), BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
-            index = squared_distances(x[rows], *self._shifted).astype(np.int64) >> self.shift
-            out[rows] = self.table[np.minimum(index, ENTRIES - 1)]
-        return out
+
+        def look_up(rows: Features, products: NDArray[np.int32]) -> Features:
+            index = self._distances.of_products(rows, products)
+            index >>= self.shift
+            np.minimum(index, ENTRIES - 1, out=index)
+            return self.table[index]
+
+        return self._distances.product.features(x, look_up)
 
 
-def squares(z: NDArray[np.float32]) -> Floats:
-    """Return the exact sums of squares of rows, float64 (n,)."""
-    sums: Floats = np.einsum("nd,nd->n", z, z, dtype=np.float64)
+class Distances:
+    """Exact squared distances of rows to given rows.
+
+    Args:
+        rows: uint8 (D, d).
+
+    Attributes:
+        product: the product with the given rows.
+    """
+
+    def __init__(self, rows: Features) -> None:
+        z = shifted(rows)
+        self._squares = squares(z)
+        self.product = DenseProduct(z)
+
+    def __call__(self, x: Features) -> NDArray[np.int64]:
+        """Return the distances of uint8 (n, d) to each of the given rows, int64 (n, D)."""
+        return self.of_products(x, self.product(x))
+
+    def of_products(self, x: Features, products: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Return the same from the products of x with the given rows."""
+        distances = products.astype(np.int64)
+        distances *= -2
+        distances += self._squares
+        distances += squares(shifted(x))[:, None]
+        return distances
+
+
+def squares(z: NDArray[np.int8]) -> NDArray[np.int64]:
+    """Return the sums of squares of rows, int64 (n,)."""
+    sums: NDArray[np.int64] = np.einsum("nd,nd->n", z, z, dtype=np.int64)
     return sums
 
 
-def squared_distances(x: Features, z: NDArray[np.float32], z_squares: Floats) -> Floats:
-    """Return exact squared distances of rows, float64 (n, D).
+@dataclass(frozen=True)
+class LandmarksRecipe:
+    """How landmarks are chosen: at random among the images of the sample.
 
-    Args:
-        x: features, uint8 (n, d).
-        z: landmarks minus SHIFT, float32 (D, d).
-        z_squares: their sums of squares.
+    Attributes:
+        n: the number of landmarks.
+        width: the kernel is exp(−distance² / (width · the median squared distance of landmarks)).
     """
-    own = (x ^ np.uint8(SHIFT)).view(np.int8).astype(np.float32)
-    products = np.zeros((len(x), len(z)))
-    for start in range(0, own.shape[1], COLUMNS):
-        columns = slice(start, start + COLUMNS)
-        products += own[:, columns] @ z[:, columns].T
-    distances: Floats = squares(own)[:, None] + z_squares - 2 * products
-    return distances
 
+    uses_images: ClassVar[bool] = True
 
-def learn(x: Features, n_landmarks: int, width: float, seed: int) -> Landmarks:
-    """Choose landmarks among rows, and a width by the median of their squared distances.
+    n: int
+    width: float = WIDTH
 
-    Args:
-        x: features of a sample of training images, uint8 (n, d).
-        n_landmarks: the number of landmarks; all rows if there are fewer.
-        width: the kernel is exp(−distance² / (width · median)).
-        seed: of the choice.
-    """
-    rng = np.random.default_rng([seed, *b"landmarks"])
-    rows = x[np.sort(rng.permutation(len(x))[:n_landmarks])]
-    few = (rows[:1024] ^ np.uint8(SHIFT)).view(np.int8).astype(np.float32)
-    distances = squared_distances(rows[:1024], few, squares(few))
-    median = float(np.median(distances[~np.eye(len(few), dtype=bool)]))
-    scale = max(1.0, width * median)
-    furthest = 8 * scale  # where 255·exp(−8) rounds to 0
-    shift = max(0, int(np.ceil(np.log2(max(1.0, furthest / ENTRIES)))))
-    table = np.rint(255 * np.exp(-np.arange(ENTRIES) * 2.0**shift / scale)).astype(np.uint8)
-    return Landmarks(rows, shift, table)
+    @property
+    def rows(self) -> int:
+        """One per landmark."""
+        return self.n
+
+    def learn(self, x: Features, labels: Labels, seed: int) -> Landmarks:
+        """Choose landmarks, and the width by their distances; see StageRecipe.learn."""
+        if len(x) < self.n:
+            raise ValueError(
+                f"{len(x):,} training images are too few for as many landmarks; use landmarks:{len(x)} or fewer"
+            )
+        rng = np.random.default_rng([seed, *b"landmarks"])
+        rows = x[np.sort(rng.permutation(len(x))[: self.n])]
+        few = rows[:COMPARED]
+        median = float(np.median(Distances(few)(few)[~np.eye(len(few), dtype=bool)])) if len(few) > 1 else 1.0
+        scale = max(1.0, self.width * median)
+        furthest = 8 * scale  # where 255·exp(−8) rounds to 0
+        shift = max(0, int(np.ceil(np.log2(max(1.0, furthest / ENTRIES)))))
+        table = np.rint(255 * np.exp(-np.arange(ENTRIES) * 2.0**shift / scale)).astype(np.uint8)
+        return Landmarks(rows, shift, table)

@@ -1,8 +1,8 @@
 """Responses of filters to patches, pooled: a convolutional layer in integers.
 
 Each patch of k×k pixels is normalised for contrast and cut to 8 bits. Filters of 8 bits respond to it, positive
-and negative responses are clipped, and the responses in each cell of the image are summed. Every sum stays below
-2²⁴, so that float32 holds it exactly, and what is no sum is one IEEE operation per number. So an image has the
+and negative responses are clipped, and the responses in each cell of the image are summed. Sums are
+taken in a type that holds them exactly, and what is no sum is one IEEE operation per number. So an image has the
 same features alone and in any batch, on any BLAS.
 
 The filters are centroids of whitened patches (Coates, Ng & Lee 2011), with a two-sided rectifier as in KeystoneML
@@ -12,18 +12,17 @@ The filters are centroids of whitened patches (Coates, Ng & Lee 2011), with a tw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from common.arrays import Features, Floats, Pixels, Singles
+from common.arrays import Features, Floats, Indices, Pixels, Singles
 from common.blas import in_threads
-from common.features.feature_map import Shape, array_digests, digest_of
+from common.features.feature_map import FieldsOnly, Shape, array_digests, digest_of
 
 KIND = "patches"
 
@@ -32,15 +31,15 @@ SIDE = 6
 CONTRAST = 32
 """The deviation that patches of high contrast are scaled to, in units of their 8 bits."""
 LARGEST = 127
-MOST_POOLED = 2**24
-"""The largest sum that float32 holds exactly."""
+MOST_SINGLE = 2**24
+"""The largest whole number up to which float32 holds all of them."""
 
 BATCH_VALUES = 1 << 20
-"""Responses that are held at once, at most: 4 MiB of float32, which stay in the cache."""
+"""Patches, and responses, that are held at once, at most: 4 MiB of float32, which stay in the cache."""
 
 
 @dataclass(frozen=True)
-class Patches:
+class Patches(FieldsOnly):
     """The map from images to pooled responses.
 
     Attributes:
@@ -76,8 +75,15 @@ class Patches:
         return digest_of(self.describe())
 
     def n_features(self, shape: Shape) -> int:
-        """Return two per filter and cell."""
+        """Return two per filter and cell.
+
+        Raises:
+            ValueError: images are too small, or have other channels than those that the filters are for.
+        """
         check_shape(shape, self.pad)
+        channels = self.filters.shape[1] // SIDE**2
+        if channels != shape[2]:
+            raise ValueError(f"filters of {channels} channels do not fit images of {shape[2]}")
         return 2 * len(self.filters) * self.cells**2
 
     def describe(self) -> dict[str, Any]:
@@ -105,39 +111,66 @@ class Patches:
 
     def __call__(self, pixels: Pixels) -> Features:
         """Compute the features of uint8 (n, height, width, channels), a batch at a time: uint8 (n, d)."""
-        n, height, width, _ = pixels.shape
-        out = np.empty((n, self.n_features(pixels.shape[1:])), np.uint8)
-        positions = (height + 2 * self.pad - SIDE + 1) * (width + 2 * self.pad - SIDE + 1)
-        rows = max(1, BATCH_VALUES // (positions * max(2 * len(self.filters), self.filters.shape[1])))
+        out = np.empty((len(pixels), self.n_features(pixels.shape[1:])), np.uint8)
 
-        def work(start: int) -> None:
-            pooled = self.pooled(pixels[start : start + rows]).astype(np.int64)
-            out[start : start + rows] = np.minimum(pooled * 255 // self.scales, 255).reshape(len(pooled), -1)
+        def scale(rows: slice, pooled: Indices) -> None:
+            out[rows] = np.minimum(pooled * 255 // self.scales, 255).reshape(len(pooled), -1)
 
-        in_threads(work, range(0, n, rows))
+        self._each_batch(pixels, scale)
         return out
 
-    def pooled(self, pixels: Pixels) -> Singles:
-        """Return sums of clipped responses, whole numbers as float32 (n, cells², 2F)."""
-        sums = self._pooled(pixels)
-        return sums + self._pooled(pixels[:, :, ::-1]) if self.mirror else sums
+    def pooled(self, pixels: Pixels) -> Indices:
+        """Return sums of clipped responses, int64 (n, cells², 2F)."""
+        out = np.empty((len(pixels), self.cells**2, 2 * len(self.filters)), np.int64)
+        self._each_batch(pixels, out.__setitem__)
+        return out
 
-    def _pooled(self, pixels: Pixels) -> Singles:
-        patches = normalised(pixels, self.pad, self.floor)  # (n, rows, columns, k·k·channels)
-        n, rows, columns, length = patches.shape
-        responses = patches.reshape(-1, length) @ self.filters.astype(np.float32).T
-        responses -= self.offsets.astype(np.float32)
-        low, high = self.thresholds.astype(np.float32), self.ceilings.astype(np.float32)
-        both = np.empty((len(responses), 2 * len(self.filters)), np.float32)
-        positive, negative = both[:, : len(self.filters)], both[:, len(self.filters) :]
-        np.clip(responses, low, high, out=positive)
-        positive -= low
-        np.negative(responses, out=responses)
-        np.clip(responses, low, high, out=negative)
-        negative -= low
-        cells = cell_matrix(rows, columns, self.cells)
-        pooled: Singles = np.matmul(cells, both.reshape(n, rows * columns, -1))
-        return pooled
+    def _each_batch(self, pixels: Pixels, use: Callable[[slice, Indices], None]) -> None:
+        """Compute sums of clipped responses, a batch at a time in each of BLAS's threads, and use them."""
+        _, height, width, channels = pixels.shape
+        positions = (height + 2 * self.pad - SIDE + 1) * (width + 2 * self.pad - SIDE + 1)
+        size = max(1, BATCH_VALUES // (positions * SIDE * SIDE * channels))
+
+        def work(start: int) -> None:
+            rows = slice(start, start + size)
+            sums = self._pooled(pixels[rows])
+            use(rows, sums + self._pooled(pixels[rows, :, ::-1]) if self.mirror else sums)
+
+        in_threads(work, range(0, len(pixels), size))
+
+    def _pooled(self, pixels: Pixels) -> Indices:
+        patches = normalised(pixels, self.pad, self.floor)  # (k·k·channels, rows, columns, n)
+        length, rows, columns, n = patches.shape
+        patches = patches.reshape(length, -1)
+        by_row, by_column = cell_matrix(rows, self.cells), cell_matrix(columns, self.cells)
+        height, width = int(by_row[0].sum()), int(by_column[0].sum())
+        bounds = np.stack([self.offsets + self.thresholds, self.offsets + self.ceilings])
+        bounds = np.stack([bounds, 2 * self.offsets - bounds[::-1]])  # (sign, least or most, F), of responses
+        largest = int(np.abs(bounds).max())
+        by_row = by_row.astype(_holding(height * largest))
+        by_column = by_column.astype(_holding(height * width * largest))
+        pooled = np.empty((n, self.cells, self.cells, 2, len(self.filters)), np.int64)
+        step = max(1, BATCH_VALUES // patches.shape[1])
+        for start in range(0, len(self.filters), step):
+            own = slice(start, start + step)
+            responses = self.filters[own].astype(np.float32) @ patches  # (filters, positions · n)
+            clipped = np.empty_like(responses)
+            for sign in range(2):
+                least, most = bounds[sign, :, own, None].astype(np.float32)
+                np.clip(responses, least, most, out=clipped)
+                by_rows = clipped.reshape(-1, rows, columns * n).astype(by_row.dtype, copy=False)
+                by_columns = np.matmul(by_row, by_rows).reshape(-1, self.cells, columns, n)
+                sums = np.matmul(by_column, by_columns.astype(by_column.dtype, copy=False))
+                pooled[..., sign, own] = sums.transpose(3, 1, 2, 0)
+        # what was summed is a response and not its distance from the threshold
+        pooled[..., 0, :] -= height * width * bounds[0, 0]
+        pooled[..., 1, :] = height * width * bounds[1, 1] - pooled[..., 1, :]
+        return pooled.reshape(n, self.cells**2, -1)
+
+
+def _holding(largest: int) -> type[np.float32] | type[np.float64]:
+    """Return the smallest type that holds all whole numbers up to `largest` exactly."""
+    return np.float32 if largest <= MOST_SINGLE else np.float64
 
 
 def check_shape(shape: Shape, pad: int) -> None:
@@ -147,7 +180,7 @@ def check_shape(shape: Shape, pad: int) -> None:
         ValueError: they are.
     """
     if min(shape[:2]) + 2 * pad < SIDE:
-        raise ValueError(f"patches of {SIDE}×{SIDE} do not fit images of {shape[0]}×{shape[1]}")
+        raise ValueError(f"patches of {SIDE}×{SIDE} do not fit images of {shape[0]}×{shape[1]}; use larger images")
 
 
 def normalised(pixels: Pixels, pad: int, floor: int) -> Singles:
@@ -159,21 +192,27 @@ def normalised(pixels: Pixels, pad: int, floor: int) -> Singles:
         floor: added to the variance of a patch.
 
     Returns:
-        float32 (n, rows, columns, k·k·channels).
+        float32 (k·k·channels, rows, columns, n): what is done to all patches is done to long rows of numbers.
     """
-    padded = np.pad(pixels, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    windows = sliding_window_view(padded, (SIDE, SIDE), axis=(1, 2))  # (n, rows, columns, channels, k, k)
-    n, rows, columns = windows.shape[:3]
-    patches = windows.reshape(n, rows, columns, -1).astype(np.float32)
-    length = patches.shape[-1]
+    n, height, width, channels = pixels.shape
+    rows, columns = height + 2 * pad - SIDE + 1, width + 2 * pad - SIDE + 1
+    padded = np.zeros((channels, height + 2 * pad, width + 2 * pad, n), np.float32)
+    padded[:, pad : pad + height, pad : pad + width] = pixels.transpose(3, 1, 2, 0)
+    patches = np.empty((channels, SIDE, SIDE, rows, columns, n), np.float32)
+    for row in range(SIDE):
+        for column in range(SIDE):
+            patches[:, row, column] = padded[:, row : row + rows, column : column + columns]
+    patches = patches.reshape(-1, rows, columns, n)
+    length = len(patches)
     # sums of at most 108 products of 16 bits: below 2²⁴, hence exact in any order
-    total = patches.sum(axis=-1).astype(np.float64)
-    squares = np.einsum("nrcd,nrcd->nrc", patches, patches).astype(np.float64)
+    total = patches.sum(axis=0).astype(np.float64)
+    squares = np.einsum("drcn,drcn->rcn", patches, patches).astype(np.float64)
     inverse = CONTRAST * length / np.sqrt(length * squares - total * total + length * length * floor)
-    patches *= inverse.astype(np.float32)[..., None]
-    patches -= (total * inverse / length).astype(np.float32)[..., None]
+    patches *= inverse.astype(np.float32)
+    patches -= (total * inverse / length).astype(np.float32)
     np.rint(patches, out=patches)
-    np.clip(patches, -LARGEST, LARGEST, out=patches)
+    np.maximum(patches, -LARGEST, out=patches)
+    np.minimum(patches, LARGEST, out=patches)
     return patches
 
 
@@ -185,14 +224,13 @@ def cell_starts(positions: int, cells: int) -> tuple[list[int], int]:
     return [last * i // max(1, cells - 1) for i in range(cells)], width
 
 
-def cell_matrix(rows: int, columns: int, cells: int) -> Singles:
-    """Return which positions belong to which cell, float32 (cells², rows·columns) of zeros and ones."""
-    (tops, height), (lefts, width) = cell_starts(rows, cells), cell_starts(columns, cells)
-    matrix = np.zeros((cells, cells, rows, columns), np.float32)
-    for i, top in enumerate(tops):
-        for j, left in enumerate(lefts):
-            matrix[i, j, top : top + height, left : left + width] = 1
-    return matrix.reshape(cells**2, rows * columns)
+def cell_matrix(positions: int, cells: int) -> Singles:
+    """Return which positions along an axis belong to which cell, float32 (cells, positions) of zeros and ones."""
+    starts, width = cell_starts(positions, cells)
+    matrix = np.zeros((cells, positions), np.float32)
+    for row, start in zip(matrix, starts, strict=True):
+        row[start : start + width] = 1
+    return matrix
 
 
 @dataclass(frozen=True)
@@ -215,6 +253,13 @@ class PatchesRecipe:
     smoothing: float | None = None
     threshold: float | None = None
 
+    def n_features(self, shape: Shape) -> int:
+        """Return two per filter and cell."""
+        return 2 * self.n_filters * self._cells(shape) ** 2
+
+    def _cells(self, shape: Shape) -> int:
+        return self.cells or (7 if shape[2] == 1 else 2)
+
     def learn(self, sample: Pixels, seed: int) -> Patches:
         """Learn filters, thresholds and scales.
 
@@ -235,15 +280,17 @@ class PatchesRecipe:
         threshold = self.threshold if self.threshold is not None else (1.0 if grey else 0.4)
         low = np.rint(threshold * deviation).astype(np.int32)
         high = low + np.maximum(1, np.rint(12 * deviation)).astype(np.int32)
-        cells = self.cells or (7 if grey else 2)
+        cells = self._cells(sample.shape[1:])
         unscaled = np.ones(2 * self.n_filters, np.int64)
         first = Patches(pad, cells, self.mirror, floor, filters, offsets, low, high, unscaled)
-        pooled = np.concatenate([first.pooled(sample[i : i + 64]) for i in range(0, min(len(sample), 2048), 64)])
-        largest = np.quantile(pooled.reshape(-1, pooled.shape[-1]), 0.999, axis=0)
+        pooled = first.pooled(sample[:SCALED])
+        largest = np.quantile(pooled.reshape(-1, pooled.shape[-1]).astype(np.float32), 0.999, axis=0)
         scales = np.maximum(1, np.ceil(largest)).astype(np.int64)
         return Patches(pad, cells, self.mirror, floor, filters, offsets, low, high, scales)
 
 
+SCALED = 2048
+"""Images whose responses decide the scales, at most."""
 MOST_PATCHES = 60_000
 """Patches that filters are learnt from."""
 KMEANS_STEPS = 8
@@ -255,9 +302,11 @@ def _some_patches(sample: Pixels, pad: int, floor: int, rng: np.random.Generator
     found = []
     for start in range(0, len(sample), 64):
         patches = normalised(sample[start : start + 64], pad, floor)
-        flat = patches.reshape(len(patches), -1, patches.shape[-1])
-        chosen = rng.integers(0, flat.shape[1], (len(flat), per_image))
-        found.append(np.take_along_axis(flat, chosen[..., None], axis=1).reshape(-1, flat.shape[-1]))
+        length, _, _, n = patches.shape
+        flat = patches.reshape(length, -1, n)
+        chosen = rng.integers(0, flat.shape[1], (n, per_image))
+        some = flat[:, chosen, np.arange(n)[:, None]].reshape(length, -1).T
+        found.append(np.ascontiguousarray(some))
     return np.concatenate(found)[:MOST_PATCHES].astype(np.int8)
 
 
@@ -268,6 +317,8 @@ def _filters(
     x = z.astype(np.float64)
     mean = x.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(x.T))
+    if not values.max() > 0:
+        raise ValueError("the training images do not vary, and so there are no filters to learn")
     whitening: Floats = (vectors / np.sqrt(values + smoothing * values.mean())) @ vectors.T
     white = ((x - mean) @ whitening).astype(np.float32)
     centroids = white[rng.choice(len(white), n_filters, replace=len(white) < n_filters)]

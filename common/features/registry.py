@@ -1,4 +1,4 @@
-"""The feature maps there are, by kind."""
+"""The feature maps and stages there are, by kind."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from numpy.typing import NDArray
 
 from common.features import chain, patches, pixels
 from common.features.feature_map import FeatureMap
+from common.features.fourier import Fourier
+from common.features.landmarks import Landmarks
+from common.features.random_layer import RandomLayer
+from common.features.stage import Stage
 
 Arrays = Mapping[str, NDArray[Any]]
+
+STAGES: dict[str, Callable[[Mapping[str, Any], Arrays], Stage]] = {
+    stage.kind: stage.of for stage in (Landmarks, Fourier, RandomLayer)
+}
+"""Functions that rebuild a stage from its description and arrays. A new stage adds one word here."""
 
 KINDS: dict[str, Callable[[Mapping[str, Any], Arrays], FeatureMap]] = {
     pixels.KIND: lambda _described, _arrays: pixels.PIXELS,
     patches.KIND: patches.Patches.of,
-    chain.KIND: lambda described, arrays: chain.Chain.of(described, arrays, feature_map_of),
+    chain.KIND: lambda described, arrays: chain.Chain.of(described, arrays, feature_map_of, STAGES),
 }
-"""Functions that rebuild a map from its description and arrays. A new map adds one line here."""
+"""Functions that rebuild a map from its description and arrays. A new map of images adds one line here."""
 
 PREFIX = "features."
 """The prefix of the names of a map's arrays in files that hold other arrays too."""

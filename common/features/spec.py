@@ -3,56 +3,171 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from common.arrays import Pixels
-from common.data.images import Images
+from common.arrays import Features, Labels, Pixels
+from common.data.images import Sample
 from common.errors import InputError
 from common.features.chain import Chain
-from common.features.feature_map import BATCH_ROWS, FeatureMap
-from common.features.landmarks import learn as learn_landmarks
+from common.features.default import default_spec
+from common.features.feature_map import BATCH_ROWS, FeatureMap, Shape
+from common.features.fourier import FourierRecipe
+from common.features.generated import generated_images
+from common.features.landmarks import LandmarksRecipe
 from common.features.patches import PatchesRecipe
 from common.features.pixels import PIXELS
+from common.features.random_layer import WEIGHTS, RandomRecipe
+from common.features.stage import StageRecipe
+from common.int8 import MOST_INNER
 
 FIXED: dict[str, FeatureMap] = {
     "pixels": PIXELS,
 }
 """Maps that learn nothing, by their names in --features. A new map of this kind adds one line here."""
 
-FORMS = ", ".join([*FIXED, "patches:F", "landmarks:D", "patches:F+landmarks:D or from:PATH"])
-"""The forms of a spec, for help texts and messages."""
-
 FROM = "from:"
 """The prefix of a spec that names a file whose map is used, so that none is learnt."""
 
+AUTO = "auto"
+"""The spec that chooses one by the size and the number of images."""
+
 SAMPLE = 4_000
-"""Images that filters are learnt from."""
-WIDTH = 0.72
-"""Width of the kernel of landmarks, as a share of their median squared distance."""
+"""Images that filters, scales and widths are learnt from."""
 
 MOST = 65_536
-"""The largest number of filters or landmarks."""
+"""The largest number of filters, landmarks and the like."""
 
-PART = re.compile(r"(?P<kind>[a-z]+):(?P<count>\d+)(?P<options>(?:,[a-z]+(?:=[\d.]+)?)*)")
+PART = re.compile(r"(?P<kind>[a-z]+):(?P<count>[0-9]+)(?P<options>(?:,[^,]*)*)")
+NUMBER = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+
+
+class Options:
+    """The options of a part of a spec, which are taken one by one.
+
+    Args:
+        kind: the kind of the part.
+        text: a comma before each option.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        self._kind = kind
+        self._left: dict[str, str | None] = {}
+        for option in text.split(",")[1:]:
+            name, equals, value = option.partition("=")
+            if name in self._left:
+                raise ValueError(f"{name} of {kind} is given twice")
+            self._left[name] = value if equals else None
+        self._known: list[str] = []
+
+    def flag(self, name: str) -> bool:
+        """Return whether an option without a value is there."""
+        self._known.append(name)
+        if self._left.get(name) is not None:
+            raise ValueError(f"{name} of {self._kind} takes no value")
+        return self._left.pop(name, "") is None
+
+    def number(self, name: str, least: float, most: float) -> float | None:
+        """Return the value of an option in [least, most], or None if it is not there."""
+        self._known.append(f"{name}=N")
+        if name not in self._left:
+            return None
+        text = self._left.pop(name) or ""
+        value = float(text) if NUMBER.fullmatch(text) else float("nan")
+        if not least <= value <= most:
+            raise ValueError(f"{name}={text} of {self._kind} is not a number from {least:g} to {most:g}")
+        return value
+
+    def whole(self, name: str, least: int, most: int) -> int | None:
+        """Return the value of an option, a whole number in [least, most], or None if it is not there."""
+        value = self.number(name, least, most)
+        if value is not None and value != int(value):
+            raise ValueError(f"{name}={value:g} of {self._kind} is not a whole number from {least} to {most}")
+        return None if value is None else int(value)
+
+    def check_empty(self) -> None:
+        """Refuse options that nobody took."""
+        if self._left:
+            name = next(iter(self._left))
+            if name == BLIND:
+                raise ValueError(f"{BLIND} goes with the first part of a chain, and is for all of it")
+            raise ValueError(f"{self._kind} has no option {name!r}; it has {', '.join(self._known)}")
+
+
+class Sampled(Protocol):
+    """Images that a sample can be taken of."""
+
+    @property
+    def shape(self) -> Shape:
+        """The (height, width, channels) of every image."""
+        ...
+
+    @property
+    def n_sampled(self) -> int:
+        """About how many images `sample` could read."""
+        ...
+
+    def sample(self, n: int, seed: int) -> Sample:
+        """Read up to n images, in an order that `seed` chooses."""
+        ...
 
 
 class Learnable(Protocol):
     """A recipe for a map of images."""
+
+    def n_features(self, shape: Shape) -> int:
+        """Return the number of features of an image of this shape, which are known before the map is learnt."""
+        ...
 
     def learn(self, sample: Pixels, seed: int) -> FeatureMap:
         """Learn the map from images in random order, uint8 (n, height, width, channels)."""
         ...
 
 
-class LandmarksRecipe(NamedTuple):
-    """The number of landmarks, and the width of their kernel as a share of the median squared distance."""
+def _patches(count: int, options: Options) -> PatchesRecipe:
+    return PatchesRecipe(count, options.whole("cells", 1, 16), options.flag("mirror"))
 
-    n: int
-    width: float = WIDTH
+
+def _landmarks(count: int, options: Options) -> LandmarksRecipe:
+    width = options.number("width", 0.001, 1000)
+    return LandmarksRecipe(count) if width is None else LandmarksRecipe(count, width)
+
+
+def _fourier(count: int, options: Options) -> FourierRecipe:
+    width, sigma = options.number("width", 0.001, 1000), options.number("sigma", 1, 1e6)
+    if width is not None and sigma is not None:
+        raise ValueError("fourier takes width or sigma, not both")
+    return FourierRecipe(count, sigma=sigma) if width is None else FourierRecipe(count, width)
+
+
+def _random(count: int, options: Options) -> RandomRecipe:
+    chosen = [name for name in WEIGHTS if options.flag(name)]
+    if len(chosen) > 1:
+        raise ValueError(f"random takes one of {', '.join(WEIGHTS)}")
+    return RandomRecipe(count, *chosen)
+
+
+IMAGE_MAPS: dict[str, Callable[[int, Options], Learnable]] = {"patches": _patches}
+"""Recipes of maps of images, which come first, by their names in --features."""
+
+STAGES: dict[str, Callable[[int, Options], StageRecipe]] = {
+    "landmarks": _landmarks,
+    "fourier": _fourier,
+    "random": _random,
+}
+"""Recipes of stages, which follow another map or the pixels, by their names in --features."""
+
+FORMS = ", ".join([*FIXED, *(f"{name}:N" for name in [*IMAGE_MAPS, *STAGES]), f"{AUTO}, {FROM}PATH"])
+"""The forms of a spec, for help texts and messages."""
+
+CHAINS = "chains such as patches:64+landmarks:4096"
+
+BLIND = "blind"
+"""The option of the first part of a spec by which the whole map is learnt from generated images."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +177,20 @@ class FeatureSpec:
     Attributes:
         text: the spec.
         fixed: a map that learns nothing, or None.
-        first: how the map of images is learnt, or None.
-        landmarks: the landmarks that follow, or None.
+        first: how the map of images is learnt; None for pixels.
+        stages: how the stages behind it are learnt.
+        blind: True to learn from generated images.
         path: a run folder or a moments file whose map is to be used, or None.
+        auto: True to choose the other attributes by the images.
     """
 
     text: str
     fixed: FeatureMap | None = None
     first: Learnable | None = None
-    landmarks: LandmarksRecipe | None = None
+    stages: tuple[StageRecipe, ...] = ()
+    blind: bool = False
     path: Path | None = None
+    auto: bool = False
 
     @classmethod
     def parse(cls, text: str) -> FeatureSpec:
@@ -84,22 +203,50 @@ class FeatureSpec:
             return cls(text, path=Path(text.removeprefix(FROM)))
         if text in FIXED:
             return cls(text, FIXED[text])
-        words = text.split("+")
-        parts = [_part(word) for word in words]
-        kinds = [kind for kind, _, _ in parts]
-        if kinds not in (["patches"], ["landmarks"], ["patches", "landmarks"]):
-            raise ValueError(f"{text!r} is none of {FORMS}")
-        first, landmarks = None, None
-        for kind, count, options in parts:
-            if kind == "patches":
-                first = _patches(count, options)
-            elif kind == "landmarks":
-                landmarks = LandmarksRecipe(count, float(options.pop("width", WIDTH)))
-            if options and kind != "patches":
-                raise ValueError(f"{text!r}: {kind} has no option {next(iter(options))}")
-        return cls(text, None, first, landmarks)
+        if text == AUTO:
+            return cls(text, auto=True)
+        first: Learnable | None = None
+        stages: list[StageRecipe] = []
+        blind = False
+        for position, word in enumerate(text.split("+")):
+            kind, count, options = _part(text, word)
+            if position == 0:
+                blind = options.flag(BLIND)
+            if kind in IMAGE_MAPS and position == 0:
+                first = IMAGE_MAPS[kind](count, options)
+            elif kind in STAGES:
+                stages.append(STAGES[kind](count, options))
+            else:
+                raise ValueError(f"{text!r}: {kind} takes images, and so it comes first")
+            options.check_empty()
+        if blind and any(stage.uses_images for stage in stages):
+            raise ValueError(f"{text!r}: landmarks and differences are images; leave out {BLIND}")
+        return cls(text, None, first, tuple(stages), blind)
 
-    def learn(self, images: Images, seed: int) -> FeatureMap:
+    def for_images(self, images: Sampled) -> tuple[FeatureSpec, str]:
+        """Return the spec to use for images, and in words why; the reason is empty unless it was chosen here."""
+        if not self.auto:
+            return self, ""
+        chosen, reason = default_spec(images.shape, images.n_sampled)
+        return FeatureSpec.parse(chosen), reason
+
+    def n_features(self, shape: Shape) -> int:
+        """Return the number of features of images of this shape, known before anything is learnt.
+
+        Raises:
+            InputError: there are more than a step can take.
+        """
+        if self.fixed is not None:
+            return self.fixed.n_features(shape)
+        first = PIXELS.n_features(shape) if self.first is None else self.first.n_features(shape)
+        widths = [first, *(stage.n for stage in self.stages)]
+        if max(widths) > MOST_INNER:
+            raise InputError(
+                f"--features {self.text}: {max(widths):,} features, of {MOST_INNER:,} allowed; use fewer"
+            )
+        return widths[-1]
+
+    def learn(self, images: Sampled, seed: int) -> FeatureMap:
         """Learn the map from a sample of training images, which validate none.
 
         Raises:
@@ -107,42 +254,49 @@ class FeatureSpec:
         """
         if self.fixed is not None:
             return self.fixed
-        count = max(SAMPLE, self.landmarks.n if self.landmarks else 0)
-        sample = images.sample(count, seed)
-        if not len(sample):
+        self.n_features(images.shape)
+        count = max([SAMPLE, *(stage.rows for stage in self.stages)])
+        if self.blind:
+            pixels = generated_images(images.shape, SAMPLE, seed)
+            labels = np.zeros(len(pixels), np.int64)
+        else:
+            pixels, labels = images.sample(count, seed)
+        if not len(pixels):
             raise InputError(f"--features {self.text}: no training image can be used to learn from")
         try:
-            first = PIXELS if self.first is None else self.first.learn(sample[:SAMPLE], seed)
+            return self._learn(pixels, labels, seed)
         except ValueError as error:
-            raise InputError(f"--features {self.text}: {error}; use larger images") from error
-        if self.landmarks is None:
-            return first
-        if len(sample) < self.landmarks.n:
-            raise InputError(
-                f"--features {self.text}: {len(sample):,} training images are too few for as many landmarks; "
-                f"use landmarks:{len(sample)} or fewer"
-            )
-        rows = [first(sample[start : start + BATCH_ROWS]) for start in range(0, self.landmarks.n, BATCH_ROWS)]
-        n, width = self.landmarks
-        return Chain(first, learn_landmarks(np.concatenate(rows), n, width, seed))
+            raise InputError(f"--features {self.text}: {error}") from error
+
+    def _learn(self, pixels: Pixels, labels: Labels, seed: int) -> FeatureMap:
+        found: FeatureMap = PIXELS if self.first is None else self.first.learn(pixels[:SAMPLE], seed)
+        if not self.stages:
+            return found
+        x = _in_batches(found, pixels)
+        for position, recipe in enumerate(self.stages):
+            # a generator of its own, so that two stages of one kind are not alike
+            stage = recipe.learn(x, labels, seed + position * STEP)
+            found = Chain(found, stage)
+            if position + 1 < len(self.stages):
+                x = stage(x)
+        return found
 
 
-def _part(word: str) -> tuple[str, int, dict[str, str]]:
+STEP = 1_000_003
+"""What is added to the seed of a stage for each stage before it."""
+
+
+def _in_batches(features: FeatureMap, pixels: Pixels) -> Features:
+    return np.concatenate(
+        [features(pixels[start : start + BATCH_ROWS]) for start in range(0, len(pixels), BATCH_ROWS)]
+    )
+
+
+def _part(text: str, word: str) -> tuple[str, int, Options]:
     match = PART.fullmatch(word)
-    if match is None:
-        raise ValueError(f"{word!r} is none of {FORMS}")
+    if match is None or match["kind"] not in {*IMAGE_MAPS, *STAGES}:
+        raise ValueError(f"{text!r} is none of {FORMS}, nor one of {CHAINS}")
     count = int(match["count"])
     if not 1 <= count <= MOST:
         raise ValueError(f"{word!r}: {count} is not from 1 to {MOST:,}")
-    options = dict(option.partition("=")[::2] for option in match["options"].split(",") if option)
-    return match["kind"], count, options
-
-
-def _patches(count: int, options: dict[str, str]) -> PatchesRecipe:
-    unknown = options.keys() - {"cells", "mirror"}
-    if unknown:
-        raise ValueError(f"patches has no option {min(unknown)}; it has cells=N and mirror")
-    cells = options.get("cells")
-    if cells is not None and not (cells.isdecimal() and 1 <= int(cells) <= 16):
-        raise ValueError(f"cells={cells} is not a whole number from 1 to 16")
-    return PatchesRecipe(count, int(cells) if cells else None, "mirror" in options)
+    return match["kind"], count, Options(match["kind"], match["options"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.shipped import expanded
+from common.features.augmentation import Augmentation
 from common.features.spec import FeatureSpec
 
 MAX_SIZE = 100_000
@@ -87,6 +88,14 @@ def _number(text: str, kind: Callable[[str], float], valid: Callable[[float], bo
     if not valid(value):
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return value
+
+
+def augmentation(text: str) -> Augmentation:
+    """Parse a comma list of variants."""
+    try:
+        return Augmentation.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def feature_spec(text: str) -> FeatureSpec:

@@ -13,9 +13,11 @@ from common.data.labelled import open_splits
 from common.data.pillow import MAX_PIXELS
 from common.data.sources import TABLE_SPEC, specs
 from common.data.splits import FoldRule
-from common.features.spec import FORMS
+from common.features.augmentation import NONE
+from common.features.spec import CHAINS, FORMS
 from common.ridge.path import PENALTIES
 from common.run.flag_types import (
+    augmentation,
     data_root,
     feature_spec,
     fraction,
@@ -31,6 +33,13 @@ from common.run.flag_types import (
 from common.run.parser import Help, Parser
 
 
+def features_flag(group: argparse._ActionsContainer, what: str) -> None:
+    """Add --features."""
+    group.add_argument(
+        "--features", metavar="SPEC", type=feature_spec, help=f"{FORMS}, or {CHAINS}: {what} (default: pixels)"
+    )
+
+
 def ridge_parser(description: str) -> Parser:
     """Return a parser with the flags of every ridge job."""
     parser = Parser(description=description, formatter_class=Help)
@@ -38,12 +47,13 @@ def ridge_parser(description: str) -> Parser:
     data_flags(data, specs(TABLE_SPEC))
     pixel_flags(data)
     fit = parser.add_argument_group("fit")
+    features_flag(fit, "what is learnt from a sample of the training images, and fitted to")
     fit.add_argument(
-        "--features",
-        metavar="SPEC",
-        type=feature_spec,
-        default="pixels",
-        help=f"{FORMS}: what is learnt from a sample of the training images, and fitted to",
+        "--augment",
+        metavar="LIST",
+        type=augmentation,
+        default=NONE,
+        help="fit to variants of images too: shift (moved by one pixel), flip (mirrored) or shift,flip",
     )
     fit.add_argument(
         "--lambdas",

@@ -18,14 +18,16 @@ from common.data.sources import check_classes, open_table
 from common.data.splits import FoldRule
 from common.errors import InputError
 from common.evaluate.evaluation import Evaluation
+from common.features.augmentation import AS_IT_IS
 from common.features.feature_map import FeatureMap
 from common.features.spec import FeatureSpec
+from common.features.stored import StoredFeatures
 from common.provenance import Engine, command, versions
 from common.ridge.fit import Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.moments import fingerprint
-from common.ridge.moments_file import SavedMoments
 from common.ridge.scoring import evaluate
+from common.run.features import feature_map
 from common.run.flags import named_splits, pixel_format
 from common.run.folder import RunFolder
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from common.data.table.table import Table
 
 
-LARGE_SYSTEM = 6_000
+LARGE_SYSTEM = 9_000
 """The number of features from which a run warns of the time that its systems take."""
 
 
@@ -61,6 +63,7 @@ class RidgeRun:
         problem: what to fit.
         test: test images.
         split: what decides the split and fold of an image.
+        spec: how the features were learnt.
         quarantined: the number of images that were skipped when their table was made.
         ignored: the number of files beside the images that are none.
     """
@@ -72,6 +75,7 @@ class RidgeRun:
     problem: Problem
     test: Images
     split: str
+    spec: str
     quarantined: int = 0
     ignored: int = 0
 
@@ -107,18 +111,19 @@ class RidgeRun:
                 ignored = sum(train.catalogue.ignored.values())
             warn_of_splits(console, arguments.limit, train, unseen=complete)
         with console.phase("learn features"):
-            features = _features(arguments.features, train, arguments.seed)
-        problem = Problem(
-            images=train,
-            features=features,
-            rule=rule,
-            lambdas=tuple(arguments.lambdas),
-            penalty=arguments.penalty,
-            max_skipped=arguments.max_corrupt,
-        )
+            problem = Problem(
+                images=train,
+                augmentation=arguments.augment,
+                rule=rule,
+                lambdas=tuple(arguments.lambdas),
+                penalty=arguments.penalty,
+                max_skipped=arguments.max_corrupt,
+            )
+            features, spec = _chosen_features(arguments, table, problem, console)
+        problem = replace(problem, features=features)
         problem.check_size()
         warn_of_large_systems(console, problem)
-        return cls(job, arguments, console, folder, problem, test, split, quarantined, ignored)
+        return cls(job, arguments, console, folder, problem, test, split, spec, quarantined, ignored)
 
     def as_job(self, job: str) -> RidgeRun:
         """Return the same run under the name of another job, which was chosen after it was opened."""
@@ -146,7 +151,7 @@ class RidgeRun:
     def evaluate(self, model: RidgeModel, test: Block) -> Tested:
         """Score a model on test images that `load_test` read."""
         with self.console.phase("test"):
-            return Tested(evaluate(model, test), test.skipped)
+            return Tested(evaluate(self.problem.scoring(model), test), test.skipped)
 
     def finish(self, engine: Engine, fit: Fit, tested: Tested, **more: Any) -> str:
         """Write the run folder, and print where its report is.
@@ -198,9 +203,12 @@ class RidgeRun:
                 "quarantined": self.quarantined,
                 "ignored": self.ignored,
             },
-            "shape": list(problem.images.shape),
+            "shape": list(problem.image_shape),
             "pixel_format": str(problem.images.pixel_format),
-            "features": problem.features.describe() | {"spec": self.arguments.features.text},
+            "features": problem.features.describe() | {"spec": self.spec},
+            "n_features": problem.n_features,
+            "augment": str(problem.augmentation),
+            "products": sorted(fit.products),
             "classes": list(problem.images.class_names),
             "penalty": problem.penalty,
             "folds": problem.rule.k,
@@ -247,23 +255,42 @@ class RidgeRun:
         return report
 
 
-def _features(spec: FeatureSpec, train: Images, seed: int) -> FeatureMap:
-    """Return the map of --features, learnt from the training images or taken from a file.
+def _chosen_features(
+    arguments: argparse.Namespace, table: Table | None, problem: Problem, console: Console
+) -> tuple[FeatureMap, str]:
+    """Return the map of --features or of a table of features, and how it was learnt.
 
     Raises:
-        InputError: there is no such file, or the map does not fit the images.
+        InputError: it cannot be read, or does not fit the images or the flags.
     """
+    stored = None if table is None else _map_of_table(table, arguments)
+    if stored is not None and table is not None and table.features is not None:
+        return stored, str(table.features["spec"])
+    train = problem.images
+    spec, reason = (arguments.features or FeatureSpec.parse("pixels")).for_images(train)
     if spec.path is None:
-        return spec.learn(train, seed)
-    if spec.path.is_dir():
-        features = RidgeModel.load(spec.path).features
-    else:
-        features = SavedMoments.load(spec.path).basis.features
-    try:
-        features.n_features(train.shape)
-    except ValueError as error:
-        raise InputError(f"--features {spec.text}: {error}") from error
-    return features
+        problem.check_width(spec.n_features(train.shape))
+    if reason:
+        console.say(f"--features {spec.text}: {reason}")
+    return feature_map(spec, train, arguments.seed), spec.text
+
+
+def _map_of_table(table: Table, arguments: argparse.Namespace) -> StoredFeatures | None:
+    """Return the map of a table of features; None for a table of images.
+
+    Raises:
+        InputError: flags ask for what only pixels allow.
+    """
+    from common.features.table import map_of_table  # pyarrow, as above
+
+    found = map_of_table(table)
+    if found is not None and table.features is not None:
+        holds = f"--data {arguments.data}: it holds the features {table.features['spec']}"
+        if arguments.features is not None:
+            raise InputError(f"{holds} and no pixels; leave out --features")
+        if arguments.augment != AS_IT_IS:
+            raise InputError(f"{holds} and no pixels, of which there are no variants; leave out --augment")
+    return found
 
 
 def warn_of_large_systems(console: Console, problem: Problem) -> None:
@@ -272,7 +299,7 @@ def warn_of_large_systems(console: Console, problem: Problem) -> None:
     if d >= LARGE_SYSTEM:
         console.warn(
             f"{d:,} features: systems of so many equations, one per fold, take minutes to solve; "
-            "--size and --grey make them smaller"
+            "--size, --grey and fewer --features make them smaller"
         )
 
 

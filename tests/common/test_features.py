@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from common.arrays import Features, Pixels
 from common.blas import blas_threads, limit_blas
+from common.data.images import Sample
 from common.data.labelled import open_splits
 from common.errors import InputError
-from common.features import patches
+from common.features import dense, patches
 from common.features.chain import Chain
-from common.features.feature_map import FeatureMap
+from common.features.feature_map import FeatureMap, Shape
+from common.features.fourier import Fourier
+from common.features.generated import generated_images
 from common.features.landmarks import ENTRIES, Landmarks
 from common.features.patches import SIDE, Patches, cell_starts
+from common.features.random_layer import RandomLayer, RandomRecipe
 from common.features.registry import feature_map_of
 from common.features.spec import FeatureSpec
 from common.ridge.fit import Problem
@@ -32,15 +39,34 @@ MAPS = [
     ("patches:5,cells=3,mirror", COLOUR),
     ("landmarks:40", GREY),
     ("patches:4+landmarks:50", GREY),
+    ("fourier:60", GREY),
+    ("fourier:30,sigma=900", COLOUR),
+    ("random:40", GREY),
+    ("random:40,signs", COLOUR),
+    ("patches:4,mirror+random:50,differences+landmarks:30", COLOUR),
+    ("patches:4,blind+random:30", GREY),
 ]
 
 
-def learnt(spec: str, sample: Pixels, seed: int = 0) -> FeatureMap:
-    class Sampled:
-        def sample(self, n: int, seed: int) -> Pixels:
-            return sample[:n]
+@dataclass
+class Sampled:
+    images: Pixels
 
-    return FeatureSpec.parse(spec).learn(Sampled(), seed)  # type: ignore[arg-type]
+    @property
+    def shape(self) -> Shape:
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def n_sampled(self) -> int:
+        return len(self.images)
+
+    def sample(self, n: int, seed: int) -> Sample:
+        return Sample(self.images[:n], np.arange(len(self.images[:n])) % 3)
+
+
+def learnt(spec: str, sample: Pixels, seed: int = 0) -> FeatureMap:
+    return FeatureSpec.parse(spec).learn(Sampled(sample), seed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("spec", "images"), MAPS)
@@ -56,6 +82,7 @@ def test_features_are_the_same_bytes_alone_and_in_any_batch(
         parts = [features(images[start : start + size]) for start in range(0, 60, size)]
         assert np.array_equal(np.concatenate(parts)[:60], whole[:60])
     monkeypatch.setattr(patches, "BATCH_VALUES", 10_000)
+    monkeypatch.setattr(dense, "BATCH_BYTES", 4_000)
     before = blas_threads()
     for threads in (1, 2):
         limit_blas(threads)
@@ -110,12 +137,110 @@ def test_landmarks_are_a_gaussian_kernel_in_eight_bits() -> None:
     features = learnt("landmarks:80", rows.reshape(80, 50, 60, 1))
     assert isinstance(features, Chain)
     landmarks = features.then
+    assert isinstance(landmarks, Landmarks)
     found = landmarks(rows)
     distances = ((rows[:, None].astype(np.int64) - landmarks.rows[None].astype(np.int64)) ** 2).sum(axis=2)
     assert np.array_equal(found, landmarks.table[np.minimum(distances >> landmarks.shift, ENTRIES - 1)])
     assert found[distances == 0].min() == 255
     assert found[0, landmarks.rows[:, 0].argmax()] < 10
     assert (np.diff(landmarks.table.astype(int)) <= 0).all()
+
+
+def products_of_whole_numbers(x: Features, weights: NDArray[np.int8]) -> NDArray[Any]:
+    z = x.astype(int) - 128
+    return np.array(
+        [[sum(a * b for a, b in zip(row, w, strict=True)) for w in weights.tolist()] for row in z.tolist()]
+    )
+
+
+@pytest.mark.parametrize("width", [7, 1500])
+def test_random_layers_are_those_of_whole_numbers(width: int) -> None:
+    x = RNG.integers(0, 256, (50, width), np.uint8)
+    features = learnt("random:6", x.reshape(50, 1, width, 1))
+    assert isinstance(features, Chain)
+    layer = features.then
+    assert isinstance(layer, RandomLayer)
+    above = np.maximum(products_of_whole_numbers(x[:9], layer.weights) - layer.offsets, 0)
+    expected = np.minimum(above.astype(np.float32) * layer.factors, 255).astype(np.uint8)
+    assert np.array_equal(layer(x[:9]), expected)
+    assert 0.3 < (layer(x) > 0).mean() < 0.7
+
+
+@pytest.mark.parametrize("width", [9, 1500])
+def test_fourier_features_are_those_of_whole_numbers_and_of_the_cosine(width: int) -> None:
+    x = RNG.integers(0, 256, (40, width), np.uint8)
+    features = learnt("fourier:8", x.reshape(40, 1, width, 1))
+    assert isinstance(features, Chain)
+    layer = features.then
+    assert isinstance(layer, Fourier)
+    products = products_of_whole_numbers(x, layer.weights)
+    phases = ((products * layer.factor >> 20) + layer.offsets) % 65536
+    assert np.array_equal(layer(x), layer.table[phases])
+    exact = 127.5 + 127.5 * np.cos(2 * np.pi * (products * (layer.factor / 2**20) + layer.offsets) / 65536)
+    assert np.abs(layer(x) - exact).max() < 0.6
+
+
+def test_products_of_fourier_features_approximate_the_kernel() -> None:
+    x = RNG.integers(100, 156, (30, 20), np.uint8)
+    sigma = 120.0
+    found = learnt(f"fourier:20000,sigma={sigma}", x.reshape(30, 4, 5, 1))(x.reshape(30, 4, 5, 1))
+    cosines = (found.astype(float) - 127.5) / 127.5
+    distances = ((x[:, None].astype(float) - x[None]) ** 2).sum(axis=2)
+    assert np.abs(2 * cosines @ cosines.T / 20000 - np.exp(-distances / (2 * sigma**2))).max() < 0.05
+
+
+def test_differences_are_of_two_classes() -> None:
+    layer = RandomRecipe(30, "differences").learn(
+        np.repeat(np.array([[9, 9], [30, 7]], np.uint8), 5, 0), np.repeat([0, 1], 5), 0
+    )
+    assert {tuple(row) for row in np.abs(layer.weights).tolist()} == {(127, 12)}
+    with pytest.raises(ValueError, match="differences need training images of two classes"):
+        RandomRecipe(3, "differences").learn(np.zeros((5, 2), np.uint8), np.zeros(5, np.int64), 0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["patches:4,blind", "patches:4,blind,mirror+random:9,signs", "fourier:20,blind", "fourier:20,sigma=500"],
+)
+def test_a_blind_map_owes_nothing_to_the_images(spec: str) -> None:
+    first, second = learnt(spec, GREY), learnt(spec, 255 - GREY)
+    assert first.digest == second.digest
+    assert len(np.unique(first(GREY))) > 20
+    seen = spec.replace(",blind", "").replace(",sigma=500", "")
+    assert learnt(seen, GREY).digest != learnt(seen, 255 - GREY // 3).digest
+
+
+def test_generated_images_differ_and_use_their_range() -> None:
+    images = generated_images((9, 12, 3), 50, 0)
+    assert images.shape == (50, 9, 12, 3)
+    assert len(np.unique(images, axis=0)) == 50
+    assert images.min() < 40
+    assert images.max() > 215
+    neighbours = np.corrcoef(images[:, :, 1:].ravel(), images[:, :, :-1].ravel())[0, 1]
+    assert 0.5 < neighbours < 0.99
+    assert np.array_equal(images, generated_images((9, 12, 3), 50, 0))
+    assert not np.array_equal(images, generated_images((9, 12, 3), 50, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "n", "spec"),
+    [
+        ((28, 28, 1), 60_000, "patches:64+landmarks:4096"),
+        ((8, 8, 1), 1_437, "patches:64+landmarks:1024"),
+        ((28, 28, 1), 100, "patches:32"),
+        ((32, 32, 3), 50_000, "patches:512,mirror"),
+        ((48, 48, 3), 1_320, "patches:128,cells=6+landmarks:1024"),
+        ((48, 48, 3), 150, "patches:32"),
+        ((64, 64, 3), 12_000, "patches:512,mirror"),
+        ((4, 9, 1), 60_000, "pixels"),
+    ],
+)
+def test_auto_chooses_by_the_images(shape: tuple[int, int, int], n: int, spec: str) -> None:
+    facts = Sampled(np.broadcast_to(np.uint8(0), (n, *shape)))
+    chosen, reason = FeatureSpec.parse("auto").for_images(facts)  # type: ignore[arg-type]
+    assert chosen == FeatureSpec.parse(spec)
+    assert f"{n:,} " in reason
+    assert FeatureSpec.parse("pixels").for_images(facts) == (FeatureSpec.parse("pixels"), "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("spec", "images"), MAPS)
@@ -129,7 +254,7 @@ def test_a_map_is_rebuilt_from_what_it_describes_and_no_other(spec: str, images:
     assert learnt(spec, images, seed=1).digest != features.digest
     name = sorted(arrays)[0]
     changed = arrays[name].copy()
-    changed.flat[0] ^= 1
+    changed.view(np.uint8).flat[0] ^= 1
     with pytest.raises(ValueError, match="not those that were saved"):
         feature_map_of(described, arrays | {name: changed})
     with pytest.raises(KeyError):
@@ -156,17 +281,35 @@ def test_a_model_keeps_its_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "is none of pixels, patches:F"),
+        ("", "is none of pixels, patches:N"),
         ("from:", "is none of"),
         ("patch:3", "is none of"),
         ("patches", "is none of"),
         ("pixels:3", "is none of"),
         ("patches:0", "is not from 1 to"),
         ("patches:99999999", "is not from 1 to"),
-        ("landmarks:3+patches:3", "is none of"),
-        ("patches:3,mirrors", "no option mirrors"),
-        ("patches:3,cells=0", "cells=0 is not a whole number from 1 to 16"),
-        ("landmarks:3,cells=2", "no option cells"),
+        ("landmarks:3+patches:3", "patches takes images, and so it comes first"),
+        ("pixels+landmarks:3", "is none of"),
+        ("patches:3+", "is none of"),
+        ("patches:3,blind+landmarks:4", "landmarks and differences are images; leave out blind"),
+        ("patches:3+random:4,blind", "blind goes with the first part of a chain"),
+        ("patches:3,cells=2.5", "cells=2.5 of patches is not a whole number"),
+        ("patches:3,mirror=2", "mirror of patches takes no value"),
+        ("fourier:3,width=0", "width=0 of fourier is not a number from 0.001 to 1000"),
+        ("fourier:3,width=1.1.1", "width=1.1.1 of fourier is not a number"),
+        ("fourier:3,width=1,sigma=2", "takes width or sigma, not both"),
+        ("random:3,signs,gaussian", "random takes one of"),
+        ("patches:3,mirrors", "no option 'mirrors'"),
+        ("patches:3,,mirror", "no option ''"),
+        ("patches:3,cells", "cells= of patches is not a number"),
+        ("patches:3,cells=2,cells=3", "cells of patches is given twice"),
+        ("patches:3,blind,blind", "blind of patches is given twice"),
+        ("patches:１", "is none of pixels"),
+        ("landmarks:5,width=1e3", "width=1e3 of landmarks is not a number from 0.001 to 1000"),
+        ("Patches:3", "is none of pixels"),
+        (" patches:3", "is none of pixels"),
+        ("patches:3,cells=0", "cells=0 of patches is not a number from 1 to 16"),
+        ("landmarks:3,cells=2", "no option 'cells'"),
     ],
 )
 def test_what_is_no_spec_is_told(spec: str, message: str) -> None:
@@ -180,11 +323,25 @@ def test_what_is_no_spec_is_told(spec: str, message: str) -> None:
         ("patches:3", (9, 4, 5, 3), "patches of 6×6 do not fit images of 4×5; use larger images"),
         ("landmarks:10", (9, 4, 5, 3), "9 training images are too few for as many landmarks; use landmarks:9"),
         ("patches:3", (0, 8, 8, 1), "no training image can be used"),
+        ("patches:60000", (9, 8, 8, 1), "5,880,000 features, of 131,071 allowed; use fewer"),
+        ("patches:60000+landmarks:5", (9, 8, 8, 1), "5,880,000 features, of 131,071 allowed; use fewer"),
     ],
 )
 def test_maps_that_do_not_fit_the_images_are_told(spec: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         learnt(spec, np.zeros(shape, np.uint8))
+
+
+def test_images_that_do_not_vary_have_no_filters() -> None:
+    with pytest.raises(InputError, match="the training images do not vary, and so there are no filters to learn"):
+        learnt("patches:4", np.full((30, 8, 8, 3), 7, np.uint8))
+
+
+def test_filters_fit_their_channels_alone() -> None:
+    with pytest.raises(ValueError, match="filters of 3 channels do not fit images of 1"):
+        learnt("patches:4", COLOUR).n_features((14, 14, 1))
+    with pytest.raises(ValueError, match="random takes 120 features; images of 12x9x1 have 108"):
+        learnt("random:4", GREY).n_features((12, 9, 1))
 
 
 def test_landmarks_of_constant_images_do_no_harm() -> None:

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.arrays import Labels, Pixels
-from common.data.images import Block, Images
+from common.data.images import Block, Images, Sample
 from common.data.splits import ALWAYS_TRAINING, FoldRule, shard
 from common.data.storage import Storage
 from common.data.table.table import Table, TableFile
 from common.errors import InputError
 
-SAMPLE_FACTOR = 1.5
-"""Images that are read for a sample, because some of them validate."""
+SAMPLE_FACTOR = 1.2
+"""More images are read for a sample than are expected to suffice, because names decide which validate."""
 
 
 class RowRange(NamedTuple):
@@ -79,16 +79,20 @@ class TableImages(Images):
     def __len__(self) -> int:
         return self._n
 
-    def sample(self, n: int, seed: int) -> Pixels:
+    def sample(self, n: int, seed: int) -> Sample:
         """Read whole row groups at even distances, of which those that validate count."""
-        wanted = min(len(self), ceil(SAMPLE_FACTOR * n))
+        wanted = min(len(self), ceil(SAMPLE_FACTOR * n * len(self) / max(1, self.n_sampled)))
         part = TableImages(self.table, self.rule, self.split, wanted, self._without)
         read = part.load()
         training = np.flatnonzero(read.folds == ALWAYS_TRAINING)
         chosen = training if len(training) else np.arange(len(read.folds))
         order = np.random.default_rng([seed, *b"features"]).permutation(chosen)[:n]
-        sample: Pixels = read.pixels[order]
-        return sample
+        return Sample(read.pixels[order], read.labels[order])
+
+    @property
+    def n_sampled(self) -> int:
+        """About the number of images that validate none, or of all."""
+        return len(self) if self.rule.k else round(len(self) * (1 - self.rule.validation))
 
     @property
     def identities(self) -> frozenset[str]:
