@@ -7,6 +7,7 @@ ingest was killed, and adds the images that have arrived since.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pyspark import SparkContext
 
@@ -14,11 +15,13 @@ from common.console import Console
 from common.data.sources import specs
 from common.data.sources.finding import ignored_files
 from common.data.storage import Storage
+from common.features.table import write_map
 from common.report.table import write_report
-from common.run.flag_types import fraction, input_location, output_location, source_spec
-from common.run.flags import data_root_flag, pixel_flags, pixel_format, quiet_flag
+from common.run.flag_types import fraction, input_location, output_location, seed, source_spec
+from common.run.flags import data_root_flag, features_flag, pixel_flags, pixel_format, quiet_flag
 from common.run.parser import Parser
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
+from spark_jobs.ingestion.features import TableMap, check_spec, learn_map
 from spark_jobs.ingestion.listing import open_listing
 from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, classes_of
 from spark_jobs.ingestion.table_update import Destination, Ingested, TableUpdate
@@ -44,14 +47,27 @@ def ingest(
         InputError: the source cannot be read, holds no image, or does not fit the table.
     """
     before = destination.before
+    check_spec(options.features, before)
+    stored = TableMap.found(destination.storage, before, options.features)
+    shape = stored.image_shape if stored else before.shape if before else None
     with console.phase("list"):
         decoded_into = options.pixel_format_for(before)
-        listing = open_listing(context, source, options.data_root, decoded_into, before.shape if before else None)
+        listing = open_listing(context, source, options.data_root, decoded_into, shape)
         for note in listing.notes:
             console.say(note)
         if listing.ignored:
             console.say(ignored_files(listing.ignored))
-        update = TableUpdate.open(destination, options.settings_for(source, listing, before))
+        settings = options.settings_for(source, listing, before, shape)
+    if stored is None and options.features is not None:
+        with console.phase("learn features"):
+            stored = learn_map(context, listing, settings, options.features, options.seed)
+            write_map(destination.storage, stored.features, stored.describe())
+    elif stored is not None:
+        console.say(f"features {stored.spec}, by the map that {destination.storage} has already")
+    if stored is not None:
+        settings = replace(settings, shape=stored.shape, features=stored.features.digest)
+    with console.phase("list"):
+        update = TableUpdate.open(destination, settings, stored)
         if update.lost:
             console.warn(
                 f"{update.lost:,} images of the table were in files that are gone; it goes on without them"
@@ -94,6 +110,8 @@ def parser() -> Parser:
         type=fraction,
         help=f"test fraction, chosen by hashes of names, if the source has no test set (default: {TEST_FRACTION})",
     )
+    features_flag(flags, "what is learnt from a sample of the training images, and stored in the place of pixels")
+    flags.add_argument("--seed", metavar="N", type=seed, default=0, help="of that sample")
     flags.add_argument(
         "--classes",
         metavar="FROM",
@@ -114,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         pixel_format(arguments),
         arguments.test,
         classes_of(str(arguments.classes)) if arguments.classes else None,
+        arguments.features,
+        arguments.seed,
     )
     with spark_context("ingest", console) as context:
         ingested = ingest(context, arguments.source, destination, options, console)

@@ -30,6 +30,8 @@ from common.data.storage import PARTIAL, Storage
 from common.data.table.reading import TableImages
 from common.data.table.table import SPLITS, Table
 from common.errors import InputError
+from common.features.stored import StoredFeatures
+from common.features.table import map_of_table
 from common.predict.inputs import LIST, listed_files
 from common.predict.predictions import (
     MOST_UNSURE,
@@ -90,7 +92,9 @@ def predict(
         InputError: there are no images, they do not fit the model, or the driver cannot see what workers write.
     """
     with console.phase("list"):
-        blocks, class_map, unread, ignored = find_images(context, selection, model)
+        blocks, class_map, unread, ignored, stored = find_images(context, selection, model)
+        if stored is not None:
+            model = model.of_stored(stored)
         if ignored:
             console.say(ignored_files(ignored))
     with console.phase("predict"):
@@ -119,12 +123,14 @@ class ImagesToPredict(NamedTuple):
         class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none.
         unread: images that cannot be used and that no executor sees.
         ignored: the number of files beside the images that are none, by kind.
+        stored: the map of features that are stored in the place of the images; None for images.
     """
 
     blocks: RDD[Block]
     class_map: Labels
     unread: list[Skipped]
     ignored: Mapping[str, int]
+    stored: StoredFeatures | None = None
 
 
 def find_images(context: SparkContext, selection: Selection, model: RidgeModel) -> ImagesToPredict:
@@ -140,9 +146,10 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         blocks = glob.blocks(model.pixel_format, model.shape, model.classes, np.empty(0, np.uint64))
         return ImagesToPredict(blocks, np.arange(len(model.class_names)), glob.unread(), {})
     table = open_table(data)
+    stored = None if table is None else map_of_table(table)
     source = find_source(data)
     if table is not None:
-        images: list[Images] = [_images_of_table(table, selection, model)]
+        images: list[Images] = [_images_of_table(table, stored, selection, model)]
     elif source is not None and source.takes_split:
         splits = zip(SPLITS, open_labelled(data, data_root, model.pixel_format)[:2], strict=True)
         images = [
@@ -156,12 +163,12 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         return ImagesToPredict(blocks, np.arange(len(model.class_names)), [], unlabelled.ignored)
     if not images or not sum(map(len, images)):
         raise InputError(f"--data {data}: has no {wanted} images; use --split all")
-    if images[0].shape != model.shape:
+    if images[0].shape != model.shape and stored is None:
         shapes = f"images of {_shape(images[0].shape)}, and the model is for {_shape(model.shape)}"
         raise InputError(f"--data {data}: {shapes}")
     class_map = model.classes.positions(Classes(images[0].class_names, images[0].class_ids))
     parts = [part for split in images for part in image_parts(context, split, partitions)]
-    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [], {})
+    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [], {}, stored)
 
 
 def _open_unlabelled(selection: Selection, requirements: Requirements, local: LocalGlob | None) -> Unlabelled:
@@ -182,7 +189,15 @@ def _open_unlabelled(selection: Selection, requirements: Requirements, local: Lo
     return found
 
 
-def _images_of_table(table: Table, selection: Selection, model: RidgeModel) -> TableImages:
+def _images_of_table(
+    table: Table, stored: StoredFeatures | None, selection: Selection, model: RidgeModel
+) -> TableImages:
+    if stored is not None and stored.digest != model.features.digest:
+        spec = (table.features or {}).get("spec")
+        raise InputError(
+            f"--data {selection.data}: it holds the features {spec}, and the model is fitted to others; "
+            "predict from the images"
+        )
     if table.shape == model.shape and table.pixel_format != model.pixel_format:
         formats = f"its images are {table.pixel_format}, and the model's were {model.pixel_format}"
         raise InputError(f"--data {selection.data}: {formats}")

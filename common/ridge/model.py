@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,6 +19,7 @@ from common.errors import InputError
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.features.pixels import PIXELS
 from common.features.registry import saved_arrays, saved_map
+from common.features.stored import StoredFeatures, stored_shape
 from common.ridge.path import RidgePath, score_rows
 
 FORMAT = "one-vs-all ridge, version 1"
@@ -59,6 +60,10 @@ class RidgeModel:
     def path(self) -> RidgePath:
         """The model as a path of length one."""
         return RidgePath(self.weights[None], self.intercept[None])
+
+    def of_stored(self, features: StoredFeatures) -> RidgeModel:
+        """Return the model that scores stored features in the place of images."""
+        return replace(self, features=features, shape=stored_shape(len(self.weights)))
 
     def score_blocks(self, pixels: Pixels) -> Iterator[tuple[slice, Floats]]:
         """Score images, uint8 (n, height, width, channels), a block at a time.

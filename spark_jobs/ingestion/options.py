@@ -16,6 +16,8 @@ from common.data.storage import Storage
 from common.data.table.table import Table
 from common.data.table.writing import TableSettings
 from common.errors import InputError
+from common.features.feature_map import Shape
+from common.features.spec import FeatureSpec
 from common.ridge.model import RidgeModel
 from spark_jobs.ingestion.listing import Listing
 
@@ -32,12 +34,16 @@ class IngestOptions:
         pixel_format: what images are decoded into; the default leaves it to the table, if there is one.
         test_fraction: fraction of the names held out for the test, or None for the table's or TEST_FRACTION.
         classes: the classes of the table, or None to take those of the source.
+        features: what to store in the place of pixels; None for the table's features, or pixels.
+        seed: of the sample that features are learnt from.
     """
 
     data_root: Path = Path("data")
     pixel_format: PixelFormat = field(default_factory=PixelFormat)
     test_fraction: float | None = None
     classes: Classes | None = None
+    features: FeatureSpec | None = None
+    seed: int = 0
 
     def pixel_format_for(self, before: Table | None) -> PixelFormat:
         """Return the pixel format of the table, or the chosen one if there is no table.
@@ -54,8 +60,16 @@ class IngestOptions:
             raise InputError(f"{before.storage}: was made with --test {before.test_fraction:g}; name another DEST")
         return before.pixel_format
 
-    def settings_for(self, source: str, listing: Listing, before: Table | None) -> TableSettings:
-        """Return how the files of the table are made: as before, if there is a table already.
+    def settings_for(
+        self, source: str, listing: Listing, before: Table | None, shape: Shape | None
+    ) -> TableSettings:
+        """Return how the files of a table of images are made: as before, if there is a table already.
+
+        Args:
+            source: the source, as typed.
+            listing: its images.
+            before: the table, if there is one.
+            shape: the shape of the images of that table.
 
         Raises:
             InputError: the source does not fit the table, or its classes do not fit the table's.
@@ -65,9 +79,9 @@ class IngestOptions:
         if before is None:
             fraction = self.test_fraction or TEST_FRACTION
             return TableSettings(listing.shape, pixel_format, classes.names, fraction, source, classes.ids)
-        if before.shape != listing.shape:
+        if shape != listing.shape:
             raise InputError(
-                f"{before.storage}: holds images of {before.shape}, and the source has {listing.shape}; use --size"
+                f"{before.storage}: holds images of {shape}, and the source has {listing.shape}; use --size"
             )
         return TableSettings(listing.shape, pixel_format, classes.names, before.test_fraction, source, classes.ids)
 

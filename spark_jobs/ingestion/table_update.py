@@ -16,11 +16,12 @@ from pyspark import RDD
 
 from common.arrays import Keys, Labels, Pixels
 from common.data.catalogue import Skipped
-from common.data.images import Block
+from common.data.images import Block, readable_blocks
 from common.data.storage import PARTIAL, Storage
-from common.data.table.table import FILE, IMAGES, MANIFEST, QUARANTINED, REPORT, SPLITS, Table, TableFile
+from common.data.table.table import FEATURES, FILE, IMAGES, MANIFEST, QUARANTINED, REPORT, SPLITS, Table, TableFile
 from common.data.table.writing import FileContent, TableSettings, WrittenFiles, read_content, write_files
 from common.errors import InputError, RunError
+from spark_jobs.ingestion.features import TableMap
 from spark_jobs.ingestion.quarantine import (
     QuarantinedImage,
     quarantined_by_others,
@@ -58,7 +59,7 @@ class Destination(NamedTuple):
         """
         before = Table.open(storage) if Table.exists(storage) else None
         try:
-            ours = {IMAGES, QUARANTINED, MANIFEST, REPORT}
+            ours = {IMAGES, QUARANTINED, MANIFEST, REPORT, FEATURES}
             foreign = {name for name in storage.entries() - ours if not PARTIAL_FILE.fullmatch(name)}
             if foreign:
                 raise InputError(
@@ -102,15 +103,19 @@ class TableUpdate:
         before: the table as it was before, or None.
         kept: the files that need not be written again: the table's own, and those left by a killed ingest that
             had the same settings.
+        features: the map that computes what is stored; None to store pixels.
     """
 
     storage: Storage
     settings: TableSettings
     before: Table | None
     kept: list[FileContent]
+    features: TableMap | None = None
 
     @classmethod
-    def open(cls, destination: Destination, settings: TableSettings) -> TableUpdate:
+    def open(
+        cls, destination: Destination, settings: TableSettings, features: TableMap | None = None
+    ) -> TableUpdate:
         """Find the files that can be kept, and remove what a killed ingest left half written.
 
         Raises:
@@ -134,7 +139,7 @@ class TableUpdate:
         for folder in ("", IMAGES, QUARANTINED):
             for file in filter(PARTIAL_FILE.fullmatch, storage.names(folder)):
                 storage.delete(file)
-        return cls(storage, settings, before, kept)
+        return cls(storage, settings, before, kept, features)
 
     @property
     def lost(self) -> int:
@@ -156,9 +161,13 @@ class TableUpdate:
         """
         storage, settings, partitions = self.storage, self.settings, blocks.getNumPartitions()
         samples = ceil(SAMPLES / min(SAMPLES, partitions))
+        shared = blocks.context.broadcast(self.features)
 
         def of_partition(part: int, own: Iterable[Block]) -> list[WrittenFiles]:
             # only the first partitions send samples: the driver holds few images however many partitions there are
+            features = shared.value
+            if features is not None:
+                return [write_files(storage, settings, features.stored(readable_blocks(own)), split, 0)]
             return [write_files(storage, settings, own, split, samples if part < SAMPLES else 0)]
 
         return blocks.mapPartitionsWithIndex(of_partition).collect()
@@ -200,6 +209,7 @@ class TableUpdate:
             pixel_format=self.settings.pixel_format,
             class_names=self.settings.class_names,
             class_ids=self.settings.class_ids,
+            features=self.features.describe() if self.features else None,
             ignored=(self.before.ignored if self.before else {}) | {source: dict(ignored)},
             test_fraction=self.settings.test_fraction,
             files=tuple(files[name] for name in sorted(files)),

@@ -19,6 +19,8 @@ from common.errors import InputError
 FORMAT = "image table, version 1"
 MANIFEST = "dataset.json"
 REPORT = "report.html"
+FEATURES = "features.npz"
+"""The arrays of the feature map, in a table of features."""
 IMAGES, QUARANTINED = "images", "quarantine"
 
 FILE = re.compile(rf"{IMAGES}/(?P<split>train|test)-(?P<identity>[0-9a-f]{{32}})\.parquet")
@@ -69,6 +71,7 @@ class Table:
         sources: the sources that it was made from.
         class_ids: the sources' own identifiers of the classes; None if those are the names.
         ignored: by source, the number of files beside the images that are none, by kind.
+        features: in a table of features, what computed them; see common.features.table.described_map.
     """
 
     storage: Storage
@@ -83,6 +86,7 @@ class Table:
     sources: tuple[str, ...]
     class_ids: tuple[str, ...] | None = None
     ignored: dict[str, dict[str, int]] = field(default_factory=dict)
+    features: dict[str, Any] | None = None
 
     @property
     def classes(self) -> Classes:
@@ -102,6 +106,7 @@ class Table:
             "pixel_format": self.pixel_format.described(),
             "class_names": self.class_names,
             **({"class_ids": self.class_ids} if self.class_ids else {}),
+            **({"features": self.features} if self.features else {}),
             "test_fraction": self.test_fraction,
             "images": {split: int(counts.sum()) for split, counts in self.class_counts.items()},
             "quarantined": self.quarantined,
@@ -163,6 +168,7 @@ class Table:
                 sources=tuple(described["sources"]),
                 class_ids=tuple(described["class_ids"]) if "class_ids" in described else None,
                 ignored=described.get("ignored", {}),
+                features=described.get("features"),
             )
             table._check()
         except InputError:

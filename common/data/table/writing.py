@@ -52,6 +52,7 @@ class TableSettings:
         source: the source of the images. It does not enter the hashes of files: equal images are equal from any
             source.
         class_ids: the source's own identifiers of the classes; None if those are the names.
+        features: the digest of the map that computes what is stored; None if that is pixels.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +61,7 @@ class TableSettings:
     test_fraction: float
     source: str
     class_ids: tuple[str, ...] | None = None
+    features: str | None = None
 
     @property
     def classes(self) -> Classes:
@@ -72,6 +74,8 @@ class TableSettings:
         pixel_format = self.pixel_format.described()
         described = {**asdict(self), "pixel_format": pixel_format, "class_names": digest, "format": FORMAT}
         del described["source"], described["class_ids"]
+        if self.features is None:
+            del described["features"]  # files of versions that stored nothing but pixels lack it
         return {SETTINGS: json.dumps(described, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
 
     def schema(self) -> pa.Schema:
