@@ -16,7 +16,7 @@ PART := $(VENV)/.ready-
 PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
 EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test docs)
-BRINGS_base := numpy, scikit-learn, matplotlib and pyarrow (0.5 GB)
+BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
 BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few minutes)
@@ -104,6 +104,8 @@ data: $(PART)data ## download MNIST to data/, checksums verified
 
 bench: setup $(PART)bench ## the measurements that the documentation quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
+	@for set in moments mnist fashion cifar hands; do \
+	  $(BIN)/python -m bench.features $$set --json bench/results/features-$$set.json; done
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json

@@ -10,12 +10,16 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader
 
+from common.arrays import Pixels
 from common.atomic import READABLE, write_atomically
 from common.evaluate.evaluation import Mistake
 from common.report import plots
 
 THUMBNAIL_SIDE = 128
 """The largest side of the picture of a mistake, in pixels."""
+
+PICTURED = (1, 3)
+"""Numbers of channels of grey images and of colour."""
 
 MOST_CLASSES = 30
 """The largest number of classes that a matrix or a row of images can show legibly."""
@@ -58,10 +62,15 @@ def write_page(folder: Path, page: bytes) -> None:
         file.write(page)
 
 
+def picture(pixels: Pixels) -> bytes | None:
+    """Return an image, uint8 (h, w, channels), as a small PNG; None for stored features, which are no picture."""
+    return plots.png(plots.thumbnail(pixels, THUMBNAIL_SIDE)) if pixels.shape[2] in PICTURED else None
+
+
 def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:
-    """Return a mistake as templates show it, with large photographs scaled down."""
+    """Return a mistake as templates show it."""
     return {
-        "image": plots.png(plots.thumbnail(mistake.pixels, THUMBNAIL_SIDE)),
+        "image": picture(mistake.pixels),
         "name": mistake.name,
         "truth": class_names[mistake.truth],
         "predicted": class_names[mistake.predicted],

@@ -13,7 +13,7 @@ from common.atomic import write_json
 from common.predict.predictions import Summary
 from common.provenance import command, versions
 from common.report import plots
-from common.report.pages import MOST_BARS, MOST_CLASSES, THUMBNAIL_SIDE, render, write_page
+from common.report.pages import MOST_BARS, MOST_CLASSES, picture, render, write_page
 
 
 def write_report(
@@ -69,7 +69,7 @@ def _page(summary: Summary, class_names: Sequence[str], record: Mapping[str, Any
         confusion = plots.confusion(summary.confusion.matrix(shown), [class_names[c] for c in shown])
     unsure = [
         {
-            "image": plots.png(plots.thumbnail(image.pixels, THUMBNAIL_SIDE)),
+            "image": picture(image.pixels),
             "name": f"{image.name}, ahead by {image.margin:.2g}",
             "caption": class_names[image.predicted],
         }

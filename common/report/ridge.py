@@ -14,6 +14,7 @@ from common.data.catalogue import MOST_SKIPPED, Skipped
 from common.evaluate.evaluation import Evaluation
 from common.features.pixels import RawPixels
 from common.report import plots
+from common.report.features import filter_images, filters_of, in_words
 from common.report.pages import MOST_CLASSES, render, shown_mistake, write_figures, write_page
 from common.ridge.model import RidgeModel
 
@@ -46,6 +47,7 @@ def write_report(
             ),
         },
     )
+    filters = filters_of(model.features)
     page = render(
         "ridge.html.j2",
         record=record,
@@ -53,6 +55,9 @@ def write_report(
         figures=figures,
         shown=shown,
         weights=_weight_images(model, shown),
+        steps=in_words(model.features, model.shape),
+        n_filters=len(filters),
+        filters=[plots.png(image) for image in filter_images(filters)],
         mistakes=[shown_mistake(mistake, model.class_names) for mistake in tested.mistakes],
         n_mistakes=tested.confusion.n - tested.confusion.n_correct,
         seconds={name: value for name, value in record["seconds"].items() if name != "total"},

@@ -1,0 +1,65 @@
+"""What reports say and show of a feature map."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.arrays import Pixels
+from common.features.chain import Chain
+from common.features.feature_map import FeatureMap, Shape
+from common.features.fourier import Fourier
+from common.features.landmarks import Landmarks
+from common.features.patches import SIDE, Patches
+from common.features.pixels import RawPixels
+from common.features.random_layer import RandomLayer
+from common.features.stage import Stage
+
+MOST_FILTERS = 32
+"""The number of filters that are shown, at most."""
+
+
+def in_words(features: FeatureMap, shape: Shape) -> list[str]:
+    """Return a sentence for each step from images of this shape to features."""
+    if isinstance(features, Chain):
+        return [*in_words(features.first, shape), _stage_in_words(features.then)]
+    d = features.n_features(shape)
+    if isinstance(features, Patches):
+        mirrored = ", together with those of its mirror image" if features.mirror else ""
+        return [
+            f"{len(features.filters):,} filters of {SIDE}×{SIDE} pixels respond to an image{mirrored}; responses "
+            f"of either sign are summed in {features.cells}×{features.cells} cells: {d:,} numbers"
+        ]
+    if isinstance(features, RawPixels):
+        return [f"the {d:,} values of the pixels"]
+    return [f"{d:,} features of kind {features.describe()['kind']}"]
+
+
+def _stage_in_words(stage: Stage) -> str:
+    if isinstance(stage, Landmarks):
+        return f"similarities to {stage.n_outputs:,} training images, by a Gaussian kernel of these"
+    if isinstance(stage, Fourier):
+        return f"{stage.n_outputs:,} cosines of random combinations of these"
+    if isinstance(stage, RandomLayer):
+        return f"{stage.n_outputs:,} random combinations of these, above their mean"
+    return f"{stage.n_outputs:,} features of kind {stage.kind}"
+
+
+def filters_of(features: FeatureMap) -> NDArray[np.int8]:
+    """Return the filters of a map, int8 (n, SIDE·SIDE·channels); none if it has none."""
+    while isinstance(features, Chain):
+        features = features.first
+    return features.filters if isinstance(features, Patches) else np.empty((0, SIDE * SIDE), np.int8)
+
+
+def filter_images(filters: NDArray[np.int8]) -> list[Pixels]:
+    """Return the first MOST_FILTERS filters as images, uint8 (SIDE, SIDE, channels); grey is zero.
+
+    Each has its own scale.
+    """
+    images = []
+    for values in filters[:MOST_FILTERS].astype(np.float64):
+        largest = max(1.0, float(np.abs(values).max()))
+        image = np.rint(127.5 + 127.5 / largest * values).astype(np.uint8)
+        images.append(image.reshape(-1, SIDE, SIDE).transpose(1, 2, 0))
+    return images

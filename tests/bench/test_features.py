@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs import command
+from tests.support.places import DATA, ROOT
+
+SMALL = """
+import sys
+from bench import features
+spec = "patches:4+landmarks:60"
+features.CASES = {name: features.Case(spec, case.flags, 0.5) for name, case in features.CASES.items()}
+features.LIMIT_S = 40
+raise SystemExit(features.main())
+"""
+
+
+@pytest.mark.hands
+def test_the_benchmark_of_features_measures_a_set_and_writes_it_down(tmp_path: Path) -> None:
+    words = ["python", "-c", SMALL, "hands", "--json", "out.json"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT), IMAGE_DATA_ROOT=str(DATA))
+    assert done.returncode == 0, done.stderr[-4000:]
+    measured = json.loads((tmp_path / "out.json").read_text())["measured"]
+    assert [run["features"]["spec"] for run in measured["runs"]] == ["patches:4+landmarks:60"] * 2
+    assert measured["runs"][0]["moments_sha256"] != measured["runs"][1]["moments_sha256"]
+    assert measured["sklearn"]["test_accuracy"] > 0.5
+    assert "hands: least test accuracy" in done.stdout
+
+
+def test_the_benchmark_of_products_compares_them(tmp_path: Path) -> None:
+    small = "import sys; from bench import features; features.IMAGES = 600; raise SystemExit(features.main())"
+    done = command("python", "-c", small, "moments", "--json", "out.json", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    products = json.loads((tmp_path / "out.json").read_text())["measured"]["products"]
+    assert {product["d"] for product in products} == {784, 4096}
+    assert all(product["ratio"] > 0 for product in products)
