@@ -37,8 +37,8 @@ def test_tiles_add_up_to_the_whole_product(d: int, columns: int, threads: int) -
 
 @pytest.mark.parametrize("tile", [Tile(BLOCK_ROWS, 20), Tile(100, 33), Tile(1, 1)])
 def test_moments_are_the_same_bits_whatever_the_product(tile: Tile) -> None:
-    pixels = RNG.integers(0, 256, (2500, 6, 6, 1), np.uint8)
-    labels, folds = RNG.integers(0, 3, 2500), RNG.integers(-1, 2, 2500).astype(np.int16)
+    pixels = RNG.integers(0, 256, (1200, 6, 6, 1), np.uint8)
+    labels, folds = RNG.integers(0, 3, 1200), RNG.integers(-1, 2, 1200).astype(np.int16)
     found = []
     for product in (BlasProduct, partial(TiledProduct, tile=tile, threads=3)):
         sums = FoldSums(3, product=product)

@@ -73,6 +73,8 @@ ELSEWHERE = {
     "make lint": "tests/project/test_project.py runs each of its commands",
     "mpiexec -n 4 python mpi_jobs/train_cnn.py": "tests/mpi_jobs runs it, and looks at what comes of it",
     "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.features moments --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "python -m bench.features mnist --check": "takes minutes: tests/bench runs the same code on another set",
     "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",

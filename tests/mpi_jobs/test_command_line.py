@@ -121,14 +121,17 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
 def test_the_memory_of_a_rank_is_its_own_share(
     tmp_path: Path, many_images: Path, flags: list[str], kept: float, blocks: int
 ) -> None:
-    """Each of four ranks needs at most 250 MB, its own held-out images, and the blocks that it sends to others."""
+    """Each of four ranks needs at most 280 MB, its own held-out images, and the blocks that it sends to others.
+
+    30 MB of these are onnxruntime.
+    """
     always = ["--data", "mnist", "--data-root", many_images, "--threads", "1", "--lambdas", "1,10", "--quiet"]
     done = mpiexec(4, JOB, *always, *flags, "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     share = N_IMAGES / 4 * 28**2 / 2**20
     for rank in metrics_of(tmp_path / "run")["ranks"]:
         assert abs(rank["images"] - N_IMAGES // 4) <= 2
-        assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 250e6) / 2**20
+        assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 280e6) / 2**20
 
 
 N_IMAGES = 600_000
