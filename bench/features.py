@@ -50,7 +50,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 @dataclass(frozen=True)
 class Case:
-    """What is fitted to a set of images.
+    """A fit to a set of images.
 
     Attributes:
         spec: of the features.

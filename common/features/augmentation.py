@@ -13,7 +13,7 @@ import numpy as np
 from common.arrays import Pixels
 
 KINDS = ("shift", "flip")
-"""What variants there are: one pixel up, down, left and right; and from left to right."""
+"""Names of variants: shifted by one pixel up, down, left and right; and mirrored from left to right."""
 
 
 NONE = "none"

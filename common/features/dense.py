@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features
 from common.blas import in_threads
+from common.features.feature_map import FieldsOnly
 from common.int8 import MOST_INNER, SHIFT, int8_kernel
 
 COLUMNS = 1024
@@ -74,3 +77,31 @@ class DenseProduct:
 
         in_threads(batch, range(0, len(x), size))
         return out
+
+
+@dataclass(frozen=True)
+class DenseStage(FieldsOnly):
+    """The part that stages with weights and offsets have in common.
+
+    Attributes:
+        weights: int8 (D, d).
+        offsets: int32 (D,).
+    """
+
+    weights: NDArray[np.int8]
+    offsets: NDArray[np.int32]
+
+    @property
+    def n_outputs(self) -> int:
+        """D, one feature per row of weights."""
+        return len(self.weights)
+
+    @property
+    def n_inputs(self) -> int:
+        """The d features that a row of weights takes."""
+        return int(self.weights.shape[1])
+
+    @cached_property
+    def product(self) -> DenseProduct:
+        """The product with the weights, prepared once per process."""
+        return DenseProduct(self.weights)

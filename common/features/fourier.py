@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Labels
-from common.features.dense import DenseProduct
-from common.features.feature_map import FieldsOnly, array_digests
+from common.features.dense import DenseStage
+from common.features.feature_map import array_digests
 from common.features.landmarks import COMPARED, Distances
 
 TURN = 1 << 16
@@ -34,7 +33,7 @@ WIDTH = 0.25
 
 
 @dataclass(frozen=True)
-class Fourier(FieldsOnly):
+class Fourier(DenseStage):
     """The stage that computes cosines.
 
     Attributes:
@@ -46,20 +45,8 @@ class Fourier(FieldsOnly):
 
     kind: ClassVar[str] = "fourier"
 
-    weights: NDArray[np.int8]
-    offsets: NDArray[np.int32]
     factor: int
     table: NDArray[np.uint8]
-
-    @property
-    def n_outputs(self) -> int:
-        """One per frequency."""
-        return len(self.weights)
-
-    @property
-    def n_inputs(self) -> int:
-        """As many as a frequency has components."""
-        return int(self.weights.shape[1])
 
     def describe(self) -> dict[str, Any]:
         """Return the factor, and the digests of the arrays."""
@@ -74,10 +61,6 @@ class Fourier(FieldsOnly):
         """Rebuild the stage."""
         return cls(arrays["weights"], arrays["offsets"], int(described["factor"]), arrays["table"])
 
-    @cached_property
-    def _product(self) -> DenseProduct:
-        return DenseProduct(self.weights)
-
     def __call__(self, x: Features) -> Features:
         """Compute cosines: uint8 (n, d) to uint8 (n, D)."""
 
@@ -89,7 +72,7 @@ class Fourier(FieldsOnly):
             phases &= TURN - 1
             return self.table[phases]
 
-        return self._product.features(x, look_up)
+        return self.product.features(x, look_up)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ OCTAVES = 5
 
 
 def generated_images(shape: Shape, n: int, seed: int) -> Pixels:
-    """Return images of smooth noise, whose spectrum falls off as that of photographs does (Field 1987).
+    """Return images of smooth noise, with the spectrum of photographs (Field 1987).
 
     Args:
         shape: of each image.

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Labels
-from common.features.dense import DenseProduct
-from common.features.feature_map import FieldsOnly, array_digests
+from common.features.dense import DenseProduct, DenseStage
+from common.features.feature_map import array_digests
 
 LARGEST = 127
 UNIT = 32
@@ -29,7 +28,7 @@ SCALED_ROWS = 2048
 
 
 @dataclass(frozen=True)
-class RandomLayer(FieldsOnly):
+class RandomLayer(DenseStage):
     """The stage that computes rectified responses.
 
     Attributes:
@@ -40,19 +39,7 @@ class RandomLayer(FieldsOnly):
 
     kind: ClassVar[str] = "random"
 
-    weights: NDArray[np.int8]
-    offsets: NDArray[np.int32]
     factors: NDArray[np.float32]
-
-    @property
-    def n_outputs(self) -> int:
-        """One per row of weights."""
-        return len(self.weights)
-
-    @property
-    def n_inputs(self) -> int:
-        """As many as a row of weights has."""
-        return int(self.weights.shape[1])
 
     def describe(self) -> dict[str, Any]:
         """Return the digests of the arrays."""
@@ -67,10 +54,6 @@ class RandomLayer(FieldsOnly):
         """Rebuild the stage."""
         return cls(arrays["weights"], arrays["offsets"], arrays["factors"])
 
-    @cached_property
-    def _product(self) -> DenseProduct:
-        return DenseProduct(self.weights)
-
     def __call__(self, x: Features) -> Features:
         """Compute responses: uint8 (n, d) to uint8 (n, D)."""
 
@@ -82,7 +65,7 @@ class RandomLayer(FieldsOnly):
             np.minimum(responses, 255, out=responses)
             return responses.astype(np.uint8)
 
-        return self._product.features(x, rectify)
+        return self.product.features(x, rectify)
 
 
 @dataclass(frozen=True)

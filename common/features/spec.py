@@ -274,7 +274,6 @@ class FeatureSpec:
             return found
         x = _in_batches(found, pixels)
         for position, recipe in enumerate(self.stages):
-            # a generator of its own, so that two stages of one kind are not alike
             stage = recipe.learn(x, labels, seed + position * STEP)
             found = Chain(found, stage)
             if position + 1 < len(self.stages):
@@ -283,7 +282,7 @@ class FeatureSpec:
 
 
 STEP = 1_000_003
-"""What is added to the seed of a stage for each stage before it."""
+"""Added to the seed once per earlier stage, so that two stages of one kind differ."""
 
 
 def _in_batches(features: FeatureMap, pixels: Pixels) -> Features:

@@ -1,4 +1,4 @@
-"""What reports say and show of a feature map."""
+"""Words and pictures for a feature map in reports."""
 
 from __future__ import annotations
 

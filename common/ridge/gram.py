@@ -29,7 +29,7 @@ class GramProduct(Protocol):
 
     @property
     def name(self) -> str:
-        """What multiplies, for the report."""
+        """The name of the product in reports."""
         ...
 
     @property
