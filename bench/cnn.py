@@ -33,9 +33,9 @@ from common.data.sources import open_labelled
 TRAIN = ROOT / "mpi_jobs" / "train_cnn.py"
 RANK = ROOT / "bench" / "cnn_rank.py"
 CASES = {
-    "small, 64 px, 10 classes": TrainingCase("small", 64, 10, 32, rounds=5, steps=20),
+    "small, 64 px, 10 classes": TrainingCase("small", 64, 10, 32, rounds=5, steps=10),
     "small, 224 px, 64,500 classes": TrainingCase("small", 224, 64500, 16),
-    "ResNet-18, 224 px, 64,500 classes": TrainingCase("resnet18", 224, 64500, 8),
+    "ResNet-18, 224 px, 64,500 classes": TrainingCase("resnet18", 224, 64500, 8, steps=1),
 }
 MANY_CLASSES = 10_000
 LITTLE = 0.1
@@ -46,7 +46,7 @@ DDP = ("ddp tuned", "ddp sharded", "ddp")
 WAYS = ("shared", "messages", *DDP, "published")
 HANDS = f"folder:{Path(os.environ.get('IMAGE_DATA_ROOT') or 'data') / 'hands'}"
 SIDE = 64
-EPOCHS = 10
+EPOCHS = 8
 ROUNDS = 2
 GPU = TrainingCase("resnet18", 224, 1000, 128, rounds=10, steps=20, device="cuda")
 

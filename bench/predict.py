@@ -64,10 +64,10 @@ class Sizes(NamedTuple):
         sweeps: rounds of all ratios.
     """
 
-    photographs: int = 160
+    photographs: int = 112
     hands: int = 2
-    loaded: int = 64
-    published: int = 45
+    loaded: int = 48
+    published: int = 24
     epochs: int = 8
     small: int = 100_000
     rounds: int = 3

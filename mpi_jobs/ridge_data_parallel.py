@@ -7,6 +7,8 @@ exact: the model is the one that a single process finds. The systems of all λ a
 `--combine average`: each rank fits its own images alone, and the weights are averaged. This is the classic method.
 It sends little and is approximate. The exact model is fitted beside it, to tell how much accuracy the average
 costs.
+
+Moments that are too large for each rank to hold as a whole lie in tiles on all of them (ridge/spread_fit.py).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from mpi4py import MPI
 
 from common.ridge.fit import Fit, Problem
 from common.ridge.scoring import validate
+from common.run.flag_types import positive_integer
 from common.run.parser import Parser
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.exits import run_mpi_job
@@ -26,6 +29,7 @@ from mpi_jobs.ridge.averaging import Shards
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.grid import solve_grid
 from mpi_jobs.ridge.ranked_run import RankedRun, ranked_parser
+from mpi_jobs.ridge.spread_fit import fit_spread
 
 
 def fit(
@@ -50,6 +54,8 @@ def fit(
         AgreedError: images cannot be read, too many cannot be used, or a fold has none left.
     """
     dealt = DealtProblem(world, problem, settings, clock)
+    if problem.share(lambda problem: problem.moments_bytes) > settings.whole:
+        return fit_spread(world, dealt, settings, combine)
     lambdas, penalty, features = dealt.size.lambdas, dealt.size.penalty, dealt.size.features
     own, held_out = dealt.read()
     everything, training = dealt.sum(own)
@@ -63,7 +69,7 @@ def fit(
     lambda_ = dealt.best_lambda(correct)
     with dealt.phase("refit"):
         path = dealt.refit(everything, lambda_)
-    exact = dealt.result(path, lambda_, everything, n_scored, correct)
+    exact = dealt.result(path, lambda_, everything.n, n_scored, correct)
     if shards is None:
         return replace(exact, details={"combine": combine})
 
@@ -74,7 +80,7 @@ def fit(
     for warning in shards.warnings():
         dealt.console.warn(warning)
     about_exact = {"best_lambda": lambda_, "validation_correct": exact.correct.tolist()}
-    average = dealt.result(path, averaged, everything, n_scored, correct)
+    average = dealt.result(path, averaged, everything.n, n_scored, correct)
     return replace(average, exact=exact, details={"combine": combine, "exact": about_exact})
 
 
@@ -87,13 +93,20 @@ def parser() -> Parser:
         default="exact",
         help="add up the moments of the ranks, or average the weights that each rank finds for its own images",
     )
+    flags.add_argument(
+        "--whole",
+        metavar="MIB",
+        type=positive_integer,
+        help="spread moments over the ranks, in tiles, if they take more than this (default: an eighth of a "
+        "rank's memory, at most 2048)",
+    )
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, open, fit, write the run folder."""
     world = World(MPI.COMM_WORLD)
-    run = RankedRun(world, "ridge_data_parallel", parser(), argv)
+    run = RankedRun(world, "ridge_data_parallel", parser(), argv, spreads=True)
     run.finish(fit(world, run.problem, run.arguments.combine, run.settings, run.clock))
     return 0
 

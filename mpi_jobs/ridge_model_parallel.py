@@ -59,7 +59,7 @@ def fit(
     lambda_ = dealt.best_lambda(correct)
     with dealt.phase("refit"):
         path = dealt.refit(everything, lambda_)
-    return dealt.result(path, lambda_, everything, n_scored, correct)
+    return dealt.result(path, lambda_, everything.n, n_scored, correct)
 
 
 def parser() -> Parser:

@@ -34,6 +34,7 @@ ALONE = ("test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests of the Spark session, skip those that need what is absent, put fast ones first, and group them.
 

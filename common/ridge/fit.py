@@ -20,7 +20,7 @@ from common.features.feature_map import FeatureMap, Shape
 from common.features.pixels import PIXELS
 from common.features.stored import StoredFeatures
 from common.ridge.model import RidgeModel
-from common.ridge.moments import FoldMoments, Moments, packed_bytes
+from common.ridge.moments import FoldMoments, Moments, fingerprint, packed_bytes
 from common.ridge.path import RidgePath, best_lambda
 
 MAX_MOMENTS_BYTES = 2 << 30
@@ -42,6 +42,7 @@ class Problem:
         features: computes the features of images.
         augmentation: the variants of each image that are fitted with it; none of them validates.
         max_skipped: the share of images that may be skipped.
+        most_moments: the largest size of all moments in bytes; an engine that spreads them over processes sets it.
     """
 
     images: Images
@@ -51,6 +52,7 @@ class Problem:
     features: FeatureMap = PIXELS
     augmentation: Augmentation = AS_IT_IS
     max_skipped: float = 0.01
+    most_moments: int = MAX_MOMENTS_BYTES
 
     @property
     def stored(self) -> StoredFeatures | None:
@@ -103,13 +105,14 @@ class Problem:
         n_classes, n_lambdas, n_paths = self.n_classes, len(self.lambdas), self.rule.k or 1
         moments = 8 * d * (d + n_classes) * len(self.folds)
         path = 8 * d * n_classes * n_lambdas * n_paths
-        if max(moments, path) > MAX_MOMENTS_BYTES:
+        if moments > self.most_moments or path > MAX_MOMENTS_BYTES:
             height, width, channels = self.image_shape
             raise InputError(
                 f"images of {height}x{width}x{channels} have {d:,} features: their moments would "
-                f"take {moments / 2**30:.1f} GiB and the weights of {n_lambdas} λ for {n_classes:,} classes "
-                f"{path / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; use fewer --features, "
-                "--size, --grey, fewer --folds or --lambdas"
+                f"take {moments / 2**30:.1f} GiB, of {self.most_moments / 2**30:.3g} GiB allowed, and the weights "
+                f"of {n_lambdas} λ for {n_classes:,} classes {path / 2**30:.1f} GiB, of "
+                f"{MAX_MOMENTS_BYTES / 2**30:g} GiB; use fewer --features, --size, --grey, fewer --folds or "
+                "--lambdas, or ridge_data_parallel.py, which spreads the moments over ranks"
             )
 
     def load(self, console: Console) -> Block:
@@ -187,6 +190,7 @@ class Fit:
         skipped: images that could not be used.
         details: further results of the engine, as entries of metrics.json.
         exact: the exact fit to the same problem, if this one is an approximation.
+        moments_sha256: the fingerprint of the moments, if the engine has that and not the moments.
     """
 
     model: RidgeModel
@@ -198,3 +202,8 @@ class Fit:
     skipped: Sequence[Skipped] = ()
     details: dict[str, Any] = field(default_factory=dict)
     exact: Fit | None = None
+    moments_sha256: str | None = None
+
+    def fingerprint(self) -> str | None:
+        """Return the fingerprint of the moments; None if the engine keeps them on its workers."""
+        return self.moments_sha256 if self.moments is None else fingerprint(self.moments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 from typing import Any, NamedTuple, Protocol
@@ -13,15 +12,8 @@ from numpy.typing import NDArray
 
 from common.arrays import Floats
 from common.blas import blas_threads
-from common.int8 import NAME, SHIFT, int8_kernel
-
-BLOCK_ROWS = 1024
-"""The largest number of rows whose float32 Gram matrix is exact.
-
-Shifted by 128, features lie in [−128, 127]. So a sum of 1,024 products stays within 1,024·128² = 2²⁴, and float32
-holds all integers up to 2²⁴. Without the shift it would be 258 rows (258·255² < 2²⁴), and four times as many small
-products to add up in float64.
-"""
+from common.int8 import NAME, int8_kernel
+from common.ridge.tiles import BLOCK_ROWS, Int8Tiles, Tiling, even_side
 
 
 class GramProduct(Protocol):
@@ -43,7 +35,7 @@ class GramProduct(Protocol):
         ...
 
     def add(self, z: NDArray[Any], gram: Floats) -> None:
-        """Add ZᵀZ to the upper half of `gram`, float64 (d, d), or to all of it; z is (n, d), from −128 to 127."""
+        """Add ZᵀZ to one half of `gram`, float64 (d, d), or to all of it; z is (n, d), from −128 to 127."""
         ...
 
     def complete(self, gram: Floats) -> None:
@@ -96,7 +88,7 @@ def even_tile(d: int, threads: int) -> Tile:
 
 
 class TiledProduct:
-    """Computes the upper half of ZᵀZ in square tiles, dealt out to threads that each use a BLAS of one thread.
+    """Computes the lower half of ZᵀZ in square tiles, dealt out to threads that each use a BLAS of one thread.
 
     A tile is multiplied and added to the sum while it is in the cache of a core, and additions are parallel too.
 
@@ -113,14 +105,15 @@ class TiledProduct:
         if not 1 <= tile.rows <= BLOCK_ROWS:
             raise ValueError(f"{tile.rows} rows: products of more than {BLOCK_ROWS} would not be exact")
         self.rows = tile.rows
-        tiles = _tiles(_stripes(d, tile.columns))
-        self._off_diagonal = [(i, j) for i, j in tiles if i is not j]
+        tiling = Tiling(d, tile.columns)
+        tiles = [(tiling.stripe(i), tiling.stripe(j)) for i, j in tiling.lower()]
+        self._off_diagonal = [(i, j) for i, j in tiles if i != j]
         self._shares = _even_shares(tiles, min(threads, len(tiles)))
         self._buffers = [np.empty(tile.columns**2, np.float32) for _ in self._shares]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def add(self, z: NDArray[Any], gram: Floats) -> None:
-        """Add ZᵀZ to the upper half of `gram`."""
+        """Add ZᵀZ to the lower half of `gram`."""
 
         def work(thread: int) -> None:
             for i, j in self._shares[thread]:
@@ -134,23 +127,13 @@ class TiledProduct:
             pass
 
     def complete(self, gram: Floats) -> None:
-        """Mirror the upper half to the lower."""
+        """Mirror the lower half to the upper."""
         for i, j in self._off_diagonal:
             gram[j, i] = gram[i, j].T
 
 
-INT8_COLUMNS = 512
-"""The largest number of columns per tile of an Int8Product."""
-
-FEWEST_INT8_ROWS, MOST_INT8_ROWS = 1024, 8192
-"""Rows per block of an Int8Product: so many that adding a product to the sum costs little beside multiplying."""
-
-TRANSPOSED_ROWS = 16
-"""Rows that are transposed at once, so that they stay in the cache."""
-
-
 class Int8Product:
-    """Computes the upper half of ZᵀZ in tiles by products of 8-bit integers, dealt out to threads.
+    """Computes half of ZᵀZ in tiles by products of 8-bit integers, dealt out to threads.
 
     Args:
         d: the number of columns of z.
@@ -164,41 +147,22 @@ class Int8Product:
     dtype = np.int8
 
     def __init__(self, d: int, threads: int | None = None) -> None:
-        kernel = int8_kernel()
-        if kernel is None:
-            raise ValueError("no exact product of 8-bit integers here")
-        self._kernel = kernel
-        self.rows = min(MOST_INT8_ROWS, max(FEWEST_INT8_ROWS, 2 * d))
-        self._stripes = _stripes(d, ceil(d / ceil(d / INT8_COLUMNS)))
-        self._tiles = _tiles(self._stripes)
-        threads = blas_threads() if threads is None else threads
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._tiling = Tiling(d, even_side(d))
+        self._product = Int8Tiles(self._tiling, blas_threads() if threads is None else threads)
+        self.rows = self._product.rows
 
     def add(self, z: NDArray[Any], gram: Floats) -> None:
-        """Add ZᵀZ to the upper half of `gram`; z is int8 (n, d)."""
-        right: dict[int, NDArray[np.int8]] = {}
-        left: dict[int, NDArray[np.uint8]] = {}
-
-        def prepare(stripe: slice) -> None:
-            own = np.ascontiguousarray(z[:, stripe])
-            right[stripe.start], left[stripe.start] = own, _transposed(own.view(np.uint8)) ^ np.uint8(SHIFT)
-
-        def work(tile: tuple[slice, slice]) -> None:
-            i, j = tile
-            gram[i, j] += self._kernel.multiply(left[i.start], right[j.start])
-
-        self._each(prepare, self._stripes)
-        self._each(work, self._tiles)
+        """Add ZᵀZ to the lower half of `gram`; z is int8 (n, d)."""
+        self._product.add(z, {(i, j): self._tile(gram, i, j) for i, j in self._tiling.lower()})
 
     def complete(self, gram: Floats) -> None:
-        """Mirror the upper half to the lower."""
-        for i, j in self._tiles:
-            if i is not j:
-                gram[j, i] = gram[i, j].T
+        """Mirror the lower half to the upper."""
+        for i, j in self._tiling.lower():
+            if i != j:
+                self._tile(gram, j, i)[...] = self._tile(gram, i, j).T
 
-    def _each(self, work: Callable[[Any], None], items: list[Any]) -> None:
-        for _ in map(work, items) if self._pool is None else self._pool.map(work, items):
-            pass
+    def _tile(self, gram: Floats, i: int, j: int) -> Floats:
+        return gram[self._tiling.stripe(i), self._tiling.stripe(j)]
 
 
 FEWEST_INT8_FEATURES = 512
@@ -217,31 +181,13 @@ def best_product(d: int, threads: int | None = None) -> GramProduct:
     return BlasProduct(d)
 
 
-def _transposed(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    out = np.empty(x.shape[::-1], np.uint8)
-    for start in range(0, len(x), TRANSPOSED_ROWS):
-        rows = slice(start, start + TRANSPOSED_ROWS)
-        out[:, rows] = x[rows].T
-    return out
-
-
-def _stripes(d: int, columns: int) -> list[slice]:
-    """Cut d columns into stripes."""
-    return [slice(start, min(start + columns, d)) for start in range(0, d, columns)]
-
-
-def _tiles(stripes: list[slice]) -> list[tuple[slice, slice]]:
-    """Return the pairs of stripes that make the upper half of a square."""
-    return [(i, j) for n, i in enumerate(stripes) for j in stripes[n:]]
-
-
 def _even_shares(tiles: list[tuple[slice, slice]], shares: int) -> list[list[tuple[slice, slice]]]:
     """Deal out tiles, costly ones first, each to the thread with the least work so far."""
 
     def cost(tile: tuple[slice, slice]) -> float:
         rows, columns = tile
         area = float((rows.stop - rows.start) * (columns.stop - columns.start))
-        return area / 2 if rows is columns else area  # BLAS does half of a symmetric product
+        return area / 2 if rows == columns else area  # BLAS does half of a symmetric product
 
     dealt: list[list[tuple[slice, slice]]] = [[] for _ in range(shares)]
     loads = [(0.0, share) for share in range(shares)]

@@ -8,11 +8,12 @@ images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.arrays import Features, Floats, Folds, Indices, Labels, Pixels
 from common.data.splits import ALWAYS_TRAINING
@@ -20,7 +21,8 @@ from common.features.augmentation import AS_IT_IS, Augmentation
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.features.pixels import PIXELS
 from common.int8 import SHIFT
-from common.ridge.gram import BLOCK_ROWS, GramProduct, best_product
+from common.ridge.gram import GramProduct, best_product
+from common.ridge.sums import ClassSums, ShiftedRows
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,9 @@ def _unpacked(n: int, sum_x: Floats, sum_y: Floats, packed: Floats, cross: Float
 class MomentsSum:
     """Accumulates moments in place, a block of images at a time.
 
-    With z = x − s for the shift s, and per class c the sum Z_c of its n_c images:
+    With z = x − s for the shift s,
 
         XᵀX = ZᵀZ + s (Σz 1ᵀ + 1 Σzᵀ) + n s² 1 1ᵀ
-        (XᵀY)_c = 2 Σ_{i in c} x_i − Σx = 2 (Z_c + n_c s) − Σx
-
-    Rows are buffered until they fill a product. So every product but the last has the largest allowed size,
-    however small the blocks and however many folds share them.
 
     Args:
         d: the number of features.
@@ -139,67 +137,47 @@ class MomentsSum:
 
     def __init__(self, d: int, n_classes: int, product: GramProduct | None = None) -> None:
         self._product = best_product(d) if product is None else product
-        self._n = 0
         self._shifted_gram = np.zeros((d, d))
-        self._class_sums = np.zeros((n_classes, d))
-        self._class_counts = np.zeros(n_classes)
-        self._z = np.empty((self._product.rows, d), self._product.dtype)
-        self._labels = np.empty(self._product.rows, np.int64)
-        self._waiting = 0
+        self._sums = ClassSums(d, n_classes)
+        self._rows = ShiftedRows(self._product, d, self._use)
 
     def add(self, x: Features, labels: Labels, rows: Indices | None = None) -> None:
-        """Add images.
+        """Add images: x uint8 (n, d), labels int64 (n,); or only those at some positions."""
+        self._rows.add(x, labels, rows)
 
-        Args:
-            x: features, uint8 (n, d).
-            labels: int64 (n,).
-            rows: positions of the images to add, int64; None for all. They are copied one product at a time.
-        """
-        n, taken = len(x) if rows is None else len(rows), 0
-        while taken < n:
-            room = slice(taken, taken + len(self._z) - self._waiting)
-            chosen = room if rows is None else rows[room]
-            block = x[chosen]
-            where = slice(self._waiting, self._waiting + len(block))
-            # Flipping the top bit subtracts 128 in int8 arithmetic, and a cast to float32 is vectorised.
-            self._z[where] = (block ^ np.uint8(SHIFT)).view(np.int8)
-            self._labels[where] = labels[chosen]
-            self._waiting = where.stop
-            taken += len(block)
-            if self._waiting == len(self._z):
-                self._flush()
-
-    def _flush(self) -> None:
-        """Add the buffered rows."""
-        z, labels = self._z[: self._waiting], self._labels[: self._waiting]
+    def _use(self, z: NDArray[Any], labels: Labels) -> None:
         self._product.add(z, self._shifted_gram)
-        # Only classes among these rows: the cost depends on the rows, not on the number of classes.
-        for start in range(0, len(z), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            present, column = np.unique(labels[rows], return_inverse=True)
-            one_hot = np.zeros((len(present), len(column)), np.float32)
-            one_hot[column, np.arange(len(column))] = 1
-            self._class_sums[present] += one_hot @ z[rows].astype(np.float32, copy=False)
-            self._class_counts[present] += one_hot.sum(axis=1)
-        self._n += self._waiting
-        self._waiting = 0
+        self._sums.add(z, labels)
 
     def result(self) -> Moments:
         """Return the moments of all images added. Call this once, last."""
-        self._flush()
+        self._rows.flush()
         self._product.complete(self._shifted_gram)
-        gram, class_sums, n = self._shifted_gram, self._class_sums, self._n
-        shift_x = SHIFT * class_sums.sum(axis=0)  # s Σz, because every image has one class
+        gram, n = self._shifted_gram, self._sums.n
+        shift_x = self._sums.shifted_sum()
         gram += shift_x[:, None] + (shift_x + n * SHIFT**2)[None, :]
-        class_sums += SHIFT * self._class_counts[:, None]
-        sum_x = class_sums.sum(axis=0)
-        class_sums *= 2
-        class_sums -= sum_x
-        return Moments(n, sum_x, 2 * self._class_counts - n, gram, np.ascontiguousarray(class_sums.T))
+        sum_x, sum_y, cross = self._sums.result()
+        return Moments(n, sum_x, sum_y, gram, cross)
 
 
 FoldMoments = dict[int, Moments]
 """Moments per fold that images validate; splits.ALWAYS_TRAINING is the key of images that validate none."""
+
+
+def batches_of_features(
+    pixels: Pixels, features: FeatureMap, augmentation: Augmentation
+) -> Iterator[tuple[Features, slice]]:
+    """Yield the features of each variant of images, uint8 (n, d), and the positions of these images.
+
+    Args:
+        pixels: uint8 (n, h, w, c).
+        features: computes the features.
+        augmentation: makes the variants.
+    """
+    for start in range(0, len(pixels), BATCH_ROWS):
+        rows = slice(start, start + BATCH_ROWS)
+        for variant in augmentation.variants(pixels[rows]):
+            yield features(variant), rows
 
 
 class FoldSums:
@@ -228,10 +206,8 @@ class FoldSums:
 
     def add(self, pixels: Pixels, labels: Labels, folds: Folds) -> None:
         """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-        for start in range(0, len(labels), BATCH_ROWS):
-            rows = slice(start, start + BATCH_ROWS)
-            for variant in self._augmentation.variants(pixels[rows]):
-                self._add(self._features(variant), labels[rows], folds[rows])
+        for x, rows in batches_of_features(pixels, self._features, self._augmentation):
+            self._add(x, labels[rows], folds[rows])
 
     def _add(self, x: Features, labels: Labels, folds: Folds) -> None:
         d = x.shape[1]

@@ -17,7 +17,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -323,7 +323,26 @@ def ridge_fits(
     return with_intercepts(moments, weights)
 
 
-def with_intercepts(moments: Moments, weights: Floats) -> RidgePath:
+class Sums(Protocol):
+    """The moments that intercepts depend on; see Moments."""
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        ...
+
+    @property
+    def sum_x(self) -> Floats:
+        """Σx, float64 (d,)."""
+        ...
+
+    @property
+    def sum_y(self) -> Floats:
+        """Σy, float64 (n_classes,)."""
+        ...
+
+
+def with_intercepts(moments: Sums, weights: Floats) -> RidgePath:
     """Return the path of weights (n_lambdas, d, n_classes) that centred features from 0 to 255 gave."""
     intercepts = (moments.sum_y - np.einsum("d,ldc->lc", moments.sum_x, weights)) / moments.n
     return RidgePath(weights * INTENSITY, intercepts)

@@ -23,9 +23,8 @@ from common.features.feature_map import FeatureMap
 from common.features.spec import FeatureSpec
 from common.features.stored import StoredFeatures
 from common.provenance import Engine, command, versions
-from common.ridge.fit import Fit, Problem
+from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.model import RidgeModel
-from common.ridge.moments import fingerprint
 from common.ridge.scoring import evaluate
 from common.run.features import feature_map
 from common.run.flags import named_splits, pixel_format
@@ -80,7 +79,13 @@ class RidgeRun:
     ignored: int = 0
 
     @classmethod
-    def open(cls, job: str, arguments: argparse.Namespace, complete: bool = True) -> RidgeRun:
+    def open(
+        cls,
+        job: str,
+        arguments: argparse.Namespace,
+        complete: bool = True,
+        most_moments: int = MAX_MOMENTS_BYTES,
+    ) -> RidgeRun:
         """Open the data, split it, and check that there is something to learn.
 
         Args:
@@ -88,6 +93,7 @@ class RidgeRun:
             arguments: its flags.
             complete: False if --data holds only some of the images that the job fits, so that classes may be
                 missing.
+            most_moments: the largest size of all moments in bytes that the engine can hold.
 
         Raises:
             InputError: flags or data are wrong.
@@ -118,6 +124,7 @@ class RidgeRun:
                 lambdas=tuple(arguments.lambdas),
                 penalty=arguments.penalty,
                 max_skipped=arguments.max_corrupt,
+                most_moments=most_moments,
             )
             features, spec = _chosen_features(arguments, table, problem, console)
         problem = replace(problem, features=features)
@@ -230,7 +237,8 @@ class RidgeRun:
             "seed": self.arguments.seed,
             "versions": versions(),
         }
-        return record if fit.moments is None else record | {"moments_sha256": fingerprint(fit.moments)}
+        found = fit.fingerprint()
+        return record if found is None else record | {"moments_sha256": found}
 
     def _seconds(self) -> dict[str, float]:
         return self.console.seconds | {"total": self.console.total_seconds()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
-from common.ridge.fit import Fit, Problem
+from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.gram import BlasProduct, GramProduct, Tile, TiledProduct, best_product, even_tile
 from common.ridge.moments import (
     FoldMoments,
@@ -42,11 +42,13 @@ class RankSettings(NamedTuple):
         tile: multiply in tiles of this size, dealt out to the threads; "blas" to leave the product to the threads
             of BLAS; None for tiles that give all threads the same amount of work.
         images: "read" if each rank reads its own images; "scatter" if rank 0 reads all of them and sends them.
+        whole: the largest size, in bytes, of moments that each rank holds as a whole.
     """
 
     threads: int = 1
     tile: Tile | Literal["blas"] | None = None
     images: str = "read"
+    whole: int = MAX_MOMENTS_BYTES
 
     def blas_threads(self, world: World) -> int:
         """Return the number of threads that BLAS may use in each rank.
@@ -161,20 +163,37 @@ class DealtProblem:
         # Threads that share out tiles need a BLAS of one thread each.
         limit_blas(1 if isinstance(product, TiledProduct) else blas)
         sums = FoldSums(size.n_classes, size.features, size.augmentation, lambda _d: product)
-        held_out = HeldOut()
-        images = self._world.make_at_root(lambda: self._problem.value.images)
-        with self.console.bar(size.n_images // self._world.size, "img") as advance:
-            for block in dealt_blocks(images, settings.images, self._clock, "read", self._note_skipped):
-                with self.phase("moments"):
-                    sums.add(block.pixels, block.labels, block.folds)
-                held_out.add(block)
-                advance(len(block.labels) + len(block.skipped))
-            with self.phase("moments"):
-                moments = sums.result()
+        held_out = self.each_block(lambda block: sums.add(block.pixels, block.labels, block.folds))
+        with self.phase("moments"):
+            moments = sums.result()
         limit_blas(blas)
         self._products = sums.products
-        self._clock.images = sum(own.n for own in moments.values()) // size.augmentation.n_variants
-        return moments, held_out.result()
+        return moments, held_out
+
+    def each_block(self, use: Callable[[Block], None], finish: Callable[[], None] = lambda: None) -> list[Block]:
+        """Read this rank's share of the training and validation images, a block at a time.
+
+        Args:
+            use: called with each block.
+            finish: called on every rank after its last block.
+
+        Returns:
+            the held-out images, which alone stay in memory.
+
+        Raises:
+            AgreedError: images cannot be read, or too many were skipped.
+        """
+        held_out = HeldOut()
+        images = self._world.make_at_root(lambda: self._problem.value.images)
+        with self.console.bar(self.size.n_images // self._world.size, "img") as advance:
+            delivery = self._settings.images
+            for block in dealt_blocks(images, delivery, self._clock, "read", self._note_skipped, finish=finish):
+                with self.phase("moments"):
+                    use(block)
+                held_out.add(block)
+                self._clock.images += len(block.labels)
+                advance(len(block.labels) + len(block.skipped))
+        return held_out.result()
 
     def _note_skipped(self, skipped: Sequence[Skipped]) -> None:
         self._problem.value.check_skipped(skipped)
@@ -198,12 +217,20 @@ class DealtProblem:
             self._world.sum(flat)
             moments = unflatten(flat, folds, d, n_classes)
             del flat
-        self._problem.run(lambda problem: problem.check_folds(moments))
+        self.check_folds(moments)
         if self._world.is_root:
             self._moments = moments  # for their fingerprint
         with self.phase("reduce"):
             everything = total(moments)
             return everything, training_moments(moments, everything)
+
+    def check_folds(self, readable: Iterable[int]) -> None:
+        """Make sure that every fold kept images.
+
+        Raises:
+            AgreedError: a fold has no image left.
+        """
+        self._problem.run(lambda problem: problem.check_folds(readable))
 
     def count(self, scored: int, correct: Labels) -> tuple[int, Labels]:
         """Add up the ranks' numbers of images scored and of images that each λ classifies correctly."""
@@ -220,12 +247,20 @@ class DealtProblem:
         one = ALWAYS_TRAINING
         return solve_grid(self._world, {one: everything}, [lambda_], self.size.penalty).paths()[one]
 
-    def result(
-        self, path: RidgePath, lambda_: float, everything: Moments, n_validation: int, correct: Labels
-    ) -> Fit:
-        """Make a Fit of a path of length one. Rank 0 alone has its moments and the skipped images."""
-        n_fitted = everything.n // self.size.augmentation.n_variants
+    def result(self, path: RidgePath, lambda_: float, n: int, n_validation: int, correct: Labels) -> Fit:
+        """Make a Fit of a path of length one to n images, their variants counted.
+
+        Rank 0 alone has its moments and the skipped images.
+        """
+        n_fitted = n // self.size.augmentation.n_variants
         model = self._problem.share(lambda problem: problem.model(path, lambda_))
-        moments = self._moments if self._world.is_root else None
         products = frozenset().union(*self._world.gather(self._products))
-        return Fit(model, n_fitted, n_validation, correct, moments, products, self._skipped)
+        return Fit(
+            model,
+            n_fitted,
+            n_validation,
+            correct,
+            self._moments or None,
+            products=products,
+            skipped=self._skipped,
+        )

@@ -11,11 +11,13 @@ from common.blas import limit_blas
 from common.console import Console
 from common.data.catalogue import Skipped
 from common.evaluate.evaluation import Evaluation
+from common.memory import memory_bytes
 from common.provenance import Engine, command
-from common.ridge.fit import Fit
-from common.ridge.gram import BLOCK_ROWS, Tile
+from common.ridge.fit import MAX_MOMENTS_BYTES, Fit
+from common.ridge.gram import Tile
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
+from common.ridge.tiles import BLOCK_ROWS
 from common.run.flag_types import positive_integer
 from common.run.flags import ridge_parser
 from common.run.parser import Parser
@@ -71,6 +73,7 @@ class RankedRun:
         job: the name of the job.
         parser: the parser of its flags.
         argv: the flags; None for those of this process.
+        spreads: True if the job can spread moments over ranks, and has the flag --whole.
 
     Attributes:
         arguments: the flags.
@@ -83,14 +86,23 @@ class RankedRun:
         SystemExit: --help, or flags that cannot be parsed; on every rank.
     """
 
-    def __init__(self, world: World, job: str, parser: Parser, argv: Sequence[str] | None) -> None:
+    def __init__(
+        self, world: World, job: str, parser: Parser, argv: Sequence[str] | None, spreads: bool = False
+    ) -> None:
         self._world = world
         self.arguments = world.at_root(lambda: parser.parse_arguments(argv))
         threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
-        self.settings = RankSettings(threads, self.arguments.tile, self.arguments.images)
+        memory = world.all_gather(memory_bytes() // world.neighbours)
+        whole = min(MAX_MOMENTS_BYTES, min(memory) // 8)
+        if spreads and self.arguments.whole is not None:
+            whole = self.arguments.whole << 20
+        self.settings = RankSettings(
+            threads, self.arguments.tile, self.arguments.images, whole if spreads else MAX_MOMENTS_BYTES
+        )
+        most_moments = sum(memory) if spreads else MAX_MOMENTS_BYTES
         self._warn_of_crowding()
         limit_blas(self.settings.blas_threads(world))
-        self._run = world.make_at_root(lambda: RidgeRun.open(job, self.arguments))
+        self._run = world.make_at_root(lambda: RidgeRun.open(job, self.arguments, most_moments=most_moments))
         self.clock = RankClock(world, self._run.value.console if world.is_root else Console(quiet=True))
         self.problem = world.make_at_root(lambda: self._run.value.problem)
 

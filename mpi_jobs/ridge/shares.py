@@ -63,6 +63,7 @@ def dealt_blocks(
     phase: str,
     check_skipped: Callable[[Sequence[Skipped]], None],
     names: bool = False,
+    finish: Callable[[], None] = lambda: None,
 ) -> Iterator[Block]:
     """Yield the blocks of this rank's share of the images, and agree on their faults at the end.
 
@@ -74,6 +75,7 @@ def dealt_blocks(
         check_skipped: called on rank 0 with the images that any rank skipped; it raises InputError if they are too
             many.
         names: True if blocks need the names of their images.
+        finish: called on every rank after its last block, before the ranks agree.
 
     Raises:
         AgreedError: images cannot be read on some rank, or too many were skipped.
@@ -94,6 +96,7 @@ def dealt_blocks(
         skipped += block.skipped
         n += len(block.labels)
         yield block
+    finish()
     if skipped and not n and problem is None:  # as on a machine where their folder is not mounted
         problem = InputError(
             f"none of its {len(skipped)} images can be used; {skipped[0].name}: {skipped[0].reason}"

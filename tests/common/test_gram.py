@@ -1,14 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
 
-from common.ridge import gram
+from common.ridge import gram, tiles
 from common.ridge.gram import (
-    BLOCK_ROWS,
-    MOST_INT8_ROWS,
     BlasProduct,
     Int8Product,
     Tile,
@@ -16,6 +15,15 @@ from common.ridge.gram import (
     even_tile,
 )
 from common.ridge.moments import FoldSums, fingerprint
+from common.ridge.tiles import (
+    BLOCK_ROWS,
+    MOST_INT8_ROWS,
+    BlasTiles,
+    Int8Tiles,
+    TileProduct,
+    Tiling,
+    best_tile_product,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -82,12 +90,33 @@ def test_moments_are_the_same_bits_by_8_bit_and_by_float32_products(monkeypatch:
         return sums.products, fingerprint(sums.result())
 
     fast = summed()
-    monkeypatch.setattr(gram, "int8_kernel", lambda: None)
+    for module in (gram, tiles):
+        monkeypatch.setattr(module, "int8_kernel", lambda: None)
     slow = summed()
     assert (fast[0], slow[0]) == ({Int8Product.name}, {BlasProduct.name})
     assert fast[1] == slow[1]
     with pytest.raises(ValueError, match="no exact product of 8-bit integers"):
         Int8Product(5)
+
+
+@pytest.mark.parametrize("product", [BlasTiles, lambda tiling: Int8Tiles(tiling, 3)], ids=["float32", "8 bits"])
+def test_any_tiles_of_a_product_are_those_of_the_whole(product: Callable[[Tiling], TileProduct]) -> None:
+    tiling = Tiling(97, 20)
+    chosen = product(tiling)
+    own = {place: np.zeros(tiling.shape(place)) for place in tiling.lower()[::3]}
+    expected = np.zeros((97, 97))
+    for rows in (chosen.rows, 11):
+        z = RNG.integers(-128, 128, (rows, 97)).astype(chosen.dtype)
+        chosen.add(z, own)
+        expected += z.astype(np.float64).T @ z
+    for (i, j), tile in own.items():
+        assert np.array_equal(tile, expected[tiling.stripe(i), tiling.stripe(j)])
+
+
+def test_tiles_fall_back_to_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(best_tile_product(Tiling(9, 3), 1), Int8Tiles)
+    monkeypatch.setattr(tiles, "int8_kernel", lambda: None)
+    assert isinstance(best_tile_product(Tiling(9, 3), 1), BlasTiles)
 
 
 @pytest.mark.parametrize("rows", [0, BLOCK_ROWS + 1])
@@ -100,5 +129,5 @@ def test_blocks_that_would_not_be_exact_are_refused(rows: int) -> None:
 def test_threads_get_even_shares(threads: int) -> None:
     """With as many stripes as threads, symmetric tiles being half the work, the shares are exactly even."""
     product = TiledProduct(100 * threads, even_tile(100 * threads, threads), threads)
-    work = [sum(0.5 if i is j else 1 for i, j in share) for share in product._shares]
+    work = [sum(0.5 if i == j else 1 for i, j in share) for share in product._shares]
     assert work == [threads / 2] * threads

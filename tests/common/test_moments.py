@@ -13,7 +13,6 @@ from common.arrays import Labels, Pixels
 from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
 from common.data.sources import open_labelled
-from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import (
     SHIFT,
     Moments,
@@ -26,6 +25,7 @@ from common.ridge.moments import (
     training_moments,
     unflatten,
 )
+from common.ridge.tiles import BLOCK_ROWS
 from tests.support.moments import assert_identical, moments_by_fold
 
 RNG = np.random.default_rng(2)

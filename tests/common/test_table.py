@@ -25,8 +25,8 @@ from common.data.table.reading import TableImages
 from common.data.table.table import MANIFEST, Table
 from common.data.table.writing import TableSettings, read_content, write_files
 from common.errors import InputError, RunError
-from common.ridge.gram import BLOCK_ROWS
 from common.ridge.moments import Moments
+from common.ridge.tiles import BLOCK_ROWS
 from tests.support.moments import assert_identical, moments_by_fold
 
 RNG = np.random.default_rng(8)

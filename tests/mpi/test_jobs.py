@@ -29,22 +29,23 @@ def run(world: World, main: Main, out: Path, *flags: str) -> dict[str, Any]:
 
 
 def assert_agreed(
-    world: World, tmp_path: Path, main: Main, flags: list[str], more: Sequence[str] = ()
-) -> dict[str, Any]:
-    """That a job with some flags more finds what serial finds."""
-    found = run(world, main, tmp_path / "mpi", *flags, *more)
+    world: World, tmp_path: Path, jobs: Sequence[str], flags: list[str], more: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """That jobs with some flags more find what serial finds; return their metrics."""
+    found = [run(world, JOBS[job], tmp_path / job, *flags, *more) for job in jobs]
     if world.is_root:
         expected = run_main(serial.main, tmp_path / "serial", *flags)
-        for key in AGREED:
-            assert found[key] == expected[key], key
-        a, b = RidgeModel.load(tmp_path / "mpi"), RidgeModel.load(tmp_path / "serial")
-        assert np.abs(a.weights - b.weights).max() <= 1e-6 * np.abs(b.weights).max()
-        assert np.abs(a.intercept - b.intercept).max() <= 1e-6 * np.abs(b.intercept).max()
+        b = RidgeModel.load(tmp_path / "serial")
+        for job, metrics in zip(jobs, found, strict=True):
+            for key in AGREED:
+                assert metrics[key] == expected[key], key
+            a = RidgeModel.load(tmp_path / job)
+            assert np.abs(a.weights - b.weights).max() <= 1e-6 * np.abs(b.weights).max()
+            assert np.abs(a.intercept - b.intercept).max() <= 1e-6 * np.abs(b.intercept).max()
     world.meet()
     return found
 
 
-@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize(
     ("flags", "more"),
     [
@@ -55,28 +56,28 @@ def assert_agreed(
         (["--limit", "2", "--lambdas", "0"], []),
     ],
 )
-def test_digits(world: World, tmp_path: Path, job: str, flags: list[str], more: list[str]) -> None:
-    found = assert_agreed(world, tmp_path, JOBS[job], flags, more)
-    assert found["workers"] == len(found["ranks"]) == world.size
-    images = found["images"]
-    fitted = images["train"] + (images["validation"] if found["folds"] is None else 0)
-    assert sum(rank["images"] for rank in found["ranks"]) == fitted
+def test_digits(world: World, tmp_path: Path, flags: list[str], more: list[str]) -> None:
+    for found in assert_agreed(world, tmp_path, list(JOBS), flags, more):
+        assert found["workers"] == len(found["ranks"]) == world.size
+        images = found["images"]
+        fitted = images["train"] + (images["validation"] if found["folds"] is None else 0)
+        assert sum(rank["images"] for rank in found["ranks"]) == fitted
 
 
-@pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("way", ["read", "scatter"])
 def test_a_folder_with_an_image_that_cannot_be_used(
-    world: World, tmp_path: Path, folder_of_images: Path, job: str, way: str
+    world: World, tmp_path: Path, folder_of_images: Path, way: str
 ) -> None:
     images = world.at_root(lambda: folder_of_images)
     if world.is_root:
         (images / "cedar" / "11.png").write_bytes(b"damaged")
     world.meet()
     flags = ["--data", f"folder:{images}", "--max-corrupt", "0.1"]
-    found = assert_agreed(world, tmp_path, JOBS[job], flags, ["--images", way])
-    assert found["images"]["skipped"] == 1
+    for found in assert_agreed(world, tmp_path, list(JOBS), flags, ["--images", way]):
+        assert found["images"]["skipped"] == 1
     if world.is_root:
-        assert "cedar/11.png" in (tmp_path / "mpi" / "skipped.csv").read_text()
+        for job in JOBS:
+            assert "cedar/11.png" in (tmp_path / job / "skipped.csv").read_text()
 
 
 def test_herbarium(world: World, tmp_path: Path) -> None:
@@ -84,9 +85,9 @@ def test_herbarium(world: World, tmp_path: Path) -> None:
     if world.is_root:
         herbarium(folder)
     world.meet()
-    assert_agreed(world, tmp_path, JOBS["data"], ["--data", f"herbarium:{folder}"])
+    assert_agreed(world, tmp_path, ["data"], ["--data", f"herbarium:{folder}"])
 
 
 @pytest.mark.parametrize("tile", ["100x7", "1x1", "blas"])
 def test_tiles_change_nothing(world: World, tmp_path: Path, tile: str) -> None:
-    assert_agreed(world, tmp_path, JOBS["data"], ["--limit", "60"], ["--tile", tile, "--threads", "3"])
+    assert_agreed(world, tmp_path, ["data"], ["--limit", "60"], ["--tile", tile, "--threads", "3"])

@@ -135,6 +135,18 @@ def test_spark_submit_is_told_an_address_if_the_name_of_the_machine_does_not_res
         assert done.stdout.strip() == expected, done.stderr
 
 
+@pytest.mark.spark
+def test_a_notebook_as_python_of_the_driver_stops_no_job(tmp_path: Path) -> None:
+    """spark-submit asks PYSPARK_DRIVER_PYTHON where Spark is, and lets it run the job."""
+    (tmp_path / "jupyter").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "jupyter").chmod(0o755)
+    line = f'PATH="{tmp_path}:$PATH" spark-submit {OUTER} --lambdas 1 --quiet --out run'
+    done = shell(line, tmp_path, PYSPARK_DRIVER_PYTHON="jupyter", PYSPARK_DRIVER_PYTHON_OPTS="notebook")
+    assert done.returncode == 0, done.stderr
+    assert "PYSPARK_DRIVER_PYTHON=jupyter is for notebooks" in done.stderr
+    assert (tmp_path / "run" / "metrics.json").is_file()
+
+
 def test_another_package_called_common_hides_nothing(tmp_path: Path) -> None:
     """The environment holds a .pth file that brings this project's packages first."""
     (tmp_path / "other" / "common").mkdir(parents=True)

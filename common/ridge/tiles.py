@@ -1,0 +1,180 @@
+"""Tiles of a symmetric matrix, and products of blocks of images that are added to them.
+
+A matrix in tiles need not lie in one process: each process keeps the tiles that are its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.arrays import Floats
+from common.int8 import NAME, SHIFT, int8_kernel
+
+BLOCK_ROWS = 1024
+"""The largest number of rows whose float32 Gram matrix is exact.
+
+Shifted by 128, features lie in [−128, 127]. So a sum of 1,024 products stays within 1,024·128² = 2²⁴, and float32
+holds all integers up to 2²⁴. Without the shift it would be 258 rows (258·255² < 2²⁴), and four times as many small
+products to add up in float64.
+"""
+
+FEWEST_INT8_ROWS, MOST_INT8_ROWS = 1024, 8192
+"""Rows per product of 8-bit integers: so many that adding it to the sum costs little beside multiplying."""
+
+BLOCK_BYTES = 128 << 20
+"""The largest size of a block of rows, which sums keep and products copy, with more than the fewest rows."""
+
+INT8_SIDE = 512
+"""The largest number of columns per tile with which a product of 8-bit integers stays in the cache."""
+
+TRANSPOSED_ROWS = 16
+"""Rows that are transposed at once, so that they stay in the cache."""
+
+Place = tuple[int, int]
+"""The row and the column of a tile, in tiles."""
+
+
+class Tiling(NamedTuple):
+    """A square matrix, cut into stripes of columns and into tiles where stripes cross.
+
+    Attributes:
+        d: the number of columns.
+        side: the number of columns of a stripe, except perhaps the last.
+    """
+
+    d: int
+    side: int
+
+    @property
+    def n(self) -> int:
+        """The number of stripes."""
+        return math.ceil(self.d / self.side)
+
+    def stripe(self, i: int) -> slice:
+        """Return the columns of stripe i."""
+        return slice(i * self.side, min((i + 1) * self.side, self.d))
+
+    def shape(self, place: Place) -> tuple[int, int]:
+        """Return the shape of a tile."""
+        rows, columns = (self.stripe(i) for i in place)
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    def lower(self) -> list[Place]:
+        """Return the places of the lower half of a symmetric matrix, the diagonal included, column by column."""
+        return [(i, j) for j in range(self.n) for i in range(j, self.n)]
+
+
+def even_side(d: int) -> int:
+    """Return a side of tiles that fits the cache and leaves no narrow stripe."""
+    return math.ceil(d / math.ceil(d / INT8_SIDE))
+
+
+class TileProduct(Protocol):
+    """Adds products of blocks of rows to tiles of a Gram matrix."""
+
+    @property
+    def name(self) -> str:
+        """The name of the product in reports."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """The largest number of rows per block."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """The type of the blocks."""
+        ...
+
+    def add(self, z: NDArray[Any], tiles: Mapping[Place, Floats]) -> None:
+        """Add the tiles of ZᵀZ to those in `tiles`, float64; z is (n, d), from −128 to 127."""
+        ...
+
+
+class Int8Tiles:
+    """Multiplies 8-bit integers, tiles dealt out to threads.
+
+    Args:
+        tiling: the tiles.
+        threads: the number of threads.
+
+    Raises:
+        ValueError: this process has no kernel (int8.int8_kernel).
+    """
+
+    name = NAME
+    dtype = np.int8
+
+    def __init__(self, tiling: Tiling, threads: int) -> None:
+        kernel = int8_kernel()
+        if kernel is None:
+            raise ValueError("no exact product of 8-bit integers here")
+        self._kernel = kernel
+        self._tiling = tiling
+        self.rows = max(FEWEST_INT8_ROWS, min(MOST_INT8_ROWS, 2 * tiling.d, BLOCK_BYTES // tiling.d))
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    def add(self, z: NDArray[Any], tiles: Mapping[Place, Floats]) -> None:
+        """Add the tiles of ZᵀZ to those in `tiles`; z is int8 (n, d)."""
+        left: dict[int, NDArray[np.uint8]] = {}
+        right: dict[int, NDArray[np.int8]] = {}
+
+        def transpose(i: int) -> None:
+            left[i] = _transposed(z[:, self._tiling.stripe(i)].view(np.uint8)) ^ np.uint8(SHIFT)
+
+        def copy(j: int) -> None:
+            right[j] = np.ascontiguousarray(z[:, self._tiling.stripe(j)])
+
+        def work(place: Place) -> None:
+            i, j = place
+            tile = tiles[place]
+            tile += self._kernel.multiply(left[i], right[j])
+
+        _each(self._pool, transpose, {i for i, _ in tiles})
+        _each(self._pool, copy, {j for _, j in tiles})
+        _each(self._pool, work, tiles)
+
+
+class BlasTiles:
+    """Multiplies in float32 where there is no product of 8-bit integers, each tile by BLAS and its threads.
+
+    Args:
+        tiling: the tiles.
+    """
+
+    name = "tiles of BLAS in float32"
+    dtype = np.float32
+    rows = BLOCK_ROWS
+
+    def __init__(self, tiling: Tiling) -> None:
+        self._tiling = tiling
+
+    def add(self, z: NDArray[Any], tiles: Mapping[Place, Floats]) -> None:
+        """Add the tiles of ZᵀZ to those in `tiles`; z is float32 (n, d)."""
+        for (i, j), tile in tiles.items():
+            tile += z[:, self._tiling.stripe(i)].T @ z[:, self._tiling.stripe(j)]
+
+
+def best_tile_product(tiling: Tiling, threads: int) -> TileProduct:
+    """Return the fastest product of tiles in this process."""
+    return BlasTiles(tiling) if int8_kernel() is None else Int8Tiles(tiling, threads)
+
+
+def _each(pool: ThreadPoolExecutor | None, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+    for _ in map(work, items) if pool is None else pool.map(work, items):
+        pass
+
+
+def _transposed(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    out = np.empty(x.shape[::-1], np.uint8)
+    for start in range(0, len(x), TRANSPOSED_ROWS):
+        rows = slice(start, start + TRANSPOSED_ROWS)
+        out[:, rows] = x[rows].T
+    return out
