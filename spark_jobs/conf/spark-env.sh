@@ -1,5 +1,11 @@
 # Read by spark-submit before it starts Java.
 
+# Java takes the home of a user without a name for "?", and Hadoop does not start for one.
+if ! id -un >/dev/null 2>&1; then
+    echo "Spark cannot start: user $(id -u) has no name in /etc/passwd, and Hadoop needs one; add a line for it" >&2
+    exit 2
+fi
+
 # If the name of this machine does not resolve, Spark ends in a stack trace unless it is told an address.
 if [ -z "${SPARK_LOCAL_IP:-}" ] && command -v getent >/dev/null && ! getent hosts "$(hostname)" >/dev/null; then
     export SPARK_LOCAL_IP=127.0.0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,27 @@ def test_another_package_called_common_hides_nothing(tmp_path: Path) -> None:
         done = command(sys.executable, *words, cwd=tmp_path)
         assert (done.returncode == 0) == works, done.stderr
         assert not works or Path(done.stdout.strip()).is_relative_to(ROOT)
+
+
+NAMELESS = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+
+
+@pytest.mark.spark
+@pytest.mark.skipif(
+    shutil.which(NAMELESS[0]) is None
+    or bool(subprocess.run([*NAMELESS, "true"], stderr=subprocess.DEVNULL, check=False).returncode),
+    reason="this machine lets nobody run as a user without a name (unshare --user)",
+)
+def test_a_user_without_a_name_has_jobs_that_need_no_spark_and_one_line_of_the_others(tmp_path: Path) -> None:
+    homeless = {"HOME": "", "USER": "", "LOGNAME": ""}
+    done = command(*NAMELESS, "python", SERIAL, "--lambdas", "1", "--quiet", cwd=tmp_path, **homeless)
+    assert (done.returncode, done.stderr) == (0, "")
+    reason = "Spark cannot start: user 54321 has no name in /etc/passwd, and Hadoop needs one"
+    for line in (["spark-submit", OUTER], ["python", OUTER]):
+        done = command(*NAMELESS, *line, "--lambdas", "1", "--quiet", cwd=tmp_path, **homeless)
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1
+        assert reason in done.stderr
 
 
 def test_a_user_without_a_name_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
