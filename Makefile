@@ -109,6 +109,7 @@ bench: setup $(PART)bench ## the measurements that the documentation quotes (min
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
+	@$(BIN)/python -m bench.spread --json bench/results/spread.json
 	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
 	@$(BIN)/python -m bench.predict --json bench/results/predict.json
 

@@ -10,7 +10,8 @@ SET is mnist, fashion, cifar, hands or moments. For the sets of images, two seed
 by one thread and by all.
 
 Data: MNIST and hands under IMAGE_DATA_ROOT (default: data), the archive cifar10.tar.gz of JPEGs there, which is
-unpacked into the system's temporary folder, and Fashion-MNIST where Debian's dataset-fashion-mnist puts it.
+unpacked into the system's temporary folder, and Fashion-MNIST there or where Debian's dataset-fashion-mnist puts
+it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ LIMIT_S = 540
 """Seconds after which scikit-learn is stopped, counted from the start."""
 
 ROOT = Path(os.environ.get("IMAGE_DATA_ROOT", "data"))
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def opened(name: str) -> Iterator[tuple[str, ...]]:
                 archive.extractall(folder, filter="data")
             yield "--data", f"folder:{folder}"
         elif name == "fashion":
-            Path(folder, "mnist").symlink_to(FASHION)
-            yield "--data", "mnist", "--data-root", folder
+            yield "--data", "fashion-mnist", "--data-root", str(ROOT)
         elif name == "hands":
             yield "--data", f"folder:{ROOT / 'hands'}"
         else:

@@ -71,7 +71,7 @@ class Sizes(NamedTuple):
     epochs: int = 8
     small: int = 100_000
     rounds: int = 3
-    sweeps: int = 2
+    sweeps: int = 1
 
 
 class Prepared(NamedTuple):

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -17,7 +17,9 @@ from typing import IO, NamedTuple
 from common.data.shipped import SHIPPED, expanded
 from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
+from common.data.table.table import FEATURES, MANIFEST
 from common.errors import InputError
+from common.features.spec import FROM
 from common.run.flag_types import ValueRole
 from common.run.parser import DESCRIBE
 from emr.package import ROOT
@@ -33,6 +35,9 @@ COMPRESSION = 1
 
 MODEL_FILES = "model.*"
 """The files of a model's run folder that are shipped."""
+
+MAP_FILES = ("model.json", "model.npz", MANIFEST, FEATURES)
+"""The files of a run folder or a table that hold a feature map."""
 
 WILDCARDS = re.compile(r"[*?\[{]")
 
@@ -186,6 +191,8 @@ class JobInputs:
             if "://" in value:
                 raise InputError(f"{what}: fetch that run folder, and name it here; it travels with the job")
             return self._ship(what, LocalFiles.at(expanded(Path(value)), MODEL_FILES))
+        if role == ValueRole.FEATURES and value.startswith(FROM):
+            return f"{FROM}{self._map(what, value.removeprefix(FROM))}"
         if role == ValueRole.OUTPUT and "://" not in value:
             raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
         if role == ValueRole.RUN_FOLDER:
@@ -215,6 +222,16 @@ class JobInputs:
             self.words.append(f"--data-root={shipped}")
             return spec
         return f"{kind}:{shipped}"
+
+    def _map(self, what: str, saved: str) -> str:
+        """Return where the cluster finds a saved feature map, and note its files."""
+        if "://" in saved:
+            raise InputError(f"{what}: fetch that run folder or file, and name it here; it travels with the job")
+        path = expanded(Path(saved))
+        local = LocalFiles.at(path)
+        if path.is_dir():
+            local = replace(local, tops=[path / name for name in MAP_FILES if (path / name).is_file()])
+        return self._ship(what, local)
 
     def _ship(self, what: str, local: LocalFiles) -> str:
         """Note local files to ship, and return where the cluster finds them."""

@@ -97,8 +97,8 @@ def parser() -> Parser:
         "--whole",
         metavar="MIB",
         type=positive_integer,
-        help="spread moments over the ranks, in tiles, if they take more than this (default: an eighth of a "
-        "rank's memory, at most 2048)",
+        help="spread moments over the ranks, in tiles, if they take more than this (default: 256, or an "
+        "eighth of a rank's memory if that is less)",
     )
     return flags
 

@@ -12,16 +12,18 @@ from pyspark import SparkContext
 
 from common.console import Console
 from common.errors import InputError
-from common.ridge.fit import Fit, Problem
+from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.moments import total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
+from common.run.flag_types import positive_integer
 from common.run.flags import ridge_parser
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
-from spark_jobs.engine.blocks import count_correct
+from spark_jobs.engine.blocks import count_correct, image_blocks
 from spark_jobs.engine.moments_files import MomentsFiles, moments_flags
 from spark_jobs.engine.passes import score_test_images, sum_moments
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
+from spark_jobs.engine.tiled_fit import MOST_IN_TILES, fit_in_tiles
 
 
 def fit(
@@ -30,8 +32,11 @@ def fit(
     partitions: int | None = None,
     console: Console | None = None,
     files: MomentsFiles | None = None,
+    whole: int = MAX_MOMENTS_BYTES,
 ) -> Fit:
     """Fit a problem on the executors, in two passes over the images.
+
+    Moments that are larger than `whole` never lie in one process (engine/tiled_fit.py).
 
     Args:
         context: the Spark context.
@@ -39,11 +44,20 @@ def fit(
         partitions: the number of partitions; None for one per core, or more if partitions would be large.
         console: shows progress and measures phases; silent if None.
         files: moments of images that need not be summed again.
+        whole: the largest size, in bytes, of moments that travel between processes as a whole.
 
     Raises:
-        InputError: too many images cannot be used, or a fold has none left.
+        InputError: too many images cannot be used, or a fold has none left; or moments in files, which are whole,
+            are to be combined with larger ones.
     """
     console = console or Console(quiet=True)
+    if problem.moments_bytes > whole:
+        if files is not None and files.used:
+            raise InputError(
+                f"the moments of {problem.n_features:,} features are in tiles on the executors: leave out the "
+                "moments files, or use fewer --features"
+            )
+        return fit_in_tiles(image_blocks(context, problem.images, partitions), problem, console)
     blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console, files)
     with console.phase("path"):
         paths = {
@@ -69,16 +83,24 @@ def parser() -> Parser:
     )
     partitions_flag(flags)
     moments_flags(flags)
+    flags.add_argument(
+        "--whole",
+        metavar="MIB",
+        type=positive_integer,
+        default=MAX_MOMENTS_BYTES >> 20,
+        help="leave moments in tiles on the executors if they take more than this",
+    )
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, open, fit, write the run folder."""
     arguments = parser().parse_arguments(argv)
-    run = RidgeRun.open("gram", arguments, complete=not arguments.add_moments)
-    partitions, files = arguments.partitions, MomentsFiles.open(run)
+    complete = not arguments.add_moments
+    run = RidgeRun.open("gram", arguments, complete, most_moments=MOST_IN_TILES)
+    partitions, whole, files = arguments.partitions, arguments.whole << 20, MomentsFiles.open(run)
     with spark_context("gram", run.console) as context:
-        fitted = fit(context, run.problem, partitions, run.console, files)
+        fitted = fit(context, run.problem, partitions, run.console, files, whole)
         tested = score_test_images(context, run, fitted.model, partitions)
         run.finish(engine(context), fitted, tested)
     return 0

@@ -126,20 +126,25 @@ class Int8Tiles:
         left: dict[int, NDArray[np.uint8]] = {}
         right: dict[int, NDArray[np.int8]] = {}
 
-        def transpose(i: int) -> None:
-            left[i] = _transposed(z[:, self._tiling.stripe(i)].view(np.uint8)) ^ np.uint8(SHIFT)
-
-        def copy(j: int) -> None:
-            right[j] = np.ascontiguousarray(z[:, self._tiling.stripe(j)])
+        def prepare(stripe: tuple[bool, int]) -> None:
+            is_left, i = stripe
+            columns = z[:, self._tiling.stripe(i)]
+            if is_left:
+                left[i] = _transposed(columns.view(np.uint8)) ^ np.uint8(SHIFT)
+            else:
+                right[i] = np.ascontiguousarray(columns)
 
         def work(place: Place) -> None:
             i, j = place
             tile = tiles[place]
             tile += self._kernel.multiply(left[i], right[j])
 
-        _each(self._pool, transpose, {i for i, _ in tiles})
-        _each(self._pool, copy, {j for _, j in tiles})
-        _each(self._pool, work, tiles)
+        self._each(prepare, {stripe for i, j in tiles for stripe in ((True, i), (False, j))})
+        self._each(work, tiles)
+
+    def _each(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
+        for _ in map(work, items) if self._pool is None else self._pool.map(work, items):
+            pass
 
 
 class BlasTiles:
@@ -165,11 +170,6 @@ class BlasTiles:
 def best_tile_product(tiling: Tiling, threads: int) -> TileProduct:
     """Return the fastest product of tiles in this process."""
     return BlasTiles(tiling) if int8_kernel() is None else Int8Tiles(tiling, threads)
-
-
-def _each(pool: ThreadPoolExecutor | None, work: Callable[[Any], None], items: Iterable[Any]) -> None:
-    for _ in map(work, items) if pool is None else pool.map(work, items):
-        pass
 
 
 def _transposed(x: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -33,6 +33,7 @@ class ValueRole(StrEnum):
     RUN_FOLDER = "run folder"
     MODEL = "model"
     DATA_ROOT = "data root"
+    FEATURES = "features"
 
 
 def source_spec(text: str) -> str:
@@ -65,6 +66,14 @@ def data_root(text: str) -> Path:
     return Path(text)
 
 
+def feature_spec(text: str) -> FeatureSpec:
+    """Take the spec of a feature map."""
+    try:
+        return FeatureSpec.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 ROLES: dict[object, ValueRole] = {
     source_spec: ValueRole.SOURCE,
     input_location: ValueRole.INPUT,
@@ -72,6 +81,7 @@ ROLES: dict[object, ValueRole] = {
     run_folder: ValueRole.RUN_FOLDER,
     model_folder: ValueRole.MODEL,
     data_root: ValueRole.DATA_ROOT,
+    feature_spec: ValueRole.FEATURES,
 }
 """The roles of values by the types of their flags; all other values are plain."""
 
@@ -94,14 +104,6 @@ def augmentation(text: str) -> Augmentation:
     """Parse a comma list of variants."""
     try:
         return Augmentation.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def feature_spec(text: str) -> FeatureSpec:
-    """Take the spec of a feature map."""
-    try:
-        return FeatureSpec.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -27,6 +27,9 @@ from mpi_jobs.engine.world import World, counted_ranks, library
 from mpi_jobs.ridge.dealt_problem import RankSettings
 from mpi_jobs.ridge.shares import DELIVERIES, dealt_blocks
 
+WHOLE_BYTES = 256 << 20
+"""The size of moments from which tiles are faster than whole matrices, whatever the memory."""
+
 
 def ranked_parser(description: str) -> Parser:
     """Return a parser with the flags of every ridge job on MPI."""
@@ -93,7 +96,7 @@ class RankedRun:
         self.arguments = world.at_root(lambda: parser.parse_arguments(argv))
         threads: int = self.arguments.threads or max(1, world.cores // world.neighbours)
         memory = world.all_gather(memory_bytes() // world.neighbours)
-        whole = min(MAX_MOMENTS_BYTES, min(memory) // 8)
+        whole = min(WHOLE_BYTES, min(memory) // 8)
         if spreads and self.arguments.whole is not None:
             whole = self.arguments.whole << 20
         self.settings = RankSettings(

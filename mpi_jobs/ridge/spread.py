@@ -1,9 +1,5 @@
 """Moments whose Gram matrix no single process holds: its tiles are spread over the ranks.
 
-Tile (i, j) of the lower half belongs to the rank in row i mod p and column j mod q of a p×q grid of ranks: the
-block-cyclic layout of ScaLAPACK. So every rank has as many tiles as any other, and still has its share when a
-factorisation has finished with the first of them.
-
 Images are dealt out to ranks, and each rank computes the features of its own alone. Ranks exchange the features,
 one byte each, a round at a time; then each rank adds the products of all images of the round to its own tiles.
 """
@@ -11,112 +7,14 @@ one byte each, a round at a time; then each rank adds the products of all images
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from common.arrays import Features, Floats, Folds, Labels
-from common.int8 import SHIFT
-from common.ridge.sums import ClassSums, ShiftedRows
-from common.ridge.tiles import Place, TileProduct, Tiling
+from common.ridge.tiled_moments import FoldTiles, TiledMoments, TiledSum, TileGrid, Tiles
+from common.ridge.tiles import TileProduct, Tiling
 from mpi_jobs.engine.world import World
-
-Tiles = dict[Place, Floats]
-
-
-class RankGrid(NamedTuple):
-    """The ranks as a grid, as close to a square as their number allows.
-
-    Attributes:
-        rows: the number of rows of ranks, p; all of them together finish a block column, so p ≥ q.
-        columns: the number of columns of ranks, q.
-    """
-
-    rows: int
-    columns: int
-
-    @classmethod
-    def of(cls, size: int) -> RankGrid:
-        """Arrange `size` ranks."""
-        columns = next(columns for columns in range(math.isqrt(size), 0, -1) if size % columns == 0)
-        return cls(size // columns, columns)
-
-    def owner(self, place: Place) -> int:
-        """Return the rank that a tile belongs to."""
-        return place[0] % self.rows * self.columns + place[1] % self.columns
-
-    def own(self, tiling: Tiling, rank: int) -> list[Place]:
-        """Return the places of a rank's tiles in the lower half."""
-        return [place for place in tiling.lower() if self.owner(place) == rank]
-
-
-@dataclass(frozen=True)
-class SpreadMoments:
-    """Moments of images, as moments.Moments, the Gram matrix in tiles on the ranks.
-
-    Attributes:
-        n: the number of images.
-        sum_x: Σx, float64 (d,).
-        sum_y: Σy, float64 (n_classes,).
-        cross: XᵀY, float64 (d, n_classes).
-        tiles: this rank's tiles of the lower half of XᵀX.
-    """
-
-    n: int
-    sum_x: Floats
-    sum_y: Floats
-    cross: Floats
-    tiles: Tiles
-
-    def add(self, other: SpreadMoments) -> SpreadMoments:
-        """Return the sum; the tiles of `self` become those of the sum, because a copy may not fit into memory."""
-        for place, tile in self.tiles.items():
-            tile += other.tiles[place]
-        return SpreadMoments(
-            self.n + other.n,
-            self.sum_x + other.sum_x,
-            self.sum_y + other.sum_y,
-            self.cross + other.cross,
-            self.tiles,
-        )
-
-
-SpreadFolds = dict[int, SpreadMoments]
-"""Moments by the fold that images validate, as moments.FoldMoments."""
-
-
-class _FoldSum:
-    """The moments of one fold, as far as they have been added up.
-
-    Args:
-        tiling: the tiles of the Gram matrix.
-        own: the places of this rank's tiles.
-        n_classes: the number of classes.
-        product: multiplies blocks.
-    """
-
-    def __init__(self, tiling: Tiling, own: Sequence[Place], n_classes: int, product: TileProduct) -> None:
-        self._tiling = tiling
-        self._product = product
-        self._tiles: Tiles = {place: np.zeros(tiling.shape(place)) for place in own}
-        self._sums = ClassSums(tiling.d, n_classes)
-        self.rows = ShiftedRows(product, tiling.d, self._use)
-
-    def _use(self, z: np.ndarray, labels: Labels) -> None:
-        self._product.add(z, self._tiles)
-        self._sums.add(z, labels)
-
-    def result(self) -> SpreadMoments:
-        """Return the moments. Call this once, last."""
-        self.rows.flush()
-        n, shift_x = self._sums.n, self._sums.shifted_sum()
-        for (i, j), tile in self._tiles.items():
-            rows, columns = self._tiling.stripe(i), self._tiling.stripe(j)
-            tile += shift_x[rows, None] + (shift_x[columns] + n * SHIFT**2)[None, :]
-        return SpreadMoments(n, *self._sums.result(), self._tiles)
 
 
 class SpreadSums:
@@ -134,8 +32,8 @@ class SpreadSums:
         self, world: World, tiling: Tiling, n_classes: int, folds: Sequence[int], product: TileProduct
     ) -> None:
         self._world = world
-        own = RankGrid.of(world.size).own(tiling, world.rank)
-        self._folds = {fold: _FoldSum(tiling, own, n_classes, product) for fold in folds}
+        own = TileGrid.of(world.size).own(tiling, world.rank)
+        self._folds = {fold: TiledSum(tiling, own, n_classes, product) for fold in folds}
         self._room = max(1, product.rows // world.size)
         self._x = np.empty((world.size, self._room, tiling.d), np.uint8)
         self._labels = np.empty((world.size, self._room), np.int64)
@@ -166,7 +64,7 @@ class SpreadSums:
         while self._exchange(more=False):
             pass
 
-    def result(self) -> SpreadFolds:
+    def result(self) -> FoldTiles:
         """Return the moments by fold, without folds that have no image. Call this once, after `finish`."""
         moments = {fold: self._folds.pop(fold).result() for fold in sorted(self._folds)}
         return {fold: own for fold, own in moments.items() if own.n}
@@ -181,12 +79,12 @@ class SpreadSums:
             for fold, sums in self._folds.items():
                 rows = np.flatnonzero(folds[:n] == fold)
                 if len(rows):
-                    sums.rows.add(x, labels, rows)
+                    sums.add(x, labels, rows)
         self._waiting = 0
         return bool(self._counts[:, 1].any())
 
 
-def spread_fingerprint(world: World, tiling: Tiling, moments: Mapping[int, SpreadMoments]) -> str | None:
+def spread_fingerprint(world: World, tiling: Tiling, moments: Mapping[int, TiledMoments]) -> str | None:
     """Return what moments.fingerprint would, on rank 0; None elsewhere. All ranks call this."""
     found = hashlib.sha256()
     for fold, own in sorted(moments.items()):

@@ -14,10 +14,11 @@ from common.ridge.fit import Fit
 from common.ridge.moments import batches_of_features
 from common.ridge.path import RidgePath
 from common.ridge.scoring import validate
+from common.ridge.tiled_moments import FoldTiles, TiledMoments, TileGrid
 from common.ridge.tiles import INT8_SIDE, Tiling, best_tile_product
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
-from mpi_jobs.ridge.spread import RankGrid, SpreadFolds, SpreadMoments, SpreadSums, spread_fingerprint
+from mpi_jobs.ridge.spread import SpreadSums, spread_fingerprint
 from mpi_jobs.ridge.spread_solve import GridRanks, SpreadSystem, spread_path
 
 STRIPES_PER_ROW = 16
@@ -29,7 +30,7 @@ SMALLEST_SIDE = 16
 
 def spread_tiling(d: int, size: int) -> Tiling:
     """Return the tiles of d features on `size` ranks."""
-    stripes = max(-(-d // INT8_SIDE), STRIPES_PER_ROW * RankGrid.of(size).rows)
+    stripes = max(-(-d // INT8_SIDE), STRIPES_PER_ROW * TileGrid.of(size).rows)
     return Tiling(d, max(SMALLEST_SIDE, -(-d // stripes)))
 
 
@@ -106,7 +107,7 @@ def _check(settings: RankSettings, combine: str, d: int) -> None:
         )
 
 
-def _total(moments: SpreadFolds) -> tuple[SpreadMoments, SpreadFolds]:
+def _total(moments: FoldTiles) -> tuple[TiledMoments, FoldTiles]:
     """Return the moments of all images, and those of the folds that validate; `moments` must not be used again."""
     own = {fold: held_out for fold, held_out in moments.items() if fold != ALWAYS_TRAINING}
     everything = moments.get(ALWAYS_TRAINING)
@@ -114,7 +115,7 @@ def _total(moments: SpreadFolds) -> tuple[SpreadMoments, SpreadFolds]:
         first = next(iter(own.values()))
         sum_x, sum_y, cross = (np.zeros_like(part) for part in (first.sum_x, first.sum_y, first.cross))
         tiles = {place: np.zeros_like(tile) for place, tile in first.tiles.items()}
-        everything = SpreadMoments(0, sum_x, sum_y, cross, tiles)
+        everything = TiledMoments(0, sum_x, sum_y, cross, tiles)
     for held_out in own.values():
         everything = everything.add(held_out)
     return everything, own

@@ -20,9 +20,9 @@ import numpy as np
 
 from common.arrays import Floats
 from common.ridge.path import RidgePath, penalty_weight, with_intercepts
+from common.ridge.tiled_moments import TiledMoments, TileGrid, Tiles
 from common.ridge.tiles import Place, Tiling
 from mpi_jobs.engine.world import World
-from mpi_jobs.ridge.spread import RankGrid, SpreadMoments, Tiles
 
 REFINED = 1e-10
 """The relative residual above which a solution is refined once more."""
@@ -41,7 +41,7 @@ class SpreadSystem:
     """
 
     def __init__(
-        self, ranks: GridRanks, tiling: Tiling, everything: SpreadMoments, held_out: SpreadMoments | None = None
+        self, ranks: GridRanks, tiling: Tiling, everything: TiledMoments, held_out: TiledMoments | None = None
     ) -> None:
         self._ranks, self._tiling = ranks, tiling
         self._everything, self._held_out = everything, held_out
@@ -130,7 +130,7 @@ class GridRanks:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.grid = RankGrid.of(world.size)
+        self.grid = TileGrid.of(world.size)
         self.row, self.column = divmod(world.rank, self.grid.columns)
         self._in_row = cast(World, world.split(self.row))
         self._in_column = cast(World, world.split(self.column))

@@ -74,6 +74,11 @@ class MomentsFiles:
         return cls(basis, [saved for _, saved in added], _load(arguments.subtract_moments, basis), target)
 
     @property
+    def used(self) -> bool:
+        """True if any file is to be read or written."""
+        return bool(self.added or self.subtracted or self.target)
+
+    @property
     def identities(self) -> frozenset[str]:
         """Fingerprints of the images that were summed before."""
         return frozenset().union(*(saved.identities for saved in self.added))

@@ -23,6 +23,13 @@ mpi_ridge.TILES = [None, mpi_ridge.Tile(512, 40)]
 sys.exit(harness.main("", mpi_ridge.measure))
 """
 
+SPREAD = """
+import sys
+from bench import harness, spread
+spread.DATA, spread.ROUNDS = ("--data", "digits", "--features", "random:1000", "--lambdas", "1,100"), 1
+sys.exit(harness.main("", spread.measure))
+"""
+
 GRID = "--ranks 2 --threads 1,2 --cores 2 --repeats 1 --images 900 --each 300"
 
 
@@ -35,6 +42,16 @@ def test_the_mpi_benchmark_measures_everything_and_writes_it_down(tmp_path: Path
     assert len(result["claims"]) == 3
     assert all(claim["claim"] in done.stdout for claim in result["claims"])
     assert [path.name for path in tmp_path.iterdir()] == ["mpi.json"]
+
+
+def test_the_benchmark_of_tiles_finds_the_same_on_one_rank_and_on_two(tmp_path: Path) -> None:
+    done = command("python", "-c", SPREAD, "--json", "spread.json", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads((tmp_path / "spread.json").read_text())
+    claims = {claim["claim"]: claim for claim in result["claims"]}
+    assert len(claims) == 5
+    assert claims["different fingerprints and counts"]["value"] == 1
+    assert claims["relative residual of a system"]["holds"]
 
 
 def test_the_published_pattern_finds_what_the_jobs_find(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from common.data.decode import PixelFormat
 from common.data.images import Block, CatalogueImages
 from common.data.labelled import open_splits
 from common.data.sources import idx, open_labelled
+from common.data.sources.mnist import FashionMnist
 from common.data.splits import FoldRule
 from common.errors import InputError
 
@@ -80,10 +81,10 @@ def test_idx_files_are_read_compressed_or_not(small_mnist: tuple[Path, dict[str,
 def test_idx_files_are_found_as_kaggle_names_them_and_others_are_told(tmp_path: Path, suffix: str) -> None:
     dotted = tmp_path / f"train-images.idx3-ubyte{suffix}"
     dotted.write_bytes(b"")
-    assert idx.find(tmp_path, "train-images-idx3-ubyte") == dotted
+    assert idx.find(tmp_path, "train-images-idx3-ubyte", "get it") == dotted
     dotted.rename(tmp_path / f"emnist-digits-train-images-idx3-ubyte{suffix}")
     with pytest.raises(InputError, match=r"there is emnist-digits-train-images-idx3-ubyte.*: rename the files"):
-        idx.find(tmp_path, "train-images-idx3-ubyte")
+        idx.find(tmp_path, "train-images-idx3-ubyte", "get it")
 
 
 def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
@@ -96,6 +97,38 @@ def test_an_idx_file_that_changed_since_it_was_opened_is_refused(
     next((small_mnist[0] / "mnist").glob("train-images*")).unlink()
     with pytest.raises(InputError, match=r"train-images.*No such file"):
         load(train)
+
+
+@pytest.mark.parametrize("kind", ["fashion-mnist", "kmnist"])
+def test_sets_in_the_format_of_mnist_have_their_own_folder_and_classes(
+    small_mnist: tuple[Path, dict[str, np.ndarray]], kind: str
+) -> None:
+    root, arrays = small_mnist
+    (root / "mnist").rename(root / kind)
+    train, test = open_labelled(kind, root, AS_THEY_ARE)[:2]
+    assert test is not None
+    assert np.array_equal(load(test).pixels[..., 0], arrays["t10k-images-idx3-ubyte"])
+    assert train.names()[0] == f"{kind}/train/00000"
+    assert len(set(train.class_names)) == 10
+    next((root / kind).glob("t10k-labels*")).unlink()
+    with pytest.raises(InputError, match=rf"{kind}/t10k-labels-idx1-ubyte\[.gz\]: not found"):
+        open_labelled(kind, root, AS_THEY_ARE)
+
+
+def test_fashion_mnist_is_found_where_debian_puts_it_unless_the_data_root_has_it(
+    small_mnist: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FashionMnist, "elsewhere", tmp_path / "debian")
+    root = small_mnist[0]
+    source = FashionMnist()
+    with pytest.raises(InputError, match="apt-get install dataset-fashion-mnist"):
+        source.open(root, AS_THEY_ARE)
+    (tmp_path / "debian").mkdir()
+    (root / "mnist").rename(tmp_path / "debian" / "fashion-mnist")
+    assert source.open(root, AS_THEY_ARE).train.reader.path.parent == tmp_path / "debian" / "fashion-mnist"
+    assert source.local_files(root).tops == [tmp_path / "debian" / "fashion-mnist"]
+    (root / "fashion-mnist").mkdir()
+    assert source.local_files(root).tops == [root / "fashion-mnist"]
 
 
 @pytest.mark.mnist
@@ -254,7 +287,7 @@ def test_class_names_escape_what_no_page_can_show(folder_of_images: Path) -> Non
 
 @pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
 def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> None:
-    with pytest.raises(InputError, match="digits, mnist, folder:PATH, herbarium:PATH"):
+    with pytest.raises(InputError, match="digits, mnist, fashion-mnist, kmnist, folder:PATH, herbarium:PATH"):
         open_labelled(spec, Path(), AS_THEY_ARE)
 
 

@@ -78,6 +78,7 @@ ELSEWHERE = {
     "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
+    "python -m bench.spread --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
     'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",

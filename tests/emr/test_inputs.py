@@ -78,6 +78,7 @@ ROLES = {
     "--out": ValueRole.RUN_FOLDER,
     "--model": ValueRole.MODEL,
     "--data-root": ValueRole.DATA_ROOT,
+    "--features": ValueRole.FEATURES,
 }
 
 
@@ -117,6 +118,26 @@ def test_a_model_and_data_of_one_name_travel_apart(tmp_path: Path) -> None:
     assert list(inputs.shipped[0].files) == ["model.json", "model.npz"]
 
 
+@pytest.mark.parametrize(
+    ("files", "saved", "on_cluster"),
+    [
+        (["runs/best/model.npz", "runs/best/model.json", "runs/best/report.html"], "runs/best", "shipped-best"),
+        (["tables/t/dataset.json", "tables/t/features.npz", "tables/t/images/a"], "tables/t", "shipped-t"),
+        (["m.npz"], "m.npz", "shipped-m/m.npz"),
+    ],
+)
+def test_a_saved_feature_map_travels_and_nothing_else_of_its_folder(
+    tmp_path: Path, files: list[str], saved: str, on_cluster: str
+) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    inputs = of("gram", "--features", f"from:{saved}")
+    assert inputs.words == [f"--features=from:{on_cluster}"]
+    assert sorted(inputs.shipped[0].files) == sorted(Path(name).name for name in files[:2])
+    assert of("gram", "--features", "patches:64+landmarks:500").shipped == []
+
+
 def test_metadata_travel_with_the_images_beside_them(tmp_path: Path) -> None:
     (tmp_path / "photos" / "metadata.json").touch()
     inputs = of("gram", "--data", "herbarium:photos/metadata.json")
@@ -149,6 +170,8 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
         ("gram", ["--data", "/photos"], "--data /photos: no such source"),
         ("gram", ["--data", "folder:s3://b/photos"], "on S3, images are named by a glob"),
         ("predict", ["--model", "s3://b/runs/x"], "fetch that run folder, and name it here"),
+        ("gram", ["--features", "from:s3://b/m.npz"], "fetch that run folder or file, and name it here"),
+        ("gram", ["--features", "from:none"], "--features from:none: no files at none; name another"),
         ("gram", ["--out", "runs/x"], "--out runs/x: the run folder comes to fetch_to"),
         ("gram", ["--save-moments", "m.npz"], "what a cluster writes here is gone with it; name an s3:// address"),
         (

@@ -12,13 +12,13 @@ import pytest
 from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
 from common.ridge.fit import Problem
+from common.ridge.tiled_moments import TiledMoments, TileGrid
 from common.ridge.tiles import Tiling
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
 from mpi_jobs import ridge_data_parallel
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.ridge.dealt_problem import RankSettings
-from mpi_jobs.ridge.spread import RankGrid, SpreadMoments
 from mpi_jobs.ridge.spread_solve import Factor, GridRanks, SpreadSystem, spread_path
 from spark_jobs import serial
 from tests.support.block_means import BlockMeans
@@ -33,7 +33,7 @@ def problem_of(features: FeatureMap, *flags: str) -> Problem:
 
 def spread_by(world: World, tiling: Tiling, matrix: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
     """This rank's tiles of the lower half of a matrix."""
-    own = RankGrid.of(world.size).own(tiling, world.rank)
+    own = TileGrid.of(world.size).own(tiling, world.rank)
     return {(i, j): matrix[tiling.stripe(i), tiling.stripe(j)].copy() for i, j in own}
 
 
@@ -50,7 +50,7 @@ def test_tiles_find_what_one_process_finds(world: World, features: FeatureMap, f
     problem = world.make_at_root(lambda: problem_of(features, *flags))
     fit = ridge_data_parallel.fit(world, problem, settings=SPREAD)
     assert fit.details["spread"]["residual"] < 1e-10
-    assert fit.details["spread"]["grid"] == list(RankGrid.of(world.size))
+    assert fit.details["spread"]["grid"] == list(TileGrid.of(world.size))
     if world.is_root:
         expected = serial.fit(problem.value)
         assert fit.moments is None
@@ -90,7 +90,7 @@ def test_ill_conditioned_systems_are_refined(world: World) -> None:
     y = rng.choice([-1.0, 1.0], (400, 2))
     tiling = Tiling(40, 7)
     tiles = spread_by(world, tiling, (x.T @ x).astype(np.float64))
-    moments = SpreadMoments(400, x.sum(axis=0) * 1.0, y.sum(axis=0), x.T @ y, tiles)
+    moments = TiledMoments(400, x.sum(axis=0) * 1.0, y.sum(axis=0), x.T @ y, tiles)
     path, (residual,) = spread_path(SpreadSystem(GridRanks(world), tiling, moments), [1e-4], "sum")
     centred, targets = x - x.mean(axis=0), y - y.mean(axis=0)
     stacked = np.concatenate([centred / 255, np.sqrt(1e-4) * np.eye(40)])
@@ -101,7 +101,7 @@ def test_ill_conditioned_systems_are_refined(world: World) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 12, 13])
 def test_every_tile_has_one_owner_and_ranks_have_about_as_many(size: int) -> None:
-    grid, tiling = RankGrid.of(size), Tiling(1000, 10)
+    grid, tiling = TileGrid.of(size), Tiling(1000, 10)
     assert grid.rows * grid.columns == size
     dealt = [grid.own(tiling, rank) for rank in range(size)]
     assert sorted(place for own in dealt for place in own) == sorted(tiling.lower())

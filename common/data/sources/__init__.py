@@ -12,14 +12,14 @@ from common.data.shipped import seen_by_workers
 from common.data.sources.digits import Digits
 from common.data.sources.folder import Folder
 from common.data.sources.herbarium import Herbarium
-from common.data.sources.mnist import Mnist
+from common.data.sources.mnist import FashionMnist, Kmnist, Mnist
 from common.data.sources.source import Requirements, Source, Splits, Unlabelled
 from common.errors import InputError
 
 if TYPE_CHECKING:
     from common.data.table.table import Table
 
-SOURCES: tuple[Source, ...] = (Digits(), Mnist(), Folder(), Herbarium())
+SOURCES: tuple[Source, ...] = (Digits(), Mnist(), FashionMnist(), Kmnist(), Folder(), Herbarium())
 """Every source, in the order in which help texts list them."""
 
 TABLE = "parquet"

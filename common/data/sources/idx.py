@@ -24,8 +24,13 @@ UNSIGNED_BYTE = 0x08
 CHUNK = 1 << 20
 
 
-def find(folder: Path, stem: str) -> Path:
+def find(folder: Path, stem: str, remedy: str) -> Path:
     """Return the path of `stem` or `stem.gz` in `folder`, the uncompressed file first, also as Kaggle names them.
+
+    Args:
+        folder: where to look.
+        stem: the name of the file.
+        remedy: how to get it.
 
     Raises:
         InputError: there is neither.
@@ -36,7 +41,7 @@ def find(folder: Path, stem: str) -> Path:
             return folder / name
     others = sorted(path.name for path in folder.glob("*idx?-ubyte*")) if folder.is_dir() else []
     hint = f" (there is {others[0]}: rename the files of one set)" if others else ""
-    raise InputError(f"{folder / stem}[.gz]: not found{hint}; `make data` downloads it, or use --data digits")
+    raise InputError(f"{folder / stem}[.gz]: not found{hint}; {remedy}, or use --data digits")
 
 
 def _open(path: Path) -> BinaryIO:

@@ -1,0 +1,171 @@
+"""Moments whose Gram matrix no single process holds: its tiles are records on the executors.
+
+Executors compute the features of their own images and send them, one byte each, to the tasks that add up tiles. A
+task has the tiles of one owner (tiled_moments.TileGrid) in one fold; Spark keeps them, in memory or on disk. A
+product with the matrix is then a pass over the tiles, whose partial results are as small as the factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyspark import RDD, SparkContext, StorageLevel
+
+from common.arrays import Features, Floats, Labels
+from common.data.images import Block
+from common.features.augmentation import Augmentation
+from common.features.feature_map import FeatureMap
+from common.ridge.moments import batches_of_features
+from common.ridge.tiled_moments import TiledMoments, TiledSum, TileGrid
+from common.ridge.tiles import Place, Tiling, best_tile_product
+
+OWNER_BYTES = 1 << 30
+"""The largest size of the tiles of one owner in one fold, which a task holds while it adds them up."""
+
+SPARK_SIDE = 512
+"""Columns of a tile."""
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Which tiles lie in which partition.
+
+    Attributes:
+        tiling: the tiles.
+        n_owners: the number of owners.
+        folds: the numbers of all folds.
+        n_classes: the number of classes.
+    """
+
+    tiling: Tiling
+    n_owners: int
+    folds: tuple[int, ...]
+    n_classes: int
+
+    @classmethod
+    def of(cls, d: int, folds: Sequence[int], n_classes: int, cores: int) -> TileLayout:
+        """Return a layout of d features for a number of cores."""
+        owners = max(-(-4 * d * d // OWNER_BYTES), -(-cores // len(folds)))
+        return cls(Tiling(d, min(SPARK_SIDE, max(1, d // (2 * owners)))), owners, tuple(folds), n_classes)
+
+    @property
+    def n_partitions(self) -> int:
+        """The number of partitions."""
+        return self.n_owners * len(self.folds)
+
+    def partition(self, owner: int, fold: int) -> int:
+        """Return the partition of an owner's tiles of a fold."""
+        return owner * len(self.folds) + self.folds.index(fold)
+
+    def partitions_of(self, folds: Iterable[int]) -> list[int]:
+        """Return the partitions with the tiles of some folds."""
+        wanted = list(folds)
+        return [self.partition(owner, fold) for owner in range(self.n_owners) for fold in wanted]
+
+    def owner(self, partition: int) -> int:
+        """Return the owner of a partition's tiles."""
+        return partition // len(self.folds)
+
+
+Rows = tuple[Features, Labels]
+
+
+def feature_records(
+    layout: TileLayout, features: FeatureMap, augmentation: Augmentation, blocks: Iterable[Block]
+) -> Iterator[tuple[int, Rows]]:
+    """Compute the features of blocks, and address them to the partitions that add up the tiles of their fold.
+
+    Yields:
+        the number of a partition; and features, uint8 (n, d), with their labels, int64 (n,).
+    """
+    for block in blocks:
+        for x, rows in batches_of_features(block.pixels, features, augmentation):
+            labels, folds = block.labels[rows], block.folds[rows]
+            for fold in np.unique(folds):
+                own = np.flatnonzero(folds == fold)
+                record = np.ascontiguousarray(x[own]), labels[own]
+                for owner in range(layout.n_owners):
+                    yield layout.partition(owner, int(fold)), record
+
+
+Record = TiledMoments | tuple[Place, Floats]
+"""First the moments of a partition without its tiles, then each of its tiles."""
+
+
+def add_up(layout: TileLayout, partition: int, rows: Iterable[tuple[int, Rows]]) -> Iterator[Record]:
+    """Add up the tiles of one partition."""
+    own = TileGrid.of(layout.n_owners).own(layout.tiling, layout.owner(partition))
+    sums = TiledSum(layout.tiling, own, layout.n_classes, best_tile_product(layout.tiling, 1))
+    for _, (x, labels) in rows:
+        sums.add(x, labels)
+    moments = sums.result()
+    yield TiledMoments(moments.n, moments.sum_x, moments.sum_y, moments.cross, {})
+    while moments.tiles:
+        yield moments.tiles.popitem()
+
+
+@dataclass(frozen=True)
+class SparkTiles:
+    """The moments of all folds, their tiles on the executors.
+
+    Attributes:
+        context: the Spark context.
+        layout: which tiles lie where.
+        records: the tiles; see add_up.
+        moments: the moments of each fold, without tiles.
+    """
+
+    context: SparkContext
+    layout: TileLayout
+    records: RDD[Any]
+    moments: dict[int, TiledMoments]
+
+    @classmethod
+    def of(
+        cls, blocks: RDD[Block], layout: TileLayout, features: FeatureMap, augmentation: Augmentation
+    ) -> SparkTiles:
+        """Add up the moments of blocks on the executors."""
+        addressed = blocks.mapPartitions(partial(feature_records, layout, features, augmentation))
+        dealt = addressed.partitionBy(layout.n_partitions, int)
+        records = dealt.mapPartitionsWithIndex(partial(add_up, layout)).persist(StorageLevel.MEMORY_AND_DISK)
+        found: list[Any] = blocks.context.runJob(records, _first)  # from all partitions, so that all are added up
+        moments = {fold: found[layout.partition(0, fold)] for fold in layout.folds}
+        return cls(blocks.context, layout, records, {fold: own for fold, own in moments.items() if own.n})
+
+    def multiply(self, folds: Sequence[int], x: Floats) -> Floats:
+        """Return XᵀX x over some folds, float64 (d, k)."""
+        shared = self.context.broadcast(x)
+        work = partial(_multiply, self.layout.tiling, shared)
+        parts = self.context.runJob(self.records, work, self.layout.partitions_of(folds))
+        shared.destroy()
+        return np.asarray(reduce(np.add, parts), np.float64)
+
+    def forget(self) -> None:
+        """Let Spark drop the tiles."""
+        self.records.unpersist()
+
+
+def _first(records: Iterable[Record]) -> list[Record]:
+    return [next(iter(records))]
+
+
+def _tiles(records: Iterable[Record]) -> Iterator[tuple[Place, NDArray[np.float64]]]:
+    for record in records:
+        if not isinstance(record, TiledMoments):
+            yield record
+
+
+def _multiply(tiling: Tiling, shared: Any, records: Iterable[Record]) -> Iterator[Floats]:
+    x = shared.value
+    product = np.zeros_like(x)
+    for (i, j), tile in _tiles(records):
+        rows, columns = tiling.stripe(i), tiling.stripe(j)
+        product[rows] += tile @ x[columns]
+        if i != j:
+            product[columns] += tile.T @ x[rows]
+    yield product
