@@ -29,7 +29,7 @@ from mpi_jobs.ridge.averaging import Shards
 from mpi_jobs.ridge.dealt_problem import DealtProblem, RankSettings
 from mpi_jobs.ridge.grid import solve_grid
 from mpi_jobs.ridge.ranked_run import RankedRun, ranked_parser
-from mpi_jobs.ridge.spread_fit import fit_spread
+from mpi_jobs.ridge.spread_fit import fit_spread, is_spread
 
 
 def fit(
@@ -54,9 +54,9 @@ def fit(
         AgreedError: images cannot be read, too many cannot be used, or a fold has none left.
     """
     dealt = DealtProblem(world, problem, settings, clock)
-    if problem.share(lambda problem: problem.moments_bytes) > settings.whole:
-        return fit_spread(world, dealt, settings, combine)
     lambdas, penalty, features = dealt.size.lambdas, dealt.size.penalty, dealt.size.features
+    if is_spread(dealt.size.moments_bytes, dealt.size.n_features, settings, combine):
+        return fit_spread(world, dealt, settings)
     own, held_out = dealt.read()
     everything, training = dealt.sum(own)
     shards = Shards(world, own, everything, training, penalty) if combine == "average" else None

@@ -87,7 +87,7 @@ class Nystrom(NamedTuple):
             return np.zeros((0, len(weights)))
         smallest = np.finfo(np.float64).eps * self.eigenvalues[0]
         shifted: Floats = self.eigenvalues[:, None] + weights + smallest
-        return shifted[-1] / shifted - 1
+        return np.asarray(shifted[-1] / shifted - 1)
 
 
 def solve_by_gradients(multiply: Multiply, right: Floats, weights: Sequence[float]) -> Solved:

@@ -81,6 +81,7 @@ class ProblemSize(NamedTuple):
         shape: (height, width, channels) of each.
         n_features: the number of features of each, d.
         n_classes: the number of classes.
+        moments_bytes: the size of the moments of all folds, as a whole.
         folds: the numbers of all folds.
         lambdas: the grid.
         penalty: "sum" or "mean".
@@ -92,6 +93,7 @@ class ProblemSize(NamedTuple):
     shape: tuple[int, int, int]
     n_features: int
     n_classes: int
+    moments_bytes: int
     folds: tuple[int, ...]
     lambdas: tuple[float, ...]
     penalty: str
@@ -106,6 +108,7 @@ class ProblemSize(NamedTuple):
             problem.images.shape,
             problem.n_features,
             problem.n_classes,
+            problem.moments_bytes,
             problem.folds,
             problem.lambdas,
             problem.penalty,

@@ -10,7 +10,7 @@ import numpy as np
 from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.errors import InputError
-from common.ridge.fit import Fit
+from common.ridge.fit import MAX_MOMENTS_BYTES, Fit
 from common.ridge.moments import batches_of_features
 from common.ridge.path import RidgePath
 from common.ridge.scoring import validate
@@ -34,21 +34,44 @@ def spread_tiling(d: int, size: int) -> Tiling:
     return Tiling(d, max(SMALLEST_SIDE, -(-d // stripes)))
 
 
-def fit_spread(world: World, dealt: DealtProblem, settings: RankSettings, combine: str) -> Fit:
+def is_spread(moments_bytes: int, d: int, settings: RankSettings, combine: str) -> bool:
+    """Return whether moments are to lie in tiles. Every rank calls this with the same arguments.
+
+    Args:
+        moments_bytes: the size of the moments as a whole.
+        d: the number of features.
+        settings: how each rank works.
+        combine: as for ridge_data_parallel.fit.
+
+    Raises:
+        AgreedError: no rank could hold them as a whole, which the settings need.
+    """
+    needs_whole = f"--combine {combine}" if combine != "exact" else ""
+    if settings.images != "read":  # ranks that exchange features cannot wait for images at the same time
+        needs_whole = f"--images {settings.images}"
+    if moments_bytes <= settings.whole or not needs_whole:
+        return moments_bytes > settings.whole
+    if moments_bytes > MAX_MOMENTS_BYTES:
+        raise AgreedError(
+            f"{needs_whole}: the moments of {d:,} features would have to be in every rank as a whole, and take "
+            f"{moments_bytes / 2**30:.1f} GiB of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; leave it out",
+            InputError.exit_code,
+        )
+    return False
+
+
+def fit_spread(world: World, dealt: DealtProblem, settings: RankSettings) -> Fit:
     """Fit a problem whose moments lie in tiles on the ranks. Every rank calls this.
 
     Args:
         world: the ranks.
         dealt: the problem.
         settings: how each rank works.
-        combine: as for ridge_data_parallel.fit.
 
     Raises:
-        AgreedError: see ridge_data_parallel.fit; also if models are to be averaged, if rank 0 is to send all
-            images, or if the system of a λ is singular.
+        AgreedError: see ridge_data_parallel.fit; also if the system of a λ is singular.
     """
     size = dealt.size
-    _check(settings, combine, size.n_features)
     tiling = spread_tiling(size.n_features, world.size)
     product = best_tile_product(tiling, settings.threads)
     sums = SpreadSums(world, tiling, size.n_classes, size.folds, product)
@@ -82,29 +105,10 @@ def fit_spread(world: World, dealt: DealtProblem, settings: RankSettings, combin
         path, of_all = _solved(SpreadSystem(ranks, tiling, everything), [lambda_], size.penalty)
     fit = dealt.result(path, lambda_, everything.n, n_scored, correct)
     details = {
-        "combine": combine,
+        "combine": "exact",
         "spread": {"grid": list(ranks.grid), "tile": tiling.side, "residual": max(residuals + of_all)},
     }
     return replace(fit, moments_sha256=sha256, products=frozenset({product.name}), details=details)
-
-
-def _check(settings: RankSettings, combine: str, d: int) -> None:
-    """Refuse what needs moments that each rank holds as a whole.
-
-    Raises:
-        AgreedError: says what to use instead; every rank calls this with the same arguments.
-    """
-    spread = f"the moments of {d:,} features are spread over the ranks, which"
-    if combine != "exact":
-        raise AgreedError(
-            f"--combine {combine}: {spread} cannot fit their own images alone; leave it out, or raise --whole",
-            InputError.exit_code,
-        )
-    if settings.images != "read":
-        raise AgreedError(
-            f"--images {settings.images}: {spread} read their own images; leave it out, or raise --whole",
-            InputError.exit_code,
-        )
 
 
 def _total(moments: FoldTiles) -> tuple[TiledMoments, FoldTiles]:
@@ -132,6 +136,6 @@ def _solved(system: SpreadSystem, lambdas: Sequence[float], penalty: str) -> tup
     except np.linalg.LinAlgError as error:
         raise AgreedError(
             f"--lambdas: a system of {len(system.cross):,} features is singular at one of them ({error}); leave "
-            "out the smallest",
+            "out the smallest, or raise --whole",
             InputError.exit_code,
         ) from error

@@ -1,7 +1,7 @@
 """Symmetric positive definite systems in tiles, solved by all ranks together.
 
 A = LLᵀ is factorised by block columns, right-looking (Golub and Van Loan, Matrix Computations, 4th ed., section
-4.2.8), on the grid of ranks of spread.py. For block column k,
+4.2.8), on a grid of ranks (tiled_moments.TileGrid). For block column k,
 
     the owner of tile (k, k) factorises it and sends it to all ranks;
     the ranks of its column of the grid finish their tiles L_ik = A_ik L_kk⁻ᵀ;

@@ -49,8 +49,8 @@ class TileLayout:
 
     @classmethod
     def of(cls, d: int, folds: Sequence[int], n_classes: int, cores: int) -> TileLayout:
-        """Return a layout of d features for a number of cores."""
-        owners = max(-(-4 * d * d // OWNER_BYTES), -(-cores // len(folds)))
+        """Return a layout of d features for a number of cores, all of which are busy in a pass over one fold."""
+        owners = max(-(-4 * d * d // OWNER_BYTES), cores)
         return cls(Tiling(d, min(SPARK_SIDE, max(1, d // (2 * owners)))), owners, tuple(folds), n_classes)
 
     @property
