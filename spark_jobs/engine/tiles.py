@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pyspark import RDD, SparkContext, StorageLevel
 
-from common.arrays import Features, Floats, Labels
+from common.arrays import Features, Floats, Indices, Labels
 from common.data.images import Block
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
@@ -51,7 +51,8 @@ class TileLayout:
     def of(cls, d: int, folds: Sequence[int], n_classes: int, cores: int) -> TileLayout:
         """Return a layout of d features for a number of cores, all of which are busy in a pass over one fold."""
         owners = max(-(-4 * d * d // OWNER_BYTES), cores)
-        return cls(Tiling(d, min(SPARK_SIDE, max(1, d // (2 * owners)))), owners, tuple(folds), n_classes)
+        tiling = Tiling(d, min(SPARK_SIDE, max(1, d // (2 * owners))))
+        return cls(tiling, min(owners, tiling.n), tuple(folds), n_classes)
 
     @property
     def n_partitions(self) -> int:
@@ -71,6 +72,19 @@ class TileLayout:
         """Return the owner of a partition's tiles."""
         return partition // len(self.folds)
 
+    def own(self, owner: int) -> list[Place]:
+        """Return the places of an owner's tiles."""
+        return TileGrid.of(self.n_owners).own(self.tiling, owner)
+
+    def stripes(self, owner: int) -> list[int]:
+        """Return the stripes that an owner's tiles are products of, in order."""
+        return sorted({stripe for place in self.own(owner) for stripe in place})
+
+    def columns(self, owner: int) -> Indices:
+        """Return the columns of these stripes, int64."""
+        stripes = (self.tiling.stripe(i) for i in self.stripes(owner))
+        return np.concatenate([np.arange(stripe.start, stripe.stop) for stripe in stripes])
+
 
 Rows = tuple[Features, Labels]
 
@@ -81,32 +95,37 @@ def feature_records(
     """Compute the features of blocks, and address them to the partitions that add up the tiles of their fold.
 
     Yields:
-        the number of a partition; and features, uint8 (n, d), with their labels, int64 (n,).
+        the number of a partition; and the features that it needs, uint8 (n, k), with their labels, int64 (n,).
     """
+    columns = [layout.columns(owner) for owner in range(layout.n_owners)]
     for block in blocks:
         for x, rows in batches_of_features(block.pixels, features, augmentation):
             labels, folds = block.labels[rows], block.folds[rows]
             for fold in np.unique(folds):
                 own = np.flatnonzero(folds == fold)
-                record = np.ascontiguousarray(x[own]), labels[own]
-                for owner in range(layout.n_owners):
-                    yield layout.partition(owner, int(fold)), record
+                for owner, needed in enumerate(columns):
+                    yield layout.partition(owner, int(fold)), (x[own[:, None], needed], labels[own])
 
 
 Record = TiledMoments | tuple[Place, Floats]
-"""First the moments of a partition without its tiles, then each of its tiles."""
+"""First the moments of a partition's columns, without tiles, then each of its tiles."""
 
 
 def add_up(layout: TileLayout, partition: int, rows: Iterable[tuple[int, Rows]]) -> Iterator[Record]:
     """Add up the tiles of one partition."""
-    own = TileGrid.of(layout.n_owners).own(layout.tiling, layout.owner(partition))
-    sums = TiledSum(layout.tiling, own, layout.n_classes, best_tile_product(layout.tiling, 1))
+    owner = layout.owner(partition)
+    stripes = layout.stripes(owner)
+    # the same tiles of a smaller matrix, which has the owner's columns alone
+    smaller = Tiling(len(layout.columns(owner)), layout.tiling.side)
+    place_of = {(stripes.index(i), stripes.index(j)): (i, j) for i, j in layout.own(owner)}
+    sums = TiledSum(smaller, list(place_of), layout.n_classes, best_tile_product(smaller, 1))
     for _, (x, labels) in rows:
         sums.add(x, labels)
     moments = sums.result()
     yield TiledMoments(moments.n, moments.sum_x, moments.sum_y, moments.cross, {})
     while moments.tiles:
-        yield moments.tiles.popitem()
+        place, tile = moments.tiles.popitem()
+        yield place_of[place], tile
 
 
 @dataclass(frozen=True)
@@ -133,21 +152,33 @@ class SparkTiles:
         addressed = blocks.mapPartitions(partial(feature_records, layout, features, augmentation))
         dealt = addressed.partitionBy(layout.n_partitions, int)
         records = dealt.mapPartitionsWithIndex(partial(add_up, layout)).persist(StorageLevel.MEMORY_AND_DISK)
-        found: list[Any] = blocks.context.runJob(records, _first)  # from all partitions, so that all are added up
-        moments = {fold: found[layout.partition(0, fold)] for fold in layout.folds}
+        parts: list[Any] = blocks.context.runJob(records, _first)  # all partitions, so that all are added up
+        each = len(layout.folds)
+        moments = {fold: _joined(layout, parts[i::each]) for i, fold in enumerate(layout.folds)}
         return cls(blocks.context, layout, records, {fold: own for fold, own in moments.items() if own.n})
 
     def multiply(self, folds: Sequence[int], x: Floats) -> Floats:
         """Return XᵀX x over some folds, float64 (d, k)."""
         shared = self.context.broadcast(x)
         work = partial(_multiply, self.layout.tiling, shared)
-        parts = self.context.runJob(self.records, work, self.layout.partitions_of(folds))
+        product = np.zeros_like(x)
+        for i, part in self.context.runJob(self.records, work, self.layout.partitions_of(folds)):
+            product[self.layout.tiling.stripe(i)] += part
         shared.destroy()
-        return np.asarray(reduce(np.add, parts), np.float64)
+        return product
 
     def forget(self) -> None:
         """Let Spark drop the tiles."""
         self.records.unpersist()
+
+
+def _joined(layout: TileLayout, parts: Sequence[TiledMoments]) -> TiledMoments:
+    """Return the moments of all columns, given those of each owner's."""
+    sum_x, cross = np.empty(layout.tiling.d), np.empty((layout.tiling.d, layout.n_classes))
+    for owner, part in enumerate(parts):
+        columns = layout.columns(owner)
+        sum_x[columns], cross[columns] = part.sum_x, part.cross
+    return TiledMoments(parts[0].n, sum_x, parts[0].sum_y, cross, {})
 
 
 def _first(records: Iterable[Record]) -> list[Record]:
@@ -160,12 +191,16 @@ def _tiles(records: Iterable[Record]) -> Iterator[tuple[Place, NDArray[np.float6
             yield record
 
 
-def _multiply(tiling: Tiling, shared: Any, records: Iterable[Record]) -> Iterator[Floats]:
+def _multiply(tiling: Tiling, shared: Any, records: Iterable[Record]) -> Iterator[tuple[int, Floats]]:
+    """Yield the stripes of a partition's part of the product, those alone that its tiles reach."""
     x = shared.value
-    product = np.zeros_like(x)
+    parts: dict[int, Floats] = {}
+
+    def add(i: int, part: Floats) -> None:
+        parts[i] = parts[i] + part if i in parts else part
+
     for (i, j), tile in _tiles(records):
-        rows, columns = tiling.stripe(i), tiling.stripe(j)
-        product[rows] += tile @ x[columns]
+        add(i, tile @ x[tiling.stripe(j)])
         if i != j:
-            product[columns] += tile.T @ x[rows]
-    yield product
+            add(j, tile.T @ x[tiling.stripe(i)])
+    yield from parts.items()

@@ -14,10 +14,11 @@ from common.errors import InputError
 from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
 from common.ridge.fit import Problem
+from common.ridge.tiled_moments import TileGrid
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
 from spark_jobs import gram, serial
-from spark_jobs.engine.tiles import OWNER_BYTES, TileLayout
+from spark_jobs.engine.tiles import OWNER_BYTES, SPARK_SIDE, TileLayout
 from tests.support.block_means import BlockMeans
 from tests.support.jobs import run_main
 
@@ -56,7 +57,14 @@ def test_every_tile_of_every_fold_has_a_partition_that_a_task_can_hold(d: int, c
     assert sorted(partitions) == list(range(layout.n_partitions))
     assert sorted(layout.partitions_of([0]) + layout.partitions_of([-1])) == partitions
     assert all(layout.owner(layout.partition(owner, 0)) == owner for owner in range(layout.n_owners))
-    assert 4 * d * d / layout.n_owners <= OWNER_BYTES
+    assert d < 8 * cores or 4 * d * d / layout.n_owners <= OWNER_BYTES
+    own = [layout.own(owner) for owner in range(layout.n_owners)]
+    assert all(own)
+    assert sorted(place for places in own for place in places) == sorted(layout.tiling.lower())
+    for owner in {0, layout.n_owners - 1}:
+        columns = layout.columns(owner)
+        assert (np.diff(columns) > 0).all()
+        assert len(columns) <= 1.2 * d * sum(1 / side for side in TileGrid.of(layout.n_owners)) + SPARK_SIDE
 
 
 def test_a_job_says_what_lay_in_tiles_and_refuses_moments_files(spark: SparkContext, tmp_path: Path) -> None:
