@@ -107,12 +107,13 @@ class Problem:
         path = 8 * d * n_classes * n_lambdas * n_paths
         if moments > self.most_moments or path > MAX_MOMENTS_BYTES:
             height, width, channels = self.image_shape
+            elsewhere = ", or gram.py or ridge_data_parallel.py, which lay moments out in tiles"
             raise InputError(
                 f"images of {height}x{width}x{channels} have {d:,} features: their moments would "
                 f"take {moments / 2**30:.1f} GiB, of {self.most_moments / 2**30:.3g} GiB allowed, and the weights "
                 f"of {n_lambdas} λ for {n_classes:,} classes {path / 2**30:.1f} GiB, of "
                 f"{MAX_MOMENTS_BYTES / 2**30:g} GiB; use fewer --features, --size, --grey, fewer --folds or "
-                "--lambdas, or ridge_data_parallel.py, which spreads the moments over ranks"
+                f"--lambdas{elsewhere if self.most_moments == MAX_MOMENTS_BYTES else ''}"
             )
 
     def load(self, console: Console) -> Block:

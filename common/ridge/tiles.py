@@ -126,20 +126,21 @@ class Int8Tiles:
         left: dict[int, NDArray[np.uint8]] = {}
         right: dict[int, NDArray[np.int8]] = {}
 
-        def prepare(stripe: tuple[bool, int]) -> None:
-            is_left, i = stripe
-            columns = z[:, self._tiling.stripe(i)]
-            if is_left:
-                left[i] = _transposed(columns.view(np.uint8)) ^ np.uint8(SHIFT)
-            else:
-                right[i] = np.ascontiguousarray(columns)
+        lefts, rights = {i for i, _ in tiles}, {j for _, j in tiles}
+
+        def prepare(i: int) -> None:
+            own = np.ascontiguousarray(z[:, self._tiling.stripe(i)])
+            if i in rights:
+                right[i] = own
+            if i in lefts:
+                left[i] = _transposed(own.view(np.uint8)) ^ np.uint8(SHIFT)
 
         def work(place: Place) -> None:
             i, j = place
             tile = tiles[place]
             tile += self._kernel.multiply(left[i], right[j])
 
-        self._each(prepare, {stripe for i, j in tiles for stripe in ((True, i), (False, j))})
+        self._each(prepare, lefts | rights)
         self._each(work, tiles)
 
     def _each(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
