@@ -11,7 +11,7 @@ from common.blas import limit_blas
 from common.console import Console
 from common.data.catalogue import Skipped
 from common.evaluate.evaluation import Evaluation
-from common.memory import memory_bytes
+from common.machine import memory_bytes
 from common.provenance import Engine, command
 from common.ridge.fit import MAX_MOMENTS_BYTES, Fit
 from common.ridge.gram import Tile

@@ -86,6 +86,9 @@ ELSEWHERE = {
         [line for line in COMMANDS if line.startswith("python -m emr deploy")],
         "asks AWS: tests/emr runs both jobs on a stand-in",
     ),
+    "spark-submit spark_jobs/gram.py --features random:1000 --whole 1 --lambdas 1,10 --out runs/in-tiles": (
+        "tests/spark_jobs/test_tiles.py runs it, and looks at what comes of it"
+    ),
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}

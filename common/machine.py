@@ -1,4 +1,4 @@
-"""How much memory this process may use at most."""
+"""What this machine has."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common import memory
+from common import machine
 
 
 @pytest.mark.parametrize(
@@ -13,9 +13,9 @@ from common import memory
 def test_the_memory_is_that_of_the_container_if_it_is_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int | None
 ) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path / "memory.max")
-    machine = memory.memory_bytes()
-    assert machine > 1 << 28
+    monkeypatch.setattr(machine, "CGROUP", tmp_path / "memory.max")
+    whole = machine.memory_bytes()
+    assert whole > 1 << 28
     if limit is not None:
         (tmp_path / "memory.max").write_text(limit)
-    assert memory.memory_bytes() == (expected or machine)
+    assert machine.memory_bytes() == (expected or whole)
