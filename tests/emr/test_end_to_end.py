@@ -36,10 +36,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_root: Path) -> None:
-    local = serial("--data", "mnist", "--data-root", data_root, "--out", "local", cwd=tmp_path)
+    flags = ["--data", "mnist", "--lambdas=-5:5:4"]
+    local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)
     assert local.returncode == 0, local.stderr
     for job in ("gram", "outer"):
-        words = ["--job", job, "--arguments", "--data mnist", "--fetch-to", "fetched"]
+        words = ["--job", job, "--arguments", " ".join(flags), "--fetch-to", "fetched"]
         variables = {**running.environment, "EMR_SPARK": SMALL}
         done = command("python", "-m", "emr", "deploy", *words, cwd=tmp_path, **variables)
         assert done.returncode == 0, done.stderr
