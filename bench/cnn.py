@@ -115,14 +115,12 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     return measured, claims
 
 
-# Bounds of claims lie below the least of five runs, by about as much as the runs differ.
-
-
 def claims_of_steps(measured: dict[str, dict[int, Rounds]]) -> list[Claim]:
     """Return the claims on our steps against the alternatives, and on twice the ranks."""
     claims = []
     for name, by_ranks in measured.items():
         many = CASES[name].n_classes >= MANY_CLASSES
+        # below the least of three quiet runs, by about as much as these differed
         bounds = dict.fromkeys(DDP, 1.1 if many else 0.95) | ({"published": 1.5} if many else {})
         for ranks, rounds in by_ranks.items():
             claims += [

@@ -12,7 +12,7 @@ from pyspark import SparkContext
 
 from common.console import Console
 from common.errors import InputError
-from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
+from common.ridge.fit import MAX_PACKED_BYTES, Fit, Problem
 from common.ridge.moments import total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from common.run.flag_types import positive_integer
@@ -32,7 +32,7 @@ def fit(
     partitions: int | None = None,
     console: Console | None = None,
     files: MomentsFiles | None = None,
-    whole: int = MAX_MOMENTS_BYTES,
+    whole: int = MAX_PACKED_BYTES,
 ) -> Fit:
     """Fit a problem on the executors, in two passes over the images.
 
@@ -44,7 +44,8 @@ def fit(
         partitions: the number of partitions; None for one per core, or more if partitions would be large.
         console: shows progress and measures phases; silent if None.
         files: moments of images that need not be summed again.
-        whole: the largest size, in bytes, of moments that travel between processes as a whole.
+        whole: the largest size, in bytes, of moments that travel between processes as one record, which Spark
+            caps.
 
     Raises:
         InputError: too many images cannot be used, or a fold has none left; or moments in files, which are whole,
@@ -87,8 +88,8 @@ def parser() -> Parser:
         "--whole",
         metavar="MIB",
         type=positive_integer,
-        default=MAX_MOMENTS_BYTES >> 20,
-        help="leave moments in tiles on the executors if they take more than this",
+        default=MAX_PACKED_BYTES >> 20,
+        help="leave moments in tiles on the executors if they take more than this, or more than the default",
     )
     return flags
 
@@ -98,7 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_arguments(argv)
     complete = not arguments.add_moments
     run = RidgeRun.open("gram", arguments, complete, most_moments=MOST_IN_TILES)
-    partitions, whole, files = arguments.partitions, arguments.whole << 20, MomentsFiles.open(run)
+    partitions, whole, files = (
+        arguments.partitions,
+        min(arguments.whole << 20, MAX_PACKED_BYTES),
+        MomentsFiles.open(run),
+    )
     with spark_context("gram", run.console) as context:
         fitted = fit(context, run.problem, partitions, run.console, files, whole)
         tested = score_test_images(context, run, fitted.model, partitions)

@@ -25,7 +25,7 @@ RANK = 512
 """The number of eigenvalues to find, at most."""
 
 EIGENVALUE_SHARE = 4
-"""Of d eigenvalues, no more than one in so many are looked for: the smallest would be of no use."""
+"""Only the largest d/4 of the d eigenvalues are found at most: smaller ones hardly slow convergence."""
 
 COLUMNS = 64
 """The number of columns per product while they are looked for."""

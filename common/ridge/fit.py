@@ -26,6 +26,9 @@ from common.ridge.path import RidgePath, best_lambda
 MAX_MOMENTS_BYTES = 2 << 30
 """The largest size of all moments: they travel between processes as one record, which engines cap at 2 GiB."""
 
+MAX_PACKED_BYTES = MAX_MOMENTS_BYTES // 2
+"""The same as they travel, half of each symmetric matrix; see moments.packed_bytes."""
+
 DEFAULT_LAMBDAS = tuple(float(value) for value in np.logspace(-5, 5, 10))
 """The grid of λ unless another is given."""
 

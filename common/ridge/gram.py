@@ -13,26 +13,11 @@ from numpy.typing import NDArray
 from common.arrays import Floats
 from common.blas import blas_threads
 from common.int8 import NAME, int8_kernel
-from common.ridge.tiles import BLOCK_ROWS, Int8Tiles, Tiling, even_side
+from common.ridge.tiles import BLOCK_ROWS, BlockProduct, Int8Tiles, Tiling, even_side
 
 
-class GramProduct(Protocol):
+class GramProduct(BlockProduct, Protocol):
     """Adds products of blocks of rows to a Gram matrix."""
-
-    @property
-    def name(self) -> str:
-        """The name of the product in reports."""
-        ...
-
-    @property
-    def rows(self) -> int:
-        """The largest number of rows per block."""
-        ...
-
-    @property
-    def dtype(self) -> Any:
-        """The type of the blocks."""
-        ...
 
     def add(self, z: NDArray[Any], gram: Floats) -> None:
         """Add ZᵀZ to one half of `gram`, float64 (d, d), or to all of it; z is (n, d), from −128 to 127."""

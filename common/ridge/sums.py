@@ -1,4 +1,4 @@
-"""What sums of moments have in common wherever the Gram matrix lies: rows that wait, and sums per class."""
+"""Parts of every sum of moments: rows that wait for a product, and sums per class."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from common.arrays import Features, Floats, Indices, Labels
 from common.int8 import SHIFT
-from common.ridge.gram import GramProduct
-from common.ridge.tiles import BLOCK_ROWS, TileProduct
+from common.ridge.tiles import BLOCK_ROWS, BlockProduct
 
 
 class ShiftedRows:
@@ -25,9 +24,7 @@ class ShiftedRows:
         use: called with z (n, d) and labels, int64 (n,), both of which it must not keep.
     """
 
-    def __init__(
-        self, product: GramProduct | TileProduct, d: int, use: Callable[[NDArray[Any], Labels], None]
-    ) -> None:
+    def __init__(self, product: BlockProduct, d: int, use: Callable[[NDArray[Any], Labels], None]) -> None:
         self._z = np.empty((product.rows, d), product.dtype)
         self._labels = np.empty(product.rows, np.int64)
         self._use = use

@@ -75,8 +75,8 @@ def even_side(d: int) -> int:
     return math.ceil(d / math.ceil(d / INT8_SIDE))
 
 
-class TileProduct(Protocol):
-    """Adds products of blocks of rows to tiles of a Gram matrix."""
+class BlockProduct(Protocol):
+    """Multiplies blocks of rows."""
 
     @property
     def name(self) -> str:
@@ -92,6 +92,10 @@ class TileProduct(Protocol):
     def dtype(self) -> Any:
         """The type of the blocks."""
         ...
+
+
+class TileProduct(BlockProduct, Protocol):
+    """Adds products of blocks of rows to tiles of a Gram matrix."""
 
     def add(self, z: NDArray[Any], tiles: Mapping[Place, Floats]) -> None:
         """Add the tiles of ZᵀZ to those in `tiles`, float64; z is (n, d), from −128 to 127."""

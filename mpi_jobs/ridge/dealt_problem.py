@@ -16,7 +16,7 @@ from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
-from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
+from common.ridge.fit import MAX_PACKED_BYTES, Fit, Problem
 from common.ridge.gram import BlasProduct, GramProduct, Tile, TiledProduct, best_product, even_tile
 from common.ridge.moments import (
     FoldMoments,
@@ -48,7 +48,7 @@ class RankSettings(NamedTuple):
     threads: int = 1
     tile: Tile | Literal["blas"] | None = None
     images: str = "read"
-    whole: int = MAX_MOMENTS_BYTES
+    whole: int = MAX_PACKED_BYTES
 
     def blas_threads(self, world: World) -> int:
         """Return the number of threads that BLAS may use in each rank.

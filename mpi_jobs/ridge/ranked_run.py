@@ -13,7 +13,7 @@ from common.data.catalogue import Skipped
 from common.evaluate.evaluation import Evaluation
 from common.machine import memory_bytes
 from common.provenance import Engine, command
-from common.ridge.fit import MAX_MOMENTS_BYTES, Fit
+from common.ridge.fit import MAX_MOMENTS_BYTES, MAX_PACKED_BYTES, Fit
 from common.ridge.gram import Tile
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
@@ -100,7 +100,7 @@ class RankedRun:
         if spreads and self.arguments.whole is not None:
             whole = self.arguments.whole << 20
         self.settings = RankSettings(
-            threads, self.arguments.tile, self.arguments.images, whole if spreads else MAX_MOMENTS_BYTES
+            threads, self.arguments.tile, self.arguments.images, whole if spreads else MAX_PACKED_BYTES
         )
         most_moments = sum(memory) if spreads else MAX_MOMENTS_BYTES
         self._warn_of_crowding()

@@ -10,7 +10,7 @@ import numpy as np
 from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.errors import InputError
-from common.ridge.fit import MAX_MOMENTS_BYTES, Fit
+from common.ridge.fit import MAX_PACKED_BYTES, Fit
 from common.ridge.moments import batches_of_features
 from common.ridge.path import RidgePath
 from common.ridge.scoring import validate
@@ -51,10 +51,10 @@ def is_spread(moments_bytes: int, d: int, settings: RankSettings, combine: str) 
         needs_whole = f"--images {settings.images}"
     if moments_bytes <= settings.whole or not needs_whole:
         return moments_bytes > settings.whole
-    if moments_bytes > MAX_MOMENTS_BYTES:
+    if moments_bytes > MAX_PACKED_BYTES:
         raise AgreedError(
             f"{needs_whole}: the moments of {d:,} features would have to be in every rank as a whole, and take "
-            f"{moments_bytes / 2**30:.1f} GiB of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; leave it out",
+            f"{moments_bytes / 2**30:.1f} GiB of {MAX_PACKED_BYTES / 2**30:g} GiB allowed; leave it out",
             InputError.exit_code,
         )
     return False

@@ -15,7 +15,7 @@ from common.data.splits import ALWAYS_TRAINING
 from common.ridge.conjugate import TOLERANCE, Solved, solve_by_gradients
 from common.ridge.fit import Fit, Problem
 from common.ridge.path import RidgePath, penalty_weight, with_intercepts
-from common.ridge.tiled_moments import TiledMoments
+from common.ridge.tiled_moments import TiledMoments, TileGrid
 from common.ridge.tiles import best_tile_product
 from spark_jobs.engine.blocks import count_correct
 from spark_jobs.engine.tiles import SparkTiles, TileLayout
@@ -64,7 +64,7 @@ def fit_in_tiles(blocks: RDD[Block], problem: Problem, console: Console) -> Fit:
     n = sum(moments.n for moments in tiles.moments.values())
     details = {
         "spread": {
-            "grid": [layout.n_owners, 1],
+            "grid": list(TileGrid.of(layout.n_owners)),
             "tile": layout.tiling.side,
             "residual": residual,
             "passes": sum(solved.passes for solved in systems),

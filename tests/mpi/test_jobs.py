@@ -31,7 +31,7 @@ def run(world: World, main: Main, out: Path, *flags: str) -> dict[str, Any]:
 def assert_agreed(
     world: World, tmp_path: Path, jobs: Sequence[str], flags: list[str], more: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """That jobs with some flags more find what serial finds; return their metrics."""
+    """Check that jobs, given `more` flags, find what serial finds; return their metrics."""
     found = [run(world, JOBS[job], tmp_path / job, *flags, *more) for job in jobs]
     if world.is_root:
         expected = run_main(serial.main, tmp_path / "serial", *flags)

@@ -117,7 +117,7 @@ def test_what_needs_whole_moments_has_them_unless_no_rank_could_hold_them(
     settings = SPREAD._replace(images=images)
     fit = ridge_data_parallel.fit(world, problem, combine, settings)
     assert "spread" not in fit.details
-    monkeypatch.setattr(spread_fit, "MAX_MOMENTS_BYTES", 1000)
+    monkeypatch.setattr(spread_fit, "MAX_PACKED_BYTES", 1000)
     reason = "(--combine average|--images scatter): the moments of 64 features would have to be in every rank"
     with pytest.raises(AgreedError, match=reason) as caught:
         ridge_data_parallel.fit(world, problem, combine, settings)
