@@ -52,7 +52,8 @@ def fit(
         correct = np.zeros(len(lambdas), np.int64)
         for stretch in grid.stretches(grid.left):
             correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, features, held_out)[1]
-        for block in everyones_blocks(world, held_out, dealt.size.shape):
+        kept = dealt.size.n_features if dealt.size.keeps else None
+        for block in everyones_blocks(world, held_out, dealt.size.shape, kept):
             for stretch in grid.stretches(grid.own):
                 correct[stretch.lambdas] += validate({stretch.fold: grid.get(stretch)}, features, [block])[1]
         n_scored, correct = dealt.count(sum(len(block.labels) for block in held_out), correct)

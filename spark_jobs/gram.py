@@ -19,9 +19,9 @@ from common.run.flag_types import positive_integer
 from common.run.flags import ridge_parser
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
-from spark_jobs.engine.blocks import count_correct, image_blocks
+from spark_jobs.engine.blocks import count_correct
 from spark_jobs.engine.moments_files import MomentsFiles, moments_flags
-from spark_jobs.engine.passes import score_test_images, sum_moments
+from spark_jobs.engine.passes import score_test_images, sum_moments, training_blocks
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
 from spark_jobs.engine.tiled_fit import MOST_IN_TILES, fit_in_tiles
 
@@ -58,7 +58,7 @@ def fit(
                 f"the moments of {problem.n_features:,} features are in tiles on the executors: leave out the "
                 "moments files, or use fewer --features"
             )
-        return fit_in_tiles(image_blocks(context, problem.images, partitions), problem, console)
+        return fit_in_tiles(training_blocks(context, problem, partitions), problem, console)
     blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console, files)
     with console.phase("path"):
         paths = {

@@ -16,7 +16,8 @@ from common.console import Console
 from common.data.splits import shard
 from common.ridge.fit import Fit, Problem
 from common.ridge.moments import Moments, total, training_moments
-from common.ridge.path import RidgePath, Spectrum, penalty_weight, with_intercepts
+from common.ridge.path import RidgePath, Spectrum, with_intercepts
+from common.ridge.penalty import centred_system, penalty_weight, times_scale
 from common.run.flags import ridge_parser
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
@@ -33,16 +34,16 @@ def fit_by_rows(
     Args:
         context: the Spark context.
         moments: moments of the training images.
-        spectrum: the eigendecomposition of their centred Gram matrix.
+        spectrum: the eigendecomposition of their centred system.
         lambda_: finite and not negative.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
     """
     weight = penalty_weight(lambda_, penalty, moments.n)
     d, parts = len(moments.sum_x), min(len(moments.sum_x), context.defaultParallelism)
     rows = context.parallelize([shard(d, rank, parts) for rank in range(parts)], parts)
     inverse = rows.map(lambda own: spectrum.value.inverse_rows(weight, own))  # each (len(own), d)
     weights = inverse.map(lambda block: block @ spectrum.value.cross).collect()  # each (len(own), n_classes)
-    return with_intercepts(moments, np.concatenate(weights)[None])
+    return with_intercepts(moments, times_scale(np.concatenate(weights)[None], spectrum.value.scale))
 
 
 def fit(
@@ -60,7 +61,10 @@ def fit(
     blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console)
     training = training_moments(moments)
     with console.phase("spectrum"):
-        spectra = {fold: context.broadcast(Spectrum.of(*own.centred())) for fold, own in training.items()}
+        spectra = {
+            fold: context.broadcast(Spectrum.of(*centred_system(own, problem.penalty)))
+            for fold, own in training.items()
+        }
     n_scored, correct = 0, np.zeros(len(problem.lambdas), np.int64)
     with console.bar(len(problem.lambdas), "λ") as advance:
         for i, lambda_ in enumerate(problem.lambdas):
@@ -77,7 +81,7 @@ def fit(
     lambda_ = problem.best_lambda(correct)
     with console.phase("refit"):
         everything = total(moments)
-        spectrum = context.broadcast(Spectrum.of(*everything.centred()))
+        spectrum = context.broadcast(Spectrum.of(*centred_system(everything, problem.penalty)))
         model = problem.model(fit_by_rows(context, everything, spectrum, lambda_, problem.penalty), lambda_)
     return Fit(model, problem.n_fitted(everything), n_scored, correct, moments, products, skipped)
 

@@ -16,6 +16,7 @@ from common.console import Console
 from common.data.splits import ALWAYS_TRAINING
 from common.provenance import Engine
 from common.ridge.fit import Fit, Problem
+from common.ridge.kept import with_features
 from common.ridge.moments import FoldSums, total, training_moments
 from common.ridge.path import ridge_fit, ridge_path
 from common.ridge.scoring import validate
@@ -41,7 +42,9 @@ def fit(problem: Problem, console: Console | None = None) -> Fit:
         train = problem.load(console)
     with console.phase("moments"):
         sums = FoldSums(problem.n_classes, problem.features, problem.augmentation)
-        sums.add(train.pixels, train.labels, train.folds)
+        if problem.keeps():
+            train = with_features(train, problem.features)
+        sums.add_block(train)
         moments = sums.result()
     problem.check_folds(moments)
     correct = np.zeros(len(problem.lambdas), np.int64)

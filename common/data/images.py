@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from common.arrays import Folds, Indices, Items, Labels, Pixels
+from common.arrays import Features, Folds, Indices, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.splits import ALWAYS_TRAINING, shard, stratified_order
@@ -34,6 +34,7 @@ class Block(NamedTuple):
         folds: int16 (n,), the fold that each validates.
         names: n stable names, as strings or as objects that str() turns into them; None if not asked for.
         skipped: images that belonged to this block and could not be used.
+        features: of the images that validate, in order, uint8 (m, d); None if they were not computed yet.
     """
 
     pixels: Pixels
@@ -41,6 +42,7 @@ class Block(NamedTuple):
     folds: Folds
     names: Sequence[object] | None
     skipped: list[Skipped]
+    features: Features | None = None
 
 
 def readable_blocks(blocks: Iterable[Block]) -> Iterator[Block]:

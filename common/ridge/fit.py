@@ -17,7 +17,7 @@ from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.features.augmentation import AS_IT_IS, Augmentation
 from common.features.feature_map import FeatureMap, Shape
-from common.features.pixels import PIXELS
+from common.features.pixels import PIXELS, RawPixels
 from common.features.stored import StoredFeatures
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, Moments, fingerprint, packed_bytes
@@ -25,6 +25,9 @@ from common.ridge.path import RidgePath, best_lambda
 
 MAX_MOMENTS_BYTES = 2 << 30
 """The largest size of all moments: they travel between processes as one record, which engines cap at 2 GiB."""
+
+MAX_KEPT_BYTES = 256 << 20
+"""The largest size of the features that a process keeps from the moments to the validation, unless set."""
 
 MAX_PACKED_BYTES = MAX_MOMENTS_BYTES // 2
 """The same as they travel, half of each symmetric matrix; see moments.packed_bytes."""
@@ -41,10 +44,11 @@ class Problem:
         images: training and validation images, each with the fold that it validates.
         rule: how images are held out.
         lambdas: the grid, for features in [0, 1].
-        penalty: "sum" or "mean"; see path.penalty_weight.
+        penalty: "sum", "mean" or "scaled"; see penalty.penalty_weight.
         features: computes the features of images.
         augmentation: the variants of each image that are fitted with it; none of them validates.
         max_skipped: the share of images that may be skipped.
+        most_kept: the largest size, in bytes, of the features of images that validate that a process keeps.
         most_moments: the largest size of all moments in bytes; an engine that spreads them over processes sets it.
     """
 
@@ -55,6 +59,7 @@ class Problem:
     features: FeatureMap = PIXELS
     augmentation: Augmentation = AS_IT_IS
     max_skipped: float = 0.01
+    most_kept: int = MAX_KEPT_BYTES
     most_moments: int = MAX_MOMENTS_BYTES
 
     @property
@@ -86,6 +91,16 @@ class Problem:
     def moments_bytes(self) -> int:
         """The size of the moments of all folds when they travel between processes."""
         return len(self.folds) * packed_bytes(self.n_features, self.n_classes)
+
+    def keeps(self, processes: int = 1) -> bool:
+        """Return whether processes that share the images keep the features of those that validate.
+
+        They do if the features fit, and are computed: keeping them costs less than computing them again.
+        """
+        if isinstance(self.features, RawPixels | StoredFeatures):
+            return False
+        n_held_out = len(self.images) - (0 if self.rule.k else self.images.n_sampled)
+        return n_held_out * self.n_features <= self.most_kept * processes
 
     def n_fitted(self, moments: Moments) -> int:
         """Return the number of images that were summed, not counting their variants."""

@@ -1,4 +1,4 @@
-"""The product ZᵀZ of a block of images, which is nearly all the work of a fit: three ways to compute it."""
+"""The product ZᵀZ of a block of images, which is nearly all the work of a fit: four ways to compute it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from common.arrays import Floats
 from common.blas import blas_threads
 from common.int8 import NAME, int8_kernel
+from common.ridge.cuda import TorchProduct, gpu
 from common.ridge.tiles import BLOCK_ROWS, BlockProduct, Int8Tiles, Tiling, even_side
 
 
@@ -153,6 +154,9 @@ class Int8Product:
 FEWEST_INT8_FEATURES = 512
 """Features from which products of 8-bit integers save more than importing their library costs."""
 
+FEWEST_GPU_FEATURES = 2048
+"""Features from which a GPU saves more than importing torch costs."""
+
 
 def best_product(d: int, threads: int | None = None) -> GramProduct:
     """Return the fastest product for d features in this process.
@@ -161,6 +165,8 @@ def best_product(d: int, threads: int | None = None) -> GramProduct:
         d: the number of features.
         threads: the number of threads; None for as many as BLAS has.
     """
+    if d >= FEWEST_GPU_FEATURES and (device := gpu()) is not None:
+        return TorchProduct(d, device)
     if d >= FEWEST_INT8_FEATURES and int8_kernel() is not None:
         return Int8Product(d, threads)
     return BlasProduct(d)

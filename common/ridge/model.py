@@ -36,7 +36,7 @@ class RidgeModel:
         shape: (height, width, channels) of the images.
         pixel_format: what files are decoded into.
         lambda_: λ, for features in [0, 1].
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
         features: computes the features of images.
         class_ids: the source's own identifiers of the classes; None if those are the names.
     """

@@ -8,7 +8,7 @@ images.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Floats, Folds, Indices, Labels, Pixels
+from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.features.augmentation import AS_IT_IS, Augmentation
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.features.pixels import PIXELS
 from common.int8 import SHIFT
 from common.ridge.gram import GramProduct, best_product
+from common.ridge.kept import batches_of_features
 from common.ridge.sums import ClassSums, ShiftedRows
 
 
@@ -164,22 +166,6 @@ FoldMoments = dict[int, Moments]
 """Moments per fold that images validate; splits.ALWAYS_TRAINING is the key of images that validate none."""
 
 
-def batches_of_features(
-    pixels: Pixels, features: FeatureMap, augmentation: Augmentation
-) -> Iterator[tuple[Features, slice]]:
-    """Yield the features of each variant of images, uint8 (n, d), and the positions of these images.
-
-    Args:
-        pixels: uint8 (n, h, w, c).
-        features: computes the features.
-        augmentation: makes the variants.
-    """
-    for start in range(0, len(pixels), BATCH_ROWS):
-        rows = slice(start, start + BATCH_ROWS)
-        for variant in augmentation.variants(pixels[rows]):
-            yield features(variant), rows
-
-
 class FoldSums:
     """One MomentsSum per fold.
 
@@ -206,8 +192,12 @@ class FoldSums:
 
     def add(self, pixels: Pixels, labels: Labels, folds: Folds) -> None:
         """Add images: pixels uint8 (n, h, w, c), labels int64 (n,), folds int16 (n,)."""
-        for x, rows in batches_of_features(pixels, self._features, self._augmentation):
-            self._add(x, labels[rows], folds[rows])
+        self.add_block(Block(pixels, labels, folds, None, []))
+
+    def add_block(self, block: Block) -> None:
+        """Add the images of a block."""
+        for x, rows in batches_of_features(block, self._features, self._augmentation):
+            self._add(x, block.labels[rows], block.folds[rows])
 
     def _add(self, x: Features, labels: Labels, folds: Folds) -> None:
         d = x.shape[1]

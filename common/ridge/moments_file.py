@@ -26,7 +26,7 @@ from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
 from common.features.registry import saved_arrays, saved_map
 from common.ridge.moments import FoldMoments, Moments, merge, pack, unpack
-from common.ridge.path import INTENSITY
+from common.ridge.penalty import INTENSITY
 
 if TYPE_CHECKING:
     from common.data.storage import Storage

@@ -24,12 +24,8 @@ import numpy as np
 from common.arrays import Features, Floats, Indices, Labels, Singles
 from common.data.splits import shard
 from common.ridge.moments import Moments
+from common.ridge.penalty import INTENSITY, centred_system, penalty_weight, times_scale
 from common.ridge.solvers import Solver, solve_alone, solve_by_cholesky
-
-INTENSITY = 255.0
-"""The largest feature: features divided by it lie in [0, 1]."""
-
-PENALTIES = ("sum", "mean")
 
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -49,14 +45,6 @@ MOST_FACTORISED = 27
 
 SCORE_BYTES = 32 << 20
 """The memory that the scores of one block of images may take."""
-
-
-def penalty_weight(lambda_: float, penalty: str, n: int) -> float:
-    """Return the number to add to the diagonal of the Gram matrix of 0-to-255 features.
-
-    "sum" minimises ‖Xw − y‖² + λ‖w‖². "mean" minimises ‖Xw − y‖²/n + λ‖w‖², which is "sum" at nλ.
-    """
-    return lambda_ * INTENSITY**2 * {"sum": 1, "mean": n}[penalty]
 
 
 @dataclass(frozen=True)
@@ -217,21 +205,23 @@ class Spectrum:
         eigenvalues: s, float64 (d,), ascending and not negative.
         vectors: Q, float64 (d, d), one eigenvector per column.
         cross: centred XᵀY, float64 (d, n_classes).
+        scale: of the features, float64 (d,); None if they are as they were.
     """
 
     eigenvalues: Floats
     vectors: Floats
     cross: Floats
+    scale: Floats | None = None
 
     @classmethod
-    def of(cls, gram: Floats, cross: Floats) -> Spectrum:
+    def of(cls, gram: Floats, cross: Floats, scale: Floats | None = None) -> Spectrum:
         """Decompose a centred Gram matrix (d, d).
 
         In exact arithmetic no eigenvalue is negative. Along directions in which the images do not vary, such as
         constant pixels, rounding turns 0 into a small number of either sign. Negative ones are set back to 0.
         """
         eigenvalues, vectors = np.linalg.eigh(gram)
-        return cls(np.maximum(eigenvalues, 0), vectors, cross)
+        return cls(np.maximum(eigenvalues, 0), vectors, cross, scale)
 
     def solve(self, weight: float, right: Floats) -> Floats:
         """Return (XᵀX + λI)⁻¹ right for right (d, k) without forming the inverse; of least norm if λ = 0."""
@@ -258,7 +248,7 @@ def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum")
     Args:
         moments: moments of the training images.
         lambdas: finite and not negative.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
     """
     if len(moments.sum_x) > MOST_DECOMPOSED and len(lambdas) <= MOST_FACTORISED:
         return ridge_fits(moments, lambdas, penalty)
@@ -272,14 +262,14 @@ def path_by_spectrum(moments: Moments, lambdas: Sequence[float], penalty: str) -
     small. One step of iterative refinement brings them back for two more small products: the residual in float64,
     corrected by the same factors (Golub and Van Loan, Matrix Computations, 4th ed., section 3.5.3).
     """
-    gram, cross = moments.centred()
+    gram, cross, scale = centred_system(moments, penalty)
     spectrum = Spectrum.of(gram, cross)
     weights = np.empty((len(lambdas), *cross.shape))
     for w, lambda_ in zip(weights, lambdas, strict=True):
         weight = penalty_weight(lambda_, penalty, moments.n)
         w[...] = spectrum.solve(weight, cross)
         w += spectrum.solve(weight, cross - gram @ w - weight * w)
-    return with_intercepts(moments, weights)
+    return with_intercepts(moments, times_scale(weights, scale))
 
 
 def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver | None = None) -> RidgePath:
@@ -299,11 +289,11 @@ def ridge_fits(
     Args:
         moments: moments of the training images.
         lambdas: finite and not negative.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
         solve: a solver, which raises LinAlgError if a system is singular to working precision; None for the
             fastest at this number of features.
     """
-    gram, cross = moments.centred()
+    gram, cross, of_features = centred_system(moments, penalty)
     if solve is None:
         solve = solve_by_cholesky if len(gram) > MOST_DECOMPOSED else solve_alone
     diagonal = gram.diagonal().copy()
@@ -317,7 +307,7 @@ def ridge_fits(
             system = gram * scale[:, None]
             system *= scale
             system.flat[:: len(gram) + 1] = 1
-            w[...] = solve(system, cross * scale[:, None]) * scale[:, None]
+            w[...] = times_scale(solve(system, cross * scale[:, None]) * scale[:, None], of_features)
         except np.linalg.LinAlgError:
             w[...] = path_by_spectrum(moments, [lambda_], penalty).weights[0] / INTENSITY
     return with_intercepts(moments, weights)

@@ -10,6 +10,7 @@ from common.arrays import Labels
 from common.data.images import Block
 from common.evaluate.evaluation import Evaluation, judge
 from common.features.feature_map import BATCH_ROWS, FeatureMap
+from common.ridge.kept import features_of
 from common.ridge.model import RidgeModel
 from common.ridge.path import RidgePath
 
@@ -37,5 +38,5 @@ def validate(paths: Mapping[int, RidgePath], features: FeatureMap, blocks: Itera
             scored += len(held_out)
             for start in range(0, len(held_out), BATCH_ROWS):
                 rows = held_out[start : start + BATCH_ROWS]
-                correct += path.count_correct(features(block.pixels[rows]), block.labels[rows])
+                correct += path.count_correct(features_of(block, rows, features), block.labels[rows])
     return scored, correct

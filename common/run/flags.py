@@ -15,7 +15,8 @@ from common.data.sources import TABLE_SPEC, specs
 from common.data.splits import FoldRule
 from common.features.augmentation import NONE
 from common.features.spec import CHAINS, FORMS
-from common.ridge.path import PENALTIES
+from common.ridge.fit import MAX_KEPT_BYTES
+from common.ridge.penalty import PENALTIES
 from common.run.flag_types import (
     augmentation,
     data_root,
@@ -23,6 +24,7 @@ from common.run.flag_types import (
     fraction,
     lambda_grid,
     n_folds,
+    number,
     positive_integer,
     run_folder,
     seed,
@@ -63,7 +65,19 @@ def ridge_parser(description: str) -> Parser:
         help="A:B:N for N points from 10^A to 10^B, or a comma list; for features in [0, 1]",
     )
     fit.add_argument(
-        "--penalty", choices=PENALTIES, default="sum", help="add λ to the sum of squared errors or to their mean"
+        "--penalty",
+        choices=PENALTIES,
+        default="sum",
+        help="add λ‖w‖² to the sum of squared errors, or to their mean, or to their mean for features that are "
+        "divided by their standard deviations",
+    )
+    fit.add_argument(
+        "--keep",
+        metavar="MIB",
+        type=number,
+        default=MAX_KEPT_BYTES >> 20,
+        help="keep the features of images that validate if a process needs no more memory for its share, and "
+        "compute them again otherwise; 0 for never",
     )
     held_out = fit.add_mutually_exclusive_group()
     validation_flag(held_out, "λ")

@@ -124,6 +124,7 @@ class RidgeRun:
                 lambdas=tuple(arguments.lambdas),
                 penalty=arguments.penalty,
                 max_skipped=arguments.max_corrupt,
+                most_kept=round(arguments.keep * 2**20),
                 most_moments=most_moments,
             )
             features, spec = _chosen_features(arguments, table, problem, console)

@@ -23,7 +23,7 @@ class Shards:
         own: the moments of this rank's images.
         everything: the moments of the images of all ranks.
         training: for each fold that validates, the moments of all other images of all ranks.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Shards:
         if own:
             moments = sum(own[1:], start=own[0])
             share = moments.n / self._n[without]
-            # "mean" multiplies λ by the number of images, which is the number in this shard already.
+            # the others multiply λ by the number of images, which is the number in this shard already
             scaled = [lambda_ * share for lambda_ in lambdas] if self._penalty == "sum" else lambdas
             fit = ridge_fits if len(lambdas) == 1 else ridge_path
             path = fit(moments, scaled, self._penalty)

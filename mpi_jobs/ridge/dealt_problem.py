@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
 from common.ridge.fit import MAX_PACKED_BYTES, Fit, Problem
 from common.ridge.gram import BlasProduct, GramProduct, Tile, TiledProduct, best_product, even_tile
+from common.ridge.kept import with_features
 from common.ridge.moments import (
     FoldMoments,
     FoldSums,
@@ -84,9 +86,10 @@ class ProblemSize(NamedTuple):
         moments_bytes: the size of the moments of all folds, as a whole.
         folds: the numbers of all folds.
         lambdas: the grid.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
         features: computes the features of images.
         augmentation: the variants of each image that are fitted with it.
+        keeps: True if ranks keep the features of images that validate.
     """
 
     n_images: int
@@ -99,10 +102,11 @@ class ProblemSize(NamedTuple):
     penalty: str
     features: FeatureMap
     augmentation: Augmentation
+    keeps: bool
 
     @classmethod
-    def of(cls, problem: Problem) -> ProblemSize:
-        """Return the facts about a problem."""
+    def of(cls, problem: Problem, ranks: int) -> ProblemSize:
+        """Return the facts about a problem that so many ranks share."""
         return cls(
             len(problem.images),
             problem.images.shape,
@@ -114,6 +118,7 @@ class ProblemSize(NamedTuple):
             problem.penalty,
             problem.features,
             problem.augmentation,
+            problem.keeps(ranks),
         )
 
 
@@ -146,7 +151,7 @@ class DealtProblem:
         self._moments: FoldMoments = {}
         self._products: frozenset[str] = frozenset()
         self.console = self._clock.console
-        self.size = problem.share(ProblemSize.of)
+        self.size = problem.share(partial(ProblemSize.of, ranks=world.size))
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a phase on this rank."""
@@ -166,7 +171,7 @@ class DealtProblem:
         # Threads that share out tiles need a BLAS of one thread each.
         limit_blas(1 if isinstance(product, TiledProduct) else blas)
         sums = FoldSums(size.n_classes, size.features, size.augmentation, lambda _d: product)
-        held_out = self.each_block(lambda block: sums.add(block.pixels, block.labels, block.folds))
+        held_out = self.each_block(sums.add_block)
         with self.phase("moments"):
             moments = sums.result()
         limit_blas(blas)
@@ -192,6 +197,8 @@ class DealtProblem:
             delivery = self._settings.images
             for block in dealt_blocks(images, delivery, self._clock, "read", self._note_skipped, finish=finish):
                 with self.phase("moments"):
+                    if self.size.keeps:
+                        block = with_features(block, self.size.features)
                     use(block)
                 held_out.add(block)
                 self._clock.images += len(block.labels)

@@ -102,7 +102,7 @@ def solve_grid(world: World, training: Mapping[int, Moments], lambdas: Sequence[
         world: the ranks.
         training: for each fold that validates, the moments of all other images.
         lambdas: the grid.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
     """
     d, n_classes = next(iter(training.values())).cross.shape
     grid = Grid(world, list(training), len(lambdas), d, n_classes)

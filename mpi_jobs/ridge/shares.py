@@ -159,7 +159,9 @@ class HeldOut:
         """Keep the held-out images of a block."""
         kept = np.flatnonzero(block.folds != ALWAYS_TRAINING)
         if len(kept):
-            self._waiting.append(Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, []))
+            self._waiting.append(
+                Block(block.pixels[kept], block.labels[kept], block.folds[kept], None, [], block.features)
+            )
         if sum(waiting.pixels.nbytes for waiting in self._waiting) >= ENOUGH_BYTES:
             self._flush()
 
@@ -172,26 +174,34 @@ class HeldOut:
         """Make one block of the waiting ones."""
         if self._waiting:
             pixels, labels, folds = (np.concatenate([block[i] for block in self._waiting]) for i in range(3))
-            self._blocks.append(Block(pixels, labels, folds, None, []))
+            found = [block.features for block in self._waiting if block.features is not None]
+            features = np.concatenate(found) if found else None
+            self._blocks.append(Block(pixels, labels, folds, None, [], features))
             self._waiting.clear()
 
 
-def everyones_blocks(world: World, own: Sequence[Block], shape: tuple[int, int, int]) -> Iterator[Block]:
-    """Yield the blocks of all ranks, one after the other, on every rank.
+def everyones_blocks(
+    world: World, own: Sequence[Block], shape: tuple[int, int, int], n_features: int | None = None
+) -> Iterator[Block]:
+    """Yield the blocks of held-out images of all ranks, one after the other, on every rank.
 
     Args:
         world: the ranks, all of which go through this to its end.
         own: the blocks of this rank.
         shape: (height, width, channels) of the images.
+        n_features: the number of features per image, if the blocks have them.
     """
     for rank, counts in enumerate(world.all_gather([len(block.labels) for block in own])):
         for i, n in enumerate(counts):
             if rank == world.rank:
-                pixels, labels, folds, *_ = own[i]
+                pixels, labels, folds, _, _, features = own[i]
             else:
                 pixels = np.empty((n, *shape), np.uint8)
                 labels, folds = np.empty(n, np.int64), np.empty(n, np.int16)
+                features = None if n_features is None else np.empty((n, n_features), np.uint8)
             world.broadcast(pixels, rank)
             world.broadcast(labels, rank)
             world.broadcast(folds, rank)
-            yield Block(pixels, labels, folds, None, [])
+            if features is not None:
+                world.broadcast(features, rank)
+            yield Block(pixels, labels, folds, None, [], features)

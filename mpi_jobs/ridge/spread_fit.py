@@ -11,7 +11,7 @@ from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.errors import InputError
 from common.ridge.fit import MAX_PACKED_BYTES, Fit
-from common.ridge.moments import batches_of_features
+from common.ridge.kept import batches_of_features
 from common.ridge.path import RidgePath
 from common.ridge.scoring import validate
 from common.ridge.tiled_moments import FoldTiles, TiledMoments, TileGrid
@@ -77,7 +77,7 @@ def fit_spread(world: World, dealt: DealtProblem, settings: RankSettings) -> Fit
     sums = SpreadSums(world, tiling, size.n_classes, size.folds, product)
 
     def add(block: Block) -> None:
-        for x, rows in batches_of_features(block.pixels, size.features, size.augmentation):
+        for x, rows in batches_of_features(block, size.features, size.augmentation):
             sums.add(x, block.labels[rows], block.folds[rows])
 
     def finish() -> None:

@@ -19,7 +19,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from common.arrays import Floats
-from common.ridge.path import RidgePath, penalty_weight, with_intercepts
+from common.ridge.path import RidgePath, with_intercepts
+from common.ridge.penalty import feature_scale, penalty_weight
 from common.ridge.tiled_moments import TiledMoments, TileGrid, Tiles
 from common.ridge.tiles import Place, Tiling
 from mpi_jobs.engine.world import World
@@ -56,21 +57,27 @@ class SpreadSystem:
                 self._diagonal[tiling.stripe(i)] = self._centred((i, i)).diagonal()
         ranks.world.sum(self._diagonal)
 
-    def solve(self, weight: float) -> tuple[Floats, float]:
-        """Return the solution of (XᵀX + λI) W = XᵀY, float64 (d, n_classes), and its relative residual.
+    def solve(self, lambda_: float, penalty: str) -> tuple[Floats, float]:
+        """Return the weights at one λ, float64 (d, n_classes), and the relative residual of their system.
 
         The system is scaled to a unit diagonal, as in path.ridge_fits. The residual is that of the scaled system,
         ‖B − AX‖ / ‖B‖ in the Frobenius norm.
 
         Args:
-            weight: what to add to the diagonal.
+            lambda_: finite and not negative.
+            penalty: "sum", "mean" or "scaled".
 
         Raises:
             numpy.linalg.LinAlgError: the system is not positive definite to working precision; on every rank.
         """
-        if weight <= len(self._diagonal) * np.finfo(np.float64).eps * self._diagonal.sum():
+        weight = penalty_weight(lambda_, penalty, self.n)
+        of_features = feature_scale(self._diagonal, penalty, self.n)
+        diagonal = self._diagonal if of_features is None else self._diagonal * of_features**2
+        if weight <= len(diagonal) * np.finfo(np.float64).eps * diagonal.sum():
             raise np.linalg.LinAlgError("λ is lost in rounding errors")
-        scale = 1 / np.sqrt(self._diagonal + weight)
+        scale = 1 / np.sqrt(diagonal + weight)
+        if of_features is not None:
+            scale *= of_features
 
         def tile(place: Place) -> Floats:
             rows, columns = (scale[self._tiling.stripe(i)] for i in place)
@@ -266,6 +273,6 @@ def spread_path(system: SpreadSystem, lambdas: Sequence[float], penalty: str) ->
     Raises:
         numpy.linalg.LinAlgError: a system is not positive definite to working precision; on every rank.
     """
-    solved = [system.solve(penalty_weight(lambda_, penalty, system.n)) for lambda_ in lambdas]
+    solved = [system.solve(lambda_, penalty) for lambda_ in lambdas]
     weights = np.stack([weights for weights, _ in solved])
     return with_intercepts(system, weights), [residual for _, residual in solved]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import reduce
+from functools import partial, reduce
 from math import ceil, isqrt
 from operator import add
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -19,6 +19,7 @@ from common.data.sources.source import ReaderById, Unlabelled
 from common.data.splits import ALWAYS_TRAINING, shard
 from common.evaluate.evaluation import MOST_MISTAKES, Evaluation
 from common.features.feature_map import FeatureMap
+from common.ridge.kept import with_features
 from common.ridge.model import RidgeModel
 from common.ridge.moments import FoldMoments, FoldSums, merge
 from common.ridge.path import RidgePath
@@ -42,7 +43,12 @@ GATHERED_BYTES = 16 << 20
 
 
 def image_blocks(
-    context: SparkContext, images: Images, partitions: int | None = None, names: bool = False, record: int = 0
+    context: SparkContext,
+    images: Images,
+    partitions: int | None = None,
+    names: bool = False,
+    record: int = 0,
+    keep: FeatureMap | None = None,
 ) -> RDD[Block]:
     """Return images as an RDD of blocks that executors read.
 
@@ -55,9 +61,13 @@ def image_blocks(
         partitions: the number of partitions; None for one per core, or more if partitions would be large.
         names: True if blocks need the names of their images, as test images do.
         record: the size in bytes of the record that a partition will send on.
+        keep: computes features of the images that validate, which executors keep with the blocks; None for none.
     """
     blocks = read_parts(context, image_parts(context, images, partitions, record), names)
-    return blocks.persist(StorageLevel.MEMORY_AND_DISK) if images.decodes and not names else blocks
+    if keep is not None:
+        blocks = blocks.map(partial(with_features, features=keep))
+    kept = (images.decodes and not names) or keep is not None
+    return blocks.persist(StorageLevel.MEMORY_AND_DISK) if kept else blocks
 
 
 def image_parts(context: SparkContext, images: Images, partitions: int | None, record: int = 0) -> Sequence[Part]:
@@ -130,7 +140,7 @@ def reduce_moments(blocks: RDD[Block], problem: Problem) -> Summed:
         sums = FoldSums(n_classes, features, augmentation)
         skipped: list[Skipped] = []
         for block in part:
-            sums.add(block.pixels, block.labels, block.folds)
+            sums.add_block(block)
             skipped += block.skipped
         yield Summed(sums.result(), sums.products, skipped)
 

@@ -16,6 +16,7 @@ from pyspark import Broadcast
 from common.data.images import Block
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
+from common.ridge.kept import with_features
 from common.ridge.moments import FoldMoments, FoldSums, total, training_moments
 from common.ridge.path import RidgePath, ridge_fit
 from common.ridge.scoring import validate
@@ -34,7 +35,8 @@ class Training:
         n_classes: the number of classes.
         features: computes the features of images.
         augmentation: the variants of each image that are fitted with it.
-        penalty: "sum" or "mean".
+        penalty: "sum", "mean" or "scaled".
+        keeps: True if workers keep the features of images that validate.
         token: names this broadcast.
     """
 
@@ -43,12 +45,14 @@ class Training:
     features: FeatureMap
     augmentation: Augmentation
     penalty: str
+    keeps: bool
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def of(cls, problem: Problem, images: Block) -> Training:
         """Return what workers need of a problem whose images were read."""
-        return cls(images, problem.n_classes, problem.features, problem.augmentation, problem.penalty)
+        features, augmentation = problem.features, problem.augmentation
+        return cls(images, problem.n_classes, features, augmentation, problem.penalty, problem.keeps())
 
 
 class LambdaOutcome(NamedTuple):
@@ -65,22 +69,33 @@ class LambdaOutcome(NamedTuple):
     products: frozenset[str]
 
 
-_moments: dict[str, tuple[FoldMoments, frozenset[str]]] = {}
-"""The moments that this process summed, by the token of the broadcast; one entry at most."""
+class Worked(NamedTuple):
+    """What a worker process computes once for all of its tasks.
 
-
-def worker_moments(training: Training) -> tuple[FoldMoments, frozenset[str]]:
-    """Return the moments of the broadcast images, which each worker process sums once and keeps.
-
-    The names of what multiplied come with them.
+    Attributes:
+        images: the broadcast images, with the features of those that validate if they are kept.
+        moments: by fold.
+        products: the names of what multiplied.
     """
-    if training.token not in _moments:
-        _moments.clear()
-        images = training.images
+
+    images: Block
+    moments: FoldMoments
+    products: frozenset[str]
+
+
+_worked: dict[str, Worked] = {}
+"""What this process has computed, by the token of the broadcast; one entry at most."""
+
+
+def worked(training: Training) -> Worked:
+    """Return the moments of the broadcast images, which each worker process sums once and keeps."""
+    if training.token not in _worked:
+        _worked.clear()
+        images = with_features(training.images, training.features) if training.keeps else training.images
         sums = FoldSums(training.n_classes, training.features, training.augmentation)
-        sums.add(images.pixels, images.labels, images.folds)
-        _moments[training.token] = sums.result(), sums.products
-    return _moments[training.token]
+        sums.add_block(images)
+        _worked[training.token] = Worked(images, sums.result(), sums.products)
+    return _worked[training.token]
 
 
 def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
@@ -88,13 +103,13 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
     settle()
     started = time.perf_counter()
     training, correct = shared.value, 0
-    moments, products = worker_moments(training)
+    images, moments, products = worked(training)
     for fold, others in training_moments(moments).items():
         path = ridge_fit(others, lambda_, training.penalty)
-        correct += int(validate({fold: path}, training.features, [training.images])[1][0])
+        correct += int(validate({fold: path}, training.features, [images])[1][0])
     return LambdaOutcome(correct, time.perf_counter() - started, products)
 
 
 def refit(shared: Broadcast[Training], lambda_: float) -> RidgePath:
     """Fit the chosen λ to training and validation images together."""
-    return ridge_fit(total(worker_moments(shared.value)[0]), lambda_, shared.value.penalty)
+    return ridge_fit(total(worked(shared.value).moments), lambda_, shared.value.penalty)

@@ -13,6 +13,14 @@ from spark_jobs.engine.blocks import Summed, evaluate_blocks, image_blocks, redu
 from spark_jobs.engine.moments_files import MomentsFiles
 
 
+def training_blocks(
+    context: SparkContext, problem: Problem, partitions: int | None, record: int = 0
+) -> RDD[Block]:
+    """Return the training and validation images of a problem; see image_blocks for the arguments."""
+    keep = problem.features if problem.keeps(context.defaultParallelism) else None
+    return image_blocks(context, problem.images, partitions, record=record, keep=keep)
+
+
 def sum_moments(
     context: SparkContext,
     problem: Problem,
@@ -36,7 +44,7 @@ def sum_moments(
         InputError: too many images were skipped, or the moments in files do not fit.
     """
     record = problem.moments_bytes
-    blocks = image_blocks(context, problem.images, partitions, record=record)
+    blocks = training_blocks(context, problem, partitions, record)
     new, to_sum = problem.images, blocks
     if files is not None and files.identities & new.identities:
         new = new.without(files.identities)

@@ -191,7 +191,7 @@ def _on_worker(
 
     def multiply() -> None:
         sums = FoldSums(n_classes, features, augmentation)
-        sums.add(block.pixels, block.labels, block.folds)
+        sums.add_block(block)
         sums.result()
 
     size = min(d, LARGEST)

@@ -14,7 +14,8 @@ from common.data.images import Block
 from common.data.splits import ALWAYS_TRAINING
 from common.ridge.conjugate import TOLERANCE, Solved, solve_by_gradients
 from common.ridge.fit import Fit, Problem
-from common.ridge.path import RidgePath, penalty_weight, with_intercepts
+from common.ridge.path import RidgePath, with_intercepts
+from common.ridge.penalty import feature_scale, penalty_weight, times_scale
 from common.ridge.tiled_moments import TiledMoments, TileGrid
 from common.ridge.tiles import best_tile_product
 from spark_jobs.engine.blocks import count_correct
@@ -88,14 +89,18 @@ def _path(
     """Fit each λ to the images of some folds."""
     sums = reduce(TiledMoments.add, [tiles.moments[fold] for fold in folds])
     n, sum_x = sums.n, sums.sum_x
+    scale = None
+    if penalty == "scaled":
+        scale = feature_scale((n * tiles.diagonal(folds) - sum_x * sum_x) / n, penalty, n)
 
     def multiply(x: Floats) -> Floats:
-        """Multiply with the centred Gram matrix, XᵀX − Σx Σxᵀ / n."""
+        """Multiply with the centred Gram matrix of scaled features, S (XᵀX − Σx Σxᵀ / n) S."""
         advance(1)
-        return tiles.multiply(folds, x) - np.outer(sum_x, sum_x @ x / n)
+        x = times_scale(x, scale)
+        return times_scale(tiles.multiply(folds, x) - np.outer(sum_x, sum_x @ x / n), scale)
 
-    right: Floats = (n * sums.cross - np.outer(sum_x, sums.sum_y)) / n
+    right = times_scale((n * sums.cross - np.outer(sum_x, sums.sum_y)) / n, scale)
     weights = [penalty_weight(lambda_, penalty, n) for lambda_ in lambdas]
     with console.bar(None, "pass") as advance:
         solved = solve_by_gradients(multiply, right, weights)
-    return with_intercepts(sums, solved.weights), solved
+    return with_intercepts(sums, times_scale(solved.weights, scale)), solved

@@ -20,7 +20,7 @@ from common.arrays import Features, Floats, Indices, Labels
 from common.data.images import Block
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
-from common.ridge.moments import batches_of_features
+from common.ridge.kept import batches_of_features
 from common.ridge.tiled_moments import TiledMoments, TiledSum, TileGrid
 from common.ridge.tiles import Place, Tiling, best_tile_product
 
@@ -99,7 +99,7 @@ def feature_records(
     """
     columns = [layout.columns(owner) for owner in range(layout.n_owners)]
     for block in blocks:
-        for x, rows in batches_of_features(block.pixels, features, augmentation):
+        for x, rows in batches_of_features(block, features, augmentation):
             labels, folds = block.labels[rows], block.folds[rows]
             for fold in np.unique(folds):
                 own = np.flatnonzero(folds == fold)
@@ -167,6 +167,13 @@ class SparkTiles:
         shared.destroy()
         return product
 
+    def diagonal(self, folds: Sequence[int]) -> Floats:
+        """Return the diagonal of XᵀX over some folds, float64 (d,)."""
+        diagonal = np.zeros(self.layout.tiling.d)
+        for i, part in self.context.runJob(self.records, _diagonals, self.layout.partitions_of(folds)):
+            diagonal[self.layout.tiling.stripe(i)] += part
+        return diagonal
+
     def forget(self) -> None:
         """Let Spark drop the tiles."""
         self.records.unpersist()
@@ -189,6 +196,12 @@ def _tiles(records: Iterable[Record]) -> Iterator[tuple[Place, NDArray[np.float6
     for record in records:
         if not isinstance(record, TiledMoments):
             yield record
+
+
+def _diagonals(records: Iterable[Record]) -> Iterator[tuple[int, Floats]]:
+    for (i, j), tile in _tiles(records):
+        if i == j:
+            yield i, tile.diagonal().copy()
 
 
 def _multiply(tiling: Tiling, shared: Any, records: Iterable[Record]) -> Iterator[tuple[int, Floats]]:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from common.ridge import gram, tiles
+from common.ridge import cuda, gram, tiles
+from common.ridge.cuda import TorchProduct, gpu
 from common.ridge.gram import (
     BlasProduct,
     Int8Product,
@@ -53,6 +55,36 @@ def test_moments_are_the_same_bits_whatever_the_product(tile: Tile) -> None:
         sums.add(pixels, labels, folds)
         found.append(fingerprint(sums.result()))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("device", sorted({"cpu", gpu() or "cpu"}))
+@pytest.mark.parametrize("d", [1, 97, 1100])
+def test_products_of_torch_add_up_to_the_whole_products_of_two_sums(device: str, d: int) -> None:
+    product = TorchProduct(d, device)
+    totals, expected = np.zeros((2, d, d)), np.zeros((2, d, d))
+    held = list(totals)  # one view each for all calls, as sums have
+    for rows, which in ((1024, 0), (11, 1), (1, 0), (300, 1)):
+        z = RNG.integers(-128, 128, (rows, d)).astype(np.int8)
+        product.add(z, held[which])
+        expected[which] += z.astype(np.float64).T @ z
+    for total in held:
+        product.complete(total)
+    assert np.array_equal(totals, expected)
+
+
+@pytest.mark.parametrize("value", [-128, 127])
+def test_products_of_torch_are_exact_at_the_extremes(value: int) -> None:
+    product, gram = TorchProduct(40, gpu() or "cpu"), np.zeros((40, 40))
+    product.add(np.full((product.rows, 40), value, np.int8), gram)
+    product.complete(gram)
+    assert (gram == product.rows * value**2).all()
+
+
+def test_without_a_driver_no_process_imports_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cuda, "DRIVER", tmp_path / "none")
+    cuda.gpu.cache_clear()
+    assert cuda.gpu() is None
+    cuda.gpu.cache_clear()
 
 
 @pytest.mark.parametrize("d", [1, 5, 97, 513, 1100])

@@ -3,20 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from common.arrays import Labels, Pixels
 from common.features.pixels import PIXELS
 from common.ridge.moments import Moments
-from common.ridge.path import (
-    RidgePath,
-    Spectrum,
-    best_lambda,
-    penalty_weight,
-    ridge_fit,
-    ridge_fits,
-    ridge_path,
-    with_intercepts,
-)
+from common.ridge.path import RidgePath, Spectrum, best_lambda, ridge_fit, ridge_fits, ridge_path, with_intercepts
+from common.ridge.penalty import penalty_weight
 
 RNG = np.random.default_rng(3)
 LAMBDAS = [float(v) for v in np.logspace(-5, 5, 10)]
@@ -74,6 +68,42 @@ def test_the_mean_penalty_is_the_sum_at_n_times_lambda() -> None:
     a = ridge_path(moments, [0.5], "mean").weights
     assert relative_error(a, ridge_path(moments, [0.5 * 600], "sum").weights) < 1e-12
     assert relative_error(ridge_fit(moments, 0.5, "mean").weights, a) < 1e-9
+
+
+@pytest.mark.parametrize("n", [600, 30])
+def test_the_scaled_penalty_is_the_mean_of_standardised_features(n: int) -> None:
+    pixels, labels = images(n)
+    moments = Moments.of(pixels, labels, 4)
+    y = np.where(labels[:, None] == np.arange(4), 1.0, -1.0)
+    lambdas = [1e-4, 0.01, 3.0]
+    path = ridge_path(moments, lambdas, "scaled")
+    for i, lambda_ in enumerate(lambdas):
+        truth = make_pipeline(StandardScaler(), Ridge(alpha=n * lambda_, solver="svd"))
+        truth.fit(pixels.reshape(n, -1) / 255, y)
+        weights = (truth[1].coef_ / truth[0].scale_).T
+        assert relative_error(path.weights[i], weights) < 1e-8
+        assert relative_error(ridge_fit(moments, lambda_, "scaled").weights[0], weights) < 1e-8
+        scores = truth.predict(pixels.reshape(n, -1) / 255)
+        np.testing.assert_allclose(path.scores(PIXELS(pixels))[:, i], scores, atol=1e-7)
+
+
+def test_the_scaled_penalty_does_not_depend_on_the_units_of_a_feature() -> None:
+    pixels, labels = images()
+    halved = pixels // 2
+    mixed = halved.copy()
+    mixed[:, ::2] *= 2  # every other row in other units
+    one, other = (ridge_path(Moments.of(x, labels, 4), [0.01], "scaled") for x in (halved, mixed))
+    np.testing.assert_allclose(one.scores(PIXELS(halved)), other.scores(PIXELS(mixed)), atol=1e-9)
+    one, other = (ridge_path(Moments.of(x, labels, 4), [0.01], "mean") for x in (halved, mixed))
+    assert np.abs(one.scores(PIXELS(halved)) - other.scores(PIXELS(mixed))).max() > 1e-3
+
+
+def test_without_lambda_the_scaled_penalty_is_least_squares() -> None:
+    pixels, labels = images()
+    pixels[:, 0] //= 16
+    moments = Moments.of(pixels, labels, 4)
+    one, other = (ridge_path(moments, [0.0], penalty) for penalty in ("sum", "scaled"))
+    np.testing.assert_allclose(one.scores(PIXELS(pixels)), other.scores(PIXELS(pixels)), atol=1e-6)
 
 
 def test_every_image_twice_at_twice_lambda_is_the_same_model() -> None:

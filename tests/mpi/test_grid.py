@@ -26,7 +26,7 @@ def moments_of(n_folds: int, d: int) -> FoldMoments:
 
 @pytest.mark.parametrize("n_folds", [1, 2, 5])
 @pytest.mark.parametrize("n_lambdas", [1, 2, 7, EIGENDECOMPOSITION, 3 * EIGENDECOMPOSITION + 1])
-@pytest.mark.parametrize("penalty", ["sum", "mean"])
+@pytest.mark.parametrize("penalty", ["sum", "scaled"])
 @pytest.mark.parametrize("d", [12, 2 * BLOCK + 5])  # systems for one rank, and for a team
 def test_it_is_the_path_of_every_fold(world: World, n_folds: int, n_lambdas: int, penalty: str, d: int) -> None:
     training = moments_of(n_folds, d)

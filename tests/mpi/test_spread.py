@@ -45,6 +45,7 @@ def spread_by(world: World, tiling: Tiling, matrix: np.ndarray) -> dict[tuple[in
         (PIXELS, ["--folds", "3", "--lambdas", "1,10", "--penalty", "mean"]),
         (BlockMeans(), ["--limit", "5", "--lambdas", "1"]),  # some ranks have no image
         (PIXELS, ["--augment", "flip", "--lambdas", "1,100", "--limit", "300"]),
+        (PIXELS, ["--penalty", "scaled", "--lambdas", "0.001,1"]),
     ],
 )
 def test_tiles_find_what_one_process_finds(world: World, features: FeatureMap, flags: Sequence[str]) -> None:

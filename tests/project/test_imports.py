@@ -16,6 +16,7 @@ OURS = {"common", "spark_jobs", "mpi_jobs", "emr", "bench", "tests"}
 MAY_IMPORT = {
     "common": {"common"},
     "common/nets": {"common", "torch", "torchvision"},
+    "common/ridge/cuda.py": {"common", "torch"},
     "spark_jobs": {"common", "spark_jobs", "pyspark", "py4j"},
     "mpi_jobs": {"common", "mpi_jobs", "mpi4py", "torch", "torchvision"},
     "emr": {"common", "emr", "boto3"},
@@ -54,7 +55,9 @@ def is_job(path: Path) -> bool:
 
 
 def files_of(package: str) -> list[Path]:
-    """The modules of a package, without those of packages in it that have rules of their own."""
+    """The modules of a package, or one module, without those in it that have rules of their own."""
+    if package.endswith(".py"):
+        return [ROOT / package]
     inner = [ROOT / other for other in MAY_IMPORT if other.startswith(f"{package}/")]
     return [
         path

@@ -52,10 +52,14 @@ def pooled_by_hand(problem: Problem) -> str:
 
 def test_every_engine_fits_features_and_not_pixels(spark: Any, run: RidgeRun) -> None:
     problem = run.problem
+    computing_again = replace(problem, most_kept=0)
     fits: dict[str, Callable[[], Fit]] = {
         "serial": lambda: serial.fit(problem),
+        "serial, nothing kept": lambda: serial.fit(computing_again),
         "gram": lambda: gram.fit(spark, problem),
+        "gram, nothing kept": lambda: gram.fit(spark, computing_again),
         "outer": lambda: outer.fit(spark, problem),
+        "outer, nothing kept": lambda: outer.fit(spark, computing_again),
         "inner": lambda: inner.fit(spark, problem),
     }
     found = {name: fit() for name, fit in fits.items()}

@@ -34,6 +34,7 @@ def problem_of(features: FeatureMap, *flags: str) -> Problem:
         (PIXELS, ["--lambdas", "-1:3:3"], 3),
         (PIXELS, ["--folds", "3", "--lambdas", "1,10", "--penalty", "mean"], 1),
         (BlockMeans(), ["--augment", "flip", "--lambdas", "1,100", "--limit", "300"], 2),
+        (PIXELS, ["--penalty", "scaled", "--lambdas", "0.001,1"], 2),
     ],
 )
 def test_tiles_find_what_one_process_finds(

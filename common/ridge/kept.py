@@ -1,0 +1,53 @@
+"""Features of the images that validate, kept from the moments to the validation so that they are computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from common.arrays import Features, Indices
+from common.data.images import Block
+from common.data.splits import ALWAYS_TRAINING
+from common.features.augmentation import Augmentation
+from common.features.feature_map import BATCH_ROWS, FeatureMap
+
+
+def with_features(block: Block, features: FeatureMap) -> Block:
+    """Return a block with the features of its images that validate."""
+    held_out = np.flatnonzero(block.folds != ALWAYS_TRAINING)
+    found = np.empty((len(held_out), features.n_features(block.pixels.shape[1:])), np.uint8)
+    for start in range(0, len(held_out), BATCH_ROWS):
+        rows = held_out[start : start + BATCH_ROWS]
+        found[start : start + len(rows)] = features(block.pixels[rows])
+    return block._replace(features=found)
+
+
+def features_of(block: Block, rows: slice | Indices, features: FeatureMap) -> Features:
+    """Return the features of some images of a block, uint8 (n, d), computing those that it does not have."""
+    if block.features is None:
+        return features(block.pixels[rows])
+    kept, held_out = block.features, block.folds != ALWAYS_TRAINING
+    places, has = (np.cumsum(held_out) - 1)[rows], held_out[rows]
+    found: Features = np.empty((len(has), kept.shape[1]), np.uint8)
+    found[has] = kept[places[has]]
+    if has.all():
+        return found
+    found[~has] = features(block.pixels[rows][~has])
+    return found
+
+
+def batches_of_features(
+    block: Block, features: FeatureMap, augmentation: Augmentation
+) -> Iterator[tuple[Features, slice]]:
+    """Yield the features of each variant of images, uint8 (n, d), and the positions of these images.
+
+    Args:
+        block: the images.
+        features: computes the features.
+        augmentation: makes the variants.
+    """
+    for start in range(0, len(block.labels), BATCH_ROWS):
+        rows = slice(start, start + BATCH_ROWS)
+        for i, variant in enumerate(augmentation.variants(block.pixels[rows])):
+            yield features(variant) if i else features_of(block, rows, features), rows
