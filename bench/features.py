@@ -1,10 +1,15 @@
 """`python -m bench.features SET`: the ridge classifier on features, on one set of images.
 
-SET is mnist, fashion, cifar, hands or moments. For the sets of images, two seeds each, λ chosen on validation:
+SET is mnist, fashion, cifar, hands, mnist-large, cifar-large or moments. For the sets of images, λ is chosen on
+validation:
 
-1. Accuracy of test images at the spec that the documentation recommends, and the seconds of each phase.
-2. The same number of features by scikit-learn, Nystroem + RidgeClassifierCV, stopped after ten times our time or
-   when the benchmark has taken nine minutes.
+1. Accuracy of test images at the spec that the documentation recommends, and the seconds of each phase: two seeds
+   in one process, or one seed with moments in tiles on two ranks for the large ones.
+2. The small network of train_cnn.py on two ranks, a few epochs.
+3. The same number of features by scikit-learn, RBFSampler and then Nystroem, each with RidgeClassifierCV. Each is
+   stopped after ten times our time, or when its half of what is left of nine minutes is over.
+
+The last two are left out beside the large ones.
 
 `moments` times the Gram product of 8-bit integers against the one in float32, on noise of 4,096 and 784 features,
 by one thread and by all.
@@ -34,6 +39,9 @@ import numpy as np
 
 from bench.harness import Claim, conclude, parser, say, seconds, table
 from bench.jobs import run
+from bench.ranks import DATA_PARALLEL
+from bench.ranks import ROOT as CHECKOUT
+from bench.ranks import run as run_ranks
 from common.blas import blas_threads, limit_blas
 from common.ridge.gram import BlasProduct, GramProduct, Int8Product
 from spark_jobs import serial
@@ -45,7 +53,11 @@ IMAGES = 16_384
 LIMIT_S = 540
 """Seconds after which scikit-learn is stopped, counted from the start."""
 
+KERNELS = ("RBFSampler", "Nystroem")
+"""Approximations of a Gaussian kernel in scikit-learn."""
+
 ROOT = Path(os.environ.get("IMAGE_DATA_ROOT", "data"))
+TRAIN = CHECKOUT / "mpi_jobs" / "train_cnn.py"
 
 
 @dataclass(frozen=True)
@@ -53,21 +65,33 @@ class Case:
     """A fit to a set of images.
 
     Attributes:
+        images: the name of the set.
         spec: of the features.
         flags: further flags of the job.
         accuracy: the least accuracy of the test images, of any seed.
+        ranks: the number of ranks; 0 for one process.
+        epochs: of the network.
     """
 
+    images: str
     spec: str
     flags: tuple[str, ...]
     accuracy: float
+    ranks: int = 0
+    epochs: int = 3
 
 
 CASES = {
-    "mnist": Case("patches:64+landmarks:8192", ("--lambdas=-4:2:10",), 0.993),
-    "fashion": Case("patches:256,cells=4,mirror", ("--lambdas=-2:2:10",), 0.915),
-    "cifar": Case("patches:1024,mirror", ("--lambdas=-1:4:10",), 0.765),
-    "hands": Case("patches:128,cells=6+landmarks:1200", ("--size", "48x48", "--lambdas=-4:2:10"), 0.95),
+    "mnist": Case("mnist", "patches:64+landmarks:8192", ("--lambdas=-4:2:10",), 0.993),
+    "fashion": Case("fashion", "patches:256,cells=4,mirror", ("--lambdas=-2:2:10",), 0.915),
+    "cifar": Case("cifar", "patches:1024,mirror", ("--lambdas=-1:4:10",), 0.765),
+    "hands": Case(
+        "hands", "patches:128,cells=6+landmarks:1200", ("--size", "48x48", "--lambdas=-4:2:10"), 0.95, epochs=20
+    ),
+    "mnist-large": Case(
+        "mnist", "patches:64+landmarks:16384", ("--augment", "shift", "--lambdas=0.01"), 0.995, ranks=2
+    ),
+    "cifar-large": Case("cifar", "patches:4000,mirror", ("--lambdas=10",), 0.8, ranks=2),
 }
 
 
@@ -90,33 +114,34 @@ def opened(name: str) -> Iterator[tuple[str, ...]]:
 SKLEARN = """
 import json, sys, time
 import numpy as np
-from sklearn.kernel_approximation import Nystroem
+from sklearn.kernel_approximation import Nystroem, RBFSampler
 from sklearn.linear_model import RidgeClassifierCV
 from sklearn.pipeline import make_pipeline
 from common.data.images import Images
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
 from common.console import Console
-d, flags = int(sys.argv[1]), sys.argv[2:]
+name, d, flags = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 opened = RidgeRun.open("bench", ridge_parser("").parse_arguments([*flags, "--quiet"]))
 train, test = opened.problem.load(Console(quiet=True)), opened.load_test()
 x, x_test = (block.pixels.reshape(len(block.labels), -1).astype(np.float32) / 255 for block in (train, test))
 some = x[:1000]
 squares = (some ** 2).sum(axis=1)
 gamma = 1 / np.median(squares[:, None] + squares - 2 * some @ some.T)
-grid = np.logspace(-4, 2, 10)
+kernels = {"RBFSampler": RBFSampler, "Nystroem": Nystroem}
 started = time.perf_counter()
-model = make_pipeline(Nystroem(gamma=gamma, n_components=d, random_state=0), RidgeClassifierCV(grid))
+kernel = kernels[name](gamma=gamma, n_components=d, random_state=0)
+model = make_pipeline(kernel, RidgeClassifierCV(np.logspace(-4, 2, 10)))
 model.fit(x, train.labels)
 fit_s = time.perf_counter() - started
 print(json.dumps({"seconds": fit_s, "test_accuracy": model.score(x_test, test.labels)}))
 """
 
 
-def against_sklearn(d: int, flags: tuple[str, ...], limit_s: float) -> dict[str, float | None]:
-    """Fit Nystroem and RidgeClassifierCV in a process of their own; None where they do not finish."""
-    say(f"scikit-learn: Nystroem of {d:,} and RidgeClassifierCV, for at most {limit_s:.0f} s")
-    words = [sys.executable, "-c", SKLEARN, str(d), *flags]
+def against_sklearn(kernel: str, d: int, flags: tuple[str, ...], limit_s: float) -> dict[str, float | None]:
+    """Fit a kernel of KERNELS and RidgeClassifierCV in a process of their own; None where they do not finish."""
+    say(f"scikit-learn: {kernel} of {d:,} and RidgeClassifierCV, for at most {limit_s:.0f} s")
+    words = [sys.executable, "-c", SKLEARN, kernel, str(d), *flags]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, check=True)
     except subprocess.TimeoutExpired:
@@ -128,39 +153,86 @@ def against_sklearn(d: int, flags: tuple[str, ...], limit_s: float) -> dict[str,
     return found
 
 
+def network(flags: tuple[str, ...], epochs: int) -> dict[str, float | None]:
+    """Train the small network on two ranks."""
+    say(f"the small network, {epochs} epochs on 2 ranks")
+    found = run_ranks(2, TRAIN, *flags, "--epochs", str(epochs))
+    return {"seconds": found.metrics["seconds"]["total"], "test_accuracy": found.metrics["test_accuracy"]}
+
+
+def seconds_by_phase(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return the seconds of each phase, on the rank that took longest for it."""
+    of_ranks = [rank["seconds"] for rank in metrics.get("ranks", [])]
+    longest = {phase: max(of[phase] for of in of_ranks) for phase in of_ranks[0]} if of_ranks else {}
+    return {**metrics["seconds"], **longest}
+
+
 def fit_s(metrics: dict[str, Any]) -> float:
     """Return the seconds of all that ends in a fitted model: features, moments, path, validation, refit."""
-    phases = ("learn features", "read", "moments", "path", "validation", "refit")
-    return float(sum(metrics["seconds"].get(phase, 0) for phase in phases))
+    phases = ("learn features", "read", "moments", "reduce", "fingerprint", "path", "validation", "refit")
+    found = seconds_by_phase(metrics)
+    return float(sum(found.get(phase, 0) for phase in phases))
+
+
+def fitted(case: Case, data: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Fit a case with one seed, and return the metrics of the run."""
+    flags = (*data, "--features", case.spec, *case.flags, "--seed", str(seed))
+    return run_ranks(case.ranks, DATA_PARALLEL, *flags).metrics if case.ranks else run(serial.main, *flags)
 
 
 def measure_set(name: str) -> tuple[dict[str, Any], list[Claim]]:
-    """Fit to a set, with every seed, and by scikit-learn."""
+    """Fit to a set, and let the alternatives try."""
     started, case = time.perf_counter(), CASES[name]
-    with opened(name) as data:
+    seeds = SEEDS[:1] if case.ranks else SEEDS
+    with opened(case.images) as data:
         runs = []
-        for seed in SEEDS:
+        for seed in seeds:
             say(f"{name}: {case.spec}, seed {seed}")
-            flags = (*data, "--features", case.spec, *case.flags, "--seed", str(seed))
-            runs.append(run(serial.main, *flags))
+            runs.append(fitted(case, data, seed))
+        print_runs(f"{name}, {case.spec}, seconds", seeds, runs)
+        least = min(metrics["test_accuracy"] for metrics in runs)
+        claims = [Claim.at_least(f"{name}: least test accuracy", least, case.accuracy)]
+        if case.ranks:
+            return {"runs": runs}, claims
         ours_s = statistics.median(map(fit_s, runs))
-        d = int(runs[0]["n_features"])
-        left = LIMIT_S - (time.perf_counter() - started)
-        limit_s = max(1.0, min(10 * ours_s, left))
         sizes = tuple(flag for flag in case.flags if not flag.startswith("--lambdas"))
-        other = against_sklearn(d, (*data, *sizes), limit_s)
-    phases = sorted({phase for metrics in runs for phase in metrics["seconds"]})
-    rows = [[phase, *(f"{metrics['seconds'].get(phase, 0):.1f}" for metrics in runs)] for phase in phases]
+        others = {"small network": network((*data, "--quiet"), case.epochs)}
+        for i, kernel in enumerate(KERNELS):
+            left = LIMIT_S - (time.perf_counter() - started)
+            limit_s = max(1.0, min(10 * ours_s, left / (len(KERNELS) - i)))
+            found = against_sklearn(kernel, int(runs[0]["n_features"]), (*data, *sizes), limit_s)
+            others[kernel] = {**found, "limit_s": limit_s}
+            taken = (found["seconds"] or limit_s) / ours_s
+            claims.append(Claim.at_least(f"{kernel}: its time, or the time it was given / ours", taken, 1))
+    print_others(others, ours_s)
+    return {"runs": runs, "others": others}, claims
+
+
+def print_runs(title: str, seeds: tuple[int, ...], runs: list[dict[str, Any]]) -> None:
+    """Print the seconds of each phase and the accuracy of each run."""
+    by_phase = [seconds_by_phase(metrics) for metrics in runs]
+    phases = sorted({phase for found in by_phase for phase in found})
+    rows = [[phase, *(f"{found.get(phase, 0):.1f}" for found in by_phase)] for phase in phases]
+    rows.append(["all of the fit", *(f"{fit_s(metrics):.1f}" for metrics in runs)])
     rows.append(["test accuracy", *(f"{metrics['test_accuracy']:.4f}" for metrics in runs)])
-    print(table([f"{name}, {case.spec}", *(f"seed {seed}" for seed in SEEDS)], rows))
-    other_s = other["seconds"]
-    shown = f"{other_s:.0f} s, {other['test_accuracy']:.4f}" if other_s else f"not finished after {limit_s:.0f} s"
-    print(f"\nscikit-learn, {d:,} features of Nystroem: {shown}")
-    claims = [
-        Claim.at_least(f"{name}: least test accuracy", min(m["test_accuracy"] for m in runs), case.accuracy),
-        Claim.at_least("scikit-learn's time, or the time it was given / ours", (other_s or limit_s) / ours_s, 1),
-    ]
-    return {"runs": runs, "sklearn": other, "sklearn_limit_s": limit_s}, claims
+    if "spread" in runs[0]:
+        peaks = [max(rank["peak_mib"] for rank in metrics["ranks"]) for metrics in runs]
+        rows.append(["peak MiB of a rank", *(f"{peak:,.0f}" for peak in peaks)])
+        rows.append(["relative residual", *(f"{metrics['spread']['residual']:.0e}" for metrics in runs)])
+    print(table([title, *(f"seed {seed}" for seed in seeds)], rows))
+
+
+def print_others(others: dict[str, dict[str, float | None]], ours_s: float) -> None:
+    """Print what the alternatives took and reached."""
+    rows = []
+    for name, found in others.items():
+        took, accuracy = found["seconds"], found["test_accuracy"]
+        if took is None or accuracy is None:
+            rows.append([name, f"not finished after {found['limit_s']:.0f}", "—", "—"])
+        else:
+            rows.append([name, f"{took:.0f}", f"{took / ours_s:.1f}", f"{accuracy:.4f}"])
+    print()
+    print(table(["alternative", "s", "times our fit", "test accuracy"], rows))
 
 
 def gram_seconds(make: Callable[[int], GramProduct], d: int) -> float:
