@@ -29,7 +29,8 @@ BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 M
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Two processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Threads of OpenBLAS that have nothing to do wait for 2^10 cycles before they sleep, not for 2^26: others need the core.
+PYTEST = OPENBLAS_THREAD_TIMEOUT=10 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Install one part. Bytecode is compiled on first use: most of it is never needed.

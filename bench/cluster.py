@@ -25,6 +25,7 @@ def standalone_cluster(
     cores: int = 1,
     memory: str = "2g",
     environment: Mapping[str, str] | None = None,
+    java: str = "",
 ) -> Iterator[str]:
     """Start a cluster, and stop it when the block ends.
 
@@ -34,12 +35,14 @@ def standalone_cluster(
         cores: cores per worker.
         memory: memory per worker, for its executors.
         environment: environment of all processes, or None for the environment of this process.
+        java: options of every Java virtual machine of the cluster, those of executors too.
 
     Yields:
         The address of the master.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "conf").mkdir()  # empty, so that this machine's configuration of Spark has no effect
+    (folder / "conf" / "java-opts").write_text(java)
     clean = {**(environment or os.environ), "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_LOCAL_IP": "127.0.0.1"}
     spark_class = Path(pyspark.__file__).parent / "bin" / "spark-class"
     with ExitStack() as stack:

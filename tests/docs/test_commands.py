@@ -48,10 +48,7 @@ class Step(NamedTuple):
 def steps(page: Path) -> list[Step]:
     """Return the steps that a page tells its readers to take, in order."""
     found = []
-    blocks = re.findall(
-        r'^```(sh|python|diff)(?: title="(.*?)")?\n(.*?)^```', page.read_text(), re.DOTALL | re.MULTILINE
-    )
-    for kind, title, text in blocks:
+    for kind, title, text in BLOCK.findall(page.read_text()):
         if kind == "sh":
             found += [Step(kind, re.sub(r"\s+#.*", "", line), "") for line in text.splitlines()]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +20,13 @@ def pytest_configure(config: pytest.Config) -> None:
     if RECORDS in os.environ:
         from mpi4py import MPI
 
-        config.pluginmanager.register(Recorder(MPI.COMM_WORLD.rank))
-        if MPI.COMM_WORLD.rank:  # only rank 0 prints
+        rank = MPI.COMM_WORLD.rank
+        config.pluginmanager.register(Recorder(rank))
+        # each rank has folders of its own: pytest clears those of earlier runs away, and ranks would race for them
+        temporary = Path(os.environ[RECORDS]) / f"temporary-{rank}"
+        temporary.mkdir()
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
+        if rank:  # only rank 0 prints
             config.pluginmanager.unregister(name="terminalreporter")
 
 

@@ -53,11 +53,11 @@ def test_hands_as_a_herbarium(tmp_path: Path) -> None:
     tool = ("python", "-m", "common.tools.make_herbarium")
     made = command(*tool, f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert made.returncode == 0, made.stderr
-    flags = ["--data", "herbarium:herbarium", "--image-size", "64", "--augment", "crop", "--epochs", "15"]
+    flags = ["--data", "herbarium:herbarium", "--image-size", "48", "--augment", "crop", "--epochs", "15"]
     done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = metrics_of(tmp_path / "run")
-    assert record["shape"] == [64, 64, 3]
+    assert record["shape"] == [48, 48, 3]
     assert record["test_accuracy"] >= 0.9
 
 
@@ -187,7 +187,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-LONG = ["--epochs", "15", "--batch", "4", "--limit", "250", "--augment", "crop"]
+LONG = ["--epochs", "10", "--batch", "4", "--limit", "250", "--augment", "crop"]
 LONG += ["--checkpoint-minutes", "0.001", "--out", "run"]
 
 
@@ -195,11 +195,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     job = Job(tmp_path, ["train_cnn.py", *LONG], "mpich")
     job.wait_for((tmp_path / "run" / LAST).exists)
     moment = os.urandom(1)[0] / 255
-    job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 6 * moment)
+    job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 4 * moment)
     code, _ = job.disturb(lambda ranks: os.kill(ranks[1], signal.SIGKILL))
     assert code != 0
     killed = Checkpoint.load(tmp_path / "run" / LAST).progress
-    assert killed.epoch < 15
+    assert killed.epoch < 10
     done = mpiexec(3, JOB, "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("going on with ")
@@ -209,22 +209,22 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     assert metrics_of(tmp_path / "run")["test_accuracy"] == metrics_of(undisturbed)["test_accuracy"]
     again = mpiexec(1, JOB, "--resume", "run", cwd=tmp_path)
     assert again.returncode == 2
-    assert "all of its 15 epochs are done; --epochs N for more" in again.stderr
+    assert "all of its 10 epochs are done; --epochs N for more" in again.stderr
 
 
 def test_a_run_goes_on_with_another_number_of_ranks_and_says_what_differs(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "16", "--weight-decay", "0.1", cwd=tmp_path)
+    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "11", "--weight-decay", "0.1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "going on with epoch 16 of 16"
+    assert lines[0] == "going on with epoch 11 of 11"
     assert lines[1].startswith(
         "what differs from before: 2 ranks instead of 3, which share the 12 images of a step"
     )
-    assert "what differs from before: --epochs 16 instead of 15" in lines
+    assert "what differs from before: --epochs 11 instead of 10" in lines
     assert "what differs from before: --weight-decay 0.1 instead of 0.0" in lines
-    assert len(metrics_of(undisturbed)["epochs"]) == 16
+    assert len(metrics_of(undisturbed)["epochs"]) == 11
 
 
 def interrupt(job: Job, _: list[int]) -> None:

@@ -93,7 +93,7 @@ def table(cluster: Cluster, data_root: Path) -> Path:
         "--data-root",
         data_root,
         "--size",
-        "40x40",
+        "32x32",
         "--quiet",
         kill=False,
     )
@@ -103,7 +103,7 @@ def table(cluster: Cluster, data_root: Path) -> Path:
 def test_ingest_survives_the_death_of_an_executor(
     cluster: Cluster, table: Path, tmp_path: Path, data_root: Path
 ) -> None:
-    words = ["mnist", tmp_path / "table", "--data-root", data_root, "--size", "40x40", "--quiet"]
+    words = ["mnist", tmp_path / "table", "--data-root", data_root, "--size", "32x32", "--quiet"]
     submit(cluster, tmp_path, ROOT / "spark_jobs" / "ingest.py", *words, kill=True)
     disturbed, calm = open_table(f"parquet:{tmp_path / 'table'}"), open_table(f"parquet:{table}")
     assert disturbed is not None
