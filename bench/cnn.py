@@ -120,7 +120,7 @@ def claims_of_steps(measured: dict[str, dict[int, Rounds]]) -> list[Claim]:
     claims = []
     for name, by_ranks in measured.items():
         many = CASES[name].n_classes >= MANY_CLASSES
-        # below the least of three quiet runs, by about as much as these differed
+        # below the least of five quiet runs, by about as much as these differed
         bounds = dict.fromkeys(DDP, 1.1 if many else 0.95) | ({"published": 1.5} if many else {})
         for ranks, rounds in by_ranks.items():
             claims += [
@@ -128,8 +128,9 @@ def claims_of_steps(measured: dict[str, dict[int, Rounds]]) -> list[Claim]:
                 for way, bound in bounds.items()
             ]
         few, more = (by_ranks[ranks] for ranks in RANKS)
+        least = 0.8 if many else 0.7  # of ten classes it was 0.82 to 1.12
         rate = RANKS[1] / RANKS[0] * statistics.median(few["shared"]) / statistics.median(more["shared"])
-        claims.append(Claim.at_least(f"{name}: rate of {RANKS[1]} ranks / of {RANKS[0]}", rate, 0.8))
+        claims.append(Claim.at_least(f"{name}: rate of {RANKS[1]} ranks / of {RANKS[0]}", rate, least))
     return claims
 
 

@@ -307,10 +307,11 @@ def measure(sizes: Sizes = Sizes()) -> tuple[dict[str, Any], list[Claim]]:  # no
 def claims_of_case(name: str, measured: dict[str, Any]) -> list[Claim]:
     """Return the claims on one model with its images."""
     rates = measured["rates"]
+    # below the least of five quiet runs (3.5, 1.42 and 1.40), by about as much as these differed
     bounds = (
         ("plain", "published", 3.0),
-        ("plain", "DataLoader, fp32", 1.0),
-        ("fast", "DataLoader, bf16", 1.0),
+        ("plain", "DataLoader, fp32", 1.2),
+        ("fast", "DataLoader, bf16", 1.2),
     )
     claims = [
         Claim.at_least(f"{name}: {above} / {below}", median_ratio(rates[above], rates[below]), least)
