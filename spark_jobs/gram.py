@@ -20,6 +20,7 @@ from common.run.flags import ridge_parser
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs.engine.blocks import count_correct
+from spark_jobs.engine.forgetting import Forgotten, forget_flag
 from spark_jobs.engine.moments_files import MomentsFiles, moments_flags
 from spark_jobs.engine.passes import score_test_images, sum_moments, training_blocks
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
@@ -32,6 +33,7 @@ def fit(
     partitions: int | None = None,
     console: Console | None = None,
     files: MomentsFiles | None = None,
+    forgotten: Forgotten | None = None,
     whole: int = MAX_PACKED_BYTES,
 ) -> Fit:
     """Fit a problem on the executors, in two passes over the images.
@@ -44,6 +46,7 @@ def fit(
         partitions: the number of partitions; None for one per core, or more if partitions would be large.
         console: shows progress and measures phases; silent if None.
         files: moments of images that need not be summed again.
+        forgotten: images that are not among those of the problem, and count no more if files have them.
         whole: the largest size, in bytes, of moments that travel between processes as one record, which Spark
             caps.
 
@@ -53,13 +56,15 @@ def fit(
     """
     console = console or Console(quiet=True)
     if problem.moments_bytes > whole:
+        if forgotten is not None:
+            raise InputError(f"--forget {forgotten.file}: moments in tiles forget nothing; use fewer --features")
         if files is not None and files.used:
             raise InputError(
                 f"the moments of {problem.n_features:,} features are in tiles on the executors: leave out the "
                 "moments files, or use fewer --features"
             )
         return fit_in_tiles(training_blocks(context, problem, partitions), problem, console)
-    blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console, files)
+    blocks, (moments, products, skipped) = sum_moments(context, problem, partitions, console, files, forgotten)
     with console.phase("path"):
         paths = {
             fold: ridge_path(others, problem.lambdas, problem.penalty)
@@ -74,6 +79,8 @@ def fit(
     with console.phase("refit"):
         model = problem.model(ridge_fit(everything, lambda_, problem.penalty), lambda_)
     details = {} if files is None else files.details()
+    if forgotten is not None:
+        details["forgotten"] = len(forgotten.names)
     return Fit(model, problem.n_fitted(everything), n_scored, correct, moments, products, skipped, details)
 
 
@@ -84,6 +91,7 @@ def parser() -> Parser:
     )
     partitions_flag(flags)
     moments_flags(flags)
+    forget_flag(flags)
     flags.add_argument(
         "--whole",
         metavar="MIB",
@@ -99,13 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_arguments(argv)
     complete = not arguments.add_moments
     run = RidgeRun.open("gram", arguments, complete, most_moments=MOST_IN_TILES)
-    partitions, whole, files = (
-        arguments.partitions,
-        min(arguments.whole << 20, MAX_PACKED_BYTES),
-        MomentsFiles.open(run),
-    )
+    run, forgotten = Forgotten.open(run)
+    partitions, whole = arguments.partitions, min(arguments.whole << 20, MAX_PACKED_BYTES)
+    files = MomentsFiles.open(run)
     with spark_context("gram", run.console) as context:
-        fitted = fit(context, run.problem, partitions, run.console, files, whole)
+        fitted = fit(context, run.problem, partitions, run.console, files, forgotten, whole)
         tested = score_test_images(context, run, fitted.model, partitions)
         run.finish(engine(context), fitted, tested)
     return 0

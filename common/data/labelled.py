@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from common.console import Console
-from common.data.catalogue import Skipped
+from common.data.catalogue import Catalogue, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.images import CatalogueImages, Images
 from common.data.sources import check_classes, open_labelled
@@ -28,6 +31,7 @@ def open_splits(
     data_root: Path = DATA_ROOT,
     *,
     test: float = 0.2,
+    test_data: str | None = None,
     seed: int = 0,
     limit: int | None = None,
     say: Callable[[str], object] = lambda _: None,
@@ -40,6 +44,7 @@ def open_splits(
         pixel_format: what every image is decoded into.
         data_root: the folder in which named sources live.
         test: the fraction of images held out for testing, if the source has no test set.
+        test_data: another source, whose test set is used, or all of its images if it has none.
         seed: the seed of all shuffles.
         limit: the number of training images to use; None for all.
         say: called with each line for people about how the source was read.
@@ -56,6 +61,10 @@ def open_splits(
         say(note)
     if train.ignored:
         say(ignored_files(train.ignored))
+    if test_data is not None:
+        if tested is not None:
+            say(f"{spec}: its own {len(tested):,} test images are left out")
+        tested = _other_test_set(train, spec, test_data, data_root, pixel_format)
     if tested is None:
         parts = hold_out(train.labels, test, seed, "test")
         train, tested = train.take(parts.rest), train.take(parts.held_out)
@@ -73,6 +82,26 @@ def open_splits(
         CatalogueImages(train, folds, pixel_format),
         CatalogueImages(tested, pixel_format=pixel_format),
     )
+
+
+def _other_test_set(
+    train: Catalogue, spec: str, test_data: str, data_root: Path, pixel_format: PixelFormat
+) -> Catalogue:
+    """Return the test images of another source, or all of its images, labelled as the training images are.
+
+    Raises:
+        InputError: there is none, or their classes or their shape are not those of the training images.
+    """
+    splits = open_labelled(test_data, data_root, pixel_format)
+    other = splits.learnt if splits.test is None else splits.test
+    positions = train.classes.positions(other.classes)
+    unknown = [other.class_names[label] for label in np.unique(other.labels) if positions[label] < 0]
+    if unknown:
+        raise InputError(f"--test-data {test_data}: images of the class {unknown[0]!r}, which {spec} has not")
+    if other.shape != train.shape:
+        theirs, ours = ("x".join(map(str, images.shape)) for images in (other, train))
+        raise InputError(f"--test-data {test_data}: images of {theirs}, and {spec} has {ours}; use --size")
+    return replace(other, labels=positions[other.labels], class_names=train.class_names, class_ids=train.class_ids)
 
 
 def warn_of_splits(console: Console, limit: int | None, train: Images, unseen: bool = True) -> None:

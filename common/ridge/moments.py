@@ -78,6 +78,21 @@ class Moments:
             self.cross - other.cross,
         )
 
+    def over_classes(self, positions: Labels, n_classes: int) -> Moments:
+        """Return the moments over more classes, as if these had been known when the images were summed.
+
+        Nothing but Σx is needed: no image is of a class that is new, and so each has the target −1 for it.
+
+        Args:
+            positions: where each class of these moments is among all, int64 (n_classes before,).
+            n_classes: the number of all classes.
+        """
+        sum_y = np.full(n_classes, -float(self.n))
+        sum_y[positions] = self.sum_y
+        cross = np.repeat(0 - self.sum_x[:, None], n_classes, axis=1)  # 0 − 0 is 0, and −(0) would be −0
+        cross[:, positions] = self.cross
+        return Moments(self.n, self.sum_x, sum_y, self.gram, cross)
+
     @property
     def class_counts(self) -> Floats:
         """The number of images per class, float64 (n_classes,)."""

@@ -16,8 +16,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from common.arrays import Floats
+from common.arrays import Floats, Labels
 from common.atomic import write_atomically
+from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
@@ -38,7 +39,7 @@ ARRAYS = ("n", "sum_x", "sum_y", "gram", "cross")
 
 @dataclass(frozen=True)
 class Basis:
-    """The properties that moments must share to be added: pixels, features, classes in the same order, and folds.
+    """The properties that moments must share to be added: pixels, features and folds, and classes of the run.
 
     Attributes:
         shape: (height, width, channels) of the images.
@@ -121,15 +122,25 @@ class Basis:
                 f"{path}: moments of the features {mine}, and this run has {theirs}, which cannot be added; "
                 f"--features from:{path} takes those of the file"
             )
-        with_ids = self.class_ids is not None and other.class_ids is not None
-        mine_named, theirs_named = ((b.class_ids if with_ids else b.class_names) or () for b in (self, other))
-        if mine_named != theirs_named:
-            pairs = zip(mine_named, theirs_named, strict=False)
-            differs = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), "")
+        unknown = np.flatnonzero(self.positions_in(other) < 0)
+        if len(unknown):
             raise InputError(
-                f"{path}: moments of {len(mine_named)} classes, and this run has {len(theirs_named)} "
-                f"({differs or 'the first of them the same'}); `ingest.py --classes` takes those of another table"
+                f"{path}: moments of {len(self.class_names)} classes, of which this run has not "
+                f"{self.classes.names[unknown[0]]!r}; `ingest.py --classes` takes those of another table"
             )
+
+    @property
+    def classes(self) -> Classes:
+        """Names and ids of the classes."""
+        return Classes(self.class_names, self.class_ids)
+
+    def positions_in(self, other: Basis) -> Labels:
+        """Return where each class of this basis is among those of another, int64 (n_classes,); −1 if it is not."""
+        if self.class_names == other.class_names and (
+            self.class_ids == other.class_ids or None in (self.class_ids, other.class_ids)
+        ):
+            return np.arange(len(self.class_names))
+        return other.classes.positions(self.classes)
 
 
 @dataclass(frozen=True)
@@ -140,11 +151,21 @@ class SavedMoments:
         basis: the properties that other moments must share to be added.
         moments: the sums.
         identities: fingerprints of the images; see Images.identities.
+        forgotten: names of images that are among these and do not count.
     """
 
     basis: Basis
     moments: FoldMoments
     identities: frozenset[str]
+    forgotten: frozenset[str] = frozenset()
+
+    def over(self, basis: Basis) -> SavedMoments:
+        """Return the moments over the classes of a run, which has those of the file; see Moments.over_classes."""
+        positions = self.basis.positions_in(basis)
+        if np.array_equal(positions, np.arange(len(basis.class_names))):
+            return self
+        moments = {fold: own.over_classes(positions, len(basis.class_names)) for fold, own in self.moments.items()}
+        return SavedMoments(basis, moments, self.identities, self.forgotten)
 
     def save(self, path: Path | str) -> None:
         """Write to a path or an address, atomically. Of each symmetric Gram matrix one half is written.
@@ -157,6 +178,7 @@ class SavedMoments:
             "full_intensity": INTENSITY,
             **self.basis.describe(),
             "identities": sorted(self.identities),
+            **({"forgotten": sorted(self.forgotten)} if self.forgotten else {}),
         }
         arrays = {"described": np.array(json.dumps(described)), "folds": np.array(list(self.moments), np.int64)}
         arrays |= saved_arrays(self.basis.features)
@@ -210,7 +232,7 @@ class SavedMoments:
             _check(path, own, d, n_classes)
             gram = unpack(own["gram"], d)
             moments[fold] = Moments(int(own["n"]), own["sum_x"], own["sum_y"], gram, own["cross"])
-        return cls(basis, moments, frozenset(described["identities"]))
+        return cls(basis, moments, frozenset(described["identities"]), frozenset(described.get("forgotten", ())))
 
 
 def _storage_of(address: str) -> tuple[Storage, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from common.console import Console
@@ -14,7 +15,7 @@ from common.data.pillow import MAX_PIXELS
 from common.data.sources import TABLE_SPEC, specs
 from common.data.splits import FoldRule
 from common.features.augmentation import NONE
-from common.features.spec import CHAINS, FORMS
+from common.features.spec import CHAINS, FORMS, FeatureSpec
 from common.ridge.fit import MAX_KEPT_BYTES
 from common.ridge.penalty import PENALTIES
 from common.run.flag_types import (
@@ -90,6 +91,12 @@ def ridge_parser(description: str) -> Parser:
 def data_flags(group: argparse._ActionsContainer, sources: str) -> None:
     """Add the flags that say which images to use; `sources` names the sources in --help."""
     group.add_argument("--data", metavar="SPEC", type=source_spec, default="digits", help=sources)
+    group.add_argument(
+        "--test-data",
+        metavar="SPEC",
+        type=source_spec,
+        help="another source, all of whose images are the test set",
+    )
     data_root_flag(group)
     group.add_argument(
         "--limit", metavar="N", type=positive_integer, help="use N training images, stratified by class"
@@ -163,15 +170,19 @@ def max_pixels_flag(group: argparse._ActionsContainer) -> None:
     )
 
 
-def pixel_format(arguments: argparse.Namespace) -> PixelFormat:
-    """Return the pixel format that the flags ask for."""
+def pixel_format(arguments: argparse.Namespace, features: FeatureSpec | None = None) -> PixelFormat:
+    """Return the pixel format that the flags ask for, or if they name no size, the one that the features need."""
+    needed = features.pixel_format if features is not None else None
+    if arguments.size is None and needed is not None:
+        grey = arguments.grey or needed.grey
+        return replace(needed, grey=grey, binarize=arguments.binarize, max_pixels=arguments.max_pixels)
     return PixelFormat(arguments.size, arguments.grey, arguments.binarize, max_pixels=arguments.max_pixels)
 
 
 def named_splits(
     arguments: argparse.Namespace, rule: FoldRule, pixel_format: PixelFormat, console: Console
 ) -> tuple[CatalogueImages, CatalogueImages]:
-    """Open the training and test images that --data, --data-root, --test, --seed and --limit ask for.
+    """Open the training and test images that the flags of `data_flags` and `seed_flags` ask for.
 
     The console shows how the source was read.
 
@@ -184,6 +195,7 @@ def named_splits(
         pixel_format,
         arguments.data_root,
         test=arguments.test,
+        test_data=arguments.test_data,
         seed=arguments.seed,
         limit=arguments.limit,
         say=console.say,

@@ -2,7 +2,7 @@
 
 # Java takes the home of a user without a name for "?", and Hadoop does not start for one.
 if ! id -un >/dev/null 2>&1; then
-    echo "Spark cannot start: user $(id -u) has no name in /etc/passwd, and Hadoop needs one; add a line for it" >&2
+    echo "Spark cannot start: user $(id -u) has no name in /etc/passwd, and Hadoop needs one; as root: echo 'spark:x:$(id -u):0::/tmp:/bin/sh' >> /etc/passwd" >&2
     exit 2
 fi
 
@@ -15,7 +15,7 @@ fi
 case "${PYSPARK_DRIVER_PYTHON:-} $*" in
 *pyspark-shell*) ;;
 *jupyter*.py*)
-    echo "PYSPARK_DRIVER_PYTHON=$PYSPARK_DRIVER_PYTHON is for notebooks: this job runs by Python itself" >&2
+    echo "PYSPARK_DRIVER_PYTHON=$PYSPARK_DRIVER_PYTHON is for notebooks and is ignored: the job goes on with python3" >&2
     unset PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS
     ;;
 esac

@@ -15,6 +15,7 @@ from common.ridge.moments_file import Basis, SavedMoments, combined
 from common.run.flag_types import input_location, output_location
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
+from spark_jobs.engine.forgetting import Forgotten
 
 REPEATED: dict[str, Any] = {"metavar": "FILE", "action": "append", "default": []}
 """Settings of flags that may be given several times."""
@@ -78,6 +79,26 @@ class MomentsFiles:
         """True if any file is to be read or written."""
         return bool(self.added or self.subtracted or self.target)
 
+    def forgotten_before(self, identities: frozenset[str], names: frozenset[str]) -> frozenset[str]:
+        """Return the names of a table's images that the added files have forgotten already.
+
+        Args:
+            identities: of the table.
+            names: of the images that are to be forgotten now.
+
+        Raises:
+            InputError: a file has forgotten others, or one with images of the table is to be subtracted.
+        """
+        found = frozenset().union(*(saved.forgotten for saved in self.added if saved.identities & identities))
+        if found - names:
+            raise InputError(
+                f"--add-moments: {len(found - names)} images of this table were forgotten in them, such as "
+                f"{min(found - names)}; name these with --forget too"
+            )
+        if names and any(saved.identities & identities for _, saved in self.subtracted):
+            raise InputError("--forget and --subtract-moments of the same table do not go together; leave one out")
+        return found
+
     @property
     def identities(self) -> frozenset[str]:
         """Fingerprints of the images that were summed before."""
@@ -92,22 +113,32 @@ class MomentsFiles:
         ]
         return {"moments_files": dict(zip(("added", "subtracted"), counts, strict=True))} if any(counts) else {}
 
-    def join(self, summed: FoldMoments, problem: Problem) -> FoldMoments:
+    def join(
+        self, summed: FoldMoments, problem: Problem, forgotten: Forgotten | None, gone: FoldMoments
+    ) -> FoldMoments:
         """Add and subtract the moments of the files, and save the outcome if asked to.
 
         Args:
             summed: the moments that this run summed.
             problem: whose images they are of.
+            forgotten: images that count no more, or None.
+            gone: moments of those of them that `summed` or a file has.
 
         Raises:
             InputError: more is subtracted than there is.
             RunError: the outcome cannot be written.
         """
-        moments = combined(summed, self.added, self.subtracted)
+        subtracted = list(self.subtracted)
+        if forgotten is not None and gone:
+            subtracted.append((forgotten.file, SavedMoments(self.basis, gone, frozenset())))
+        moments = combined(summed, self.added, subtracted)
         if self.target is not None:
-            gone = frozenset().union(*(saved.identities for _, saved in self.subtracted))
-            identities = (self.identities | problem.images.identities) - gone
-            SavedMoments(self.basis, moments, identities).save(self.target)
+            without = frozenset().union(*(saved.identities for _, saved in self.subtracted))
+            identities = (self.identities | problem.images.identities) - without
+            names = frozenset().union(*(saved.forgotten for saved in self.added))
+            if forgotten is not None:
+                names |= forgotten.names
+            SavedMoments(self.basis, moments, identities, names).save(self.target)
         return moments
 
 
@@ -127,16 +158,18 @@ def basis_of(problem: Problem, split: str) -> Basis:
 
 
 def _load(files: Sequence[Path | str], basis: Basis) -> list[tuple[Path | str, SavedMoments]]:
-    """Read files that have no image in common.
+    """Read files that have no image in common, and take their moments over the classes of the run.
 
     Raises:
         InputError: they have, or they are of another basis, or cannot be read.
     """
-    loaded = [(file, SavedMoments.load(file)) for file in files]
+    loaded: list[tuple[Path | str, SavedMoments]] = []
     seen: set[str] = set()
-    for file, saved in loaded:
+    for file in files:
+        saved = SavedMoments.load(file)
         saved.basis.check_equal(file, basis)
         if seen & saved.identities:
             raise InputError(f"{file}: some of its images are in the files before it")
         seen |= saved.identities
+        loaded.append((file, saved.over(basis)))
     return loaded

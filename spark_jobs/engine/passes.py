@@ -10,6 +10,7 @@ from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
 from common.run.ridge import RidgeRun, Tested
 from spark_jobs.engine.blocks import Summed, evaluate_blocks, image_blocks, reduce_moments
+from spark_jobs.engine.forgetting import Forgotten
 from spark_jobs.engine.moments_files import MomentsFiles
 
 
@@ -27,6 +28,7 @@ def sum_moments(
     partitions: int | None,
     console: Console,
     files: MomentsFiles | None = None,
+    forgotten: Forgotten | None = None,
 ) -> tuple[RDD[Block], Summed]:
     """Read the images on the executors and reduce the moments of every fold.
 
@@ -36,6 +38,7 @@ def sum_moments(
         partitions: the number of partitions; None for a good number.
         console: progress and clock.
         files: moments of images that need not be summed again.
+        forgotten: images that are not among those of the problem, and count no more if files have them.
 
     Returns:
         training and validation images, and their moments.
@@ -45,15 +48,22 @@ def sum_moments(
     """
     record = problem.moments_bytes
     blocks = training_blocks(context, problem, partitions, record)
+    every = problem.images if forgotten is None else forgotten.every
+    names = frozenset() if forgotten is None else forgotten.names
+    before = frozenset() if files is None else files.forgotten_before(every.identities, names)
     new, to_sum = problem.images, blocks
-    if files is not None and files.identities & new.identities:
-        new = new.without(files.identities)
+    known = files is not None and bool(files.identities & every.identities)
+    if files is not None and known:
+        # with images to forget: they are subtracted below, whether they were read or are in a file
+        new = every.without(files.identities)
         to_sum = image_blocks(context, new, partitions, record=record)
     with console.phase("moments"):
+        gone = {} if forgotten is None else forgotten.sum(context, problem, partitions, before)
         summed = reduce_moments(to_sum, problem) if len(new) else Summed({}, frozenset(), [])
         problem.check_skipped(summed.skipped)
         if files is not None:
-            summed = summed._replace(moments=files.join(summed.moments, problem))
+            joined = files.join(summed.moments, problem, forgotten, gone if known else {})
+            summed = summed._replace(moments=joined)
         problem.check_folds(summed.moments)
     return blocks, summed
 

@@ -61,7 +61,8 @@ def _check_user() -> None:
         pwd.getpwuid(os.getuid())
     except KeyError as error:
         raise InputError(
-            f"Spark cannot start: user {os.getuid()} has no name in /etc/passwd, and Hadoop needs one"
+            f"Spark cannot start: user {os.getuid()} has no name in /etc/passwd, and Hadoop needs one; as root: "
+            f"echo 'spark:x:{os.getuid()}:0::/tmp:/bin/sh' >> /etc/passwd"
         ) from error
 
 

@@ -10,7 +10,7 @@ import pytest
 from common.data.decode import PixelFormat
 from common.data.splits import FoldRule
 from common.errors import InputError, RunError
-from common.ridge.moments import FoldMoments
+from common.ridge.moments import FoldMoments, fingerprint
 from common.ridge.moments_file import Basis, SavedMoments, combined
 from tests.support.moments import BASIS, assert_identical, images, moments, moments_by_fold
 
@@ -56,13 +56,37 @@ def test_what_was_never_added_cannot_be_subtracted() -> None:
         combined({0: few[0]}, [], [(Path("gone.npz"), SavedMoments(BASIS, {3: few[0]}, frozenset()))])
 
 
+def test_moments_over_more_classes_are_those_of_sums_that_knew_them() -> None:
+    pixels, labels, folds = images(200)
+    pixels[:, 0] = 0  # a feature that is always 0, of which −Σx must not become −0
+    more = replace(BASIS, class_names=("ahorn", "żółw", "ash", "cedar", "beech"))
+    positions = np.array([2, 4, 1])
+    saved = SavedMoments(BASIS, moments_by_fold(pixels, labels, folds, 3), frozenset({"a"}))
+    saved.basis.check_equal(Path("m.npz"), more)
+    found = saved.over(more)
+    assert found.basis == more
+    assert found.identities == saved.identities
+    for fold, truth in moments_by_fold(pixels, positions[labels], folds, 5).items():
+        assert_identical(found.moments[fold], truth)
+        assert fingerprint({fold: found.moments[fold]}) == fingerprint({fold: truth})
+    assert saved.over(BASIS) is saved
+
+
+def test_classes_that_share_a_name_are_those_of_the_same_list() -> None:
+    twice = replace(BASIS, class_names=("ash", "ash", "beech"))
+    twice.check_equal(Path("m.npz"), twice)
+    assert twice.positions_in(twice).tolist() == [0, 1, 2]
+    with_ids = replace(twice, class_ids=("1", "2", "3"))
+    twice.check_equal(Path("m.npz"), with_ids)  # files of earlier versions have no ids
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [
         (replace(BASIS, shape=(4, 5, 1)), "shape"),
         (replace(BASIS, pixel_format=PixelFormat((5, 4), binarize=0.5)), "5x4 grey"),
-        (replace(BASIS, class_names=("ash", "beech")), "3 classes, and this run has 2"),
-        (replace(BASIS, class_names=("ash", "oak", "żółw")), "'beech' and 'oak'"),
+        (replace(BASIS, class_names=("ash", "beech")), "3 classes, of which this run has not 'żółw'"),
+        (replace(BASIS, class_names=("ash", "oak", "żółw")), "3 classes, of which this run has not 'beech'"),
         (replace(BASIS, rule=FoldRule(5, 0)), "--validation 0.2"),
         (replace(BASIS, split="--seed 1"), "splits by --seed 0, and this run has --seed 1"),
     ],

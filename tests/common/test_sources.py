@@ -21,6 +21,7 @@ from common.data.sources import idx, open_labelled
 from common.data.sources.mnist import FashionMnist
 from common.data.splits import FoldRule
 from common.errors import InputError
+from tests.support.images import CLASSES, write_images
 
 RNG = np.random.default_rng(6)
 AS_THEY_ARE = PixelFormat()
@@ -428,3 +429,27 @@ def test_images_of_training_and_test_that_differ_in_size_are_told_when_opened(tm
     with pytest.raises(InputError, match=r"32×32×1 and 28×28×1; bring all to one size with --size"):
         open_labelled("mnist", tmp_path, AS_THEY_ARE)
     assert open_labelled("mnist", tmp_path, PixelFormat((28, 28))).train.shape == (28, 28, 1)
+
+
+def test_another_source_is_the_test_set_with_the_classes_of_the_training_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "here")
+    write_images(tmp_path / "there")
+    shutil.rmtree(tmp_path / "there" / "ash")  # the others are classes 0 and 1 there, and 1 and 2 here
+    said: list[str] = []
+    train, test = open_splits(
+        f"folder:{tmp_path / 'here'}", test_data=f"folder:{tmp_path / 'there'}", say=said.append
+    )
+    assert (len(train), len(test)) == (60, 40)
+    assert test.class_names == train.class_names == CLASSES
+    loaded = test.load(names=True)
+    assert [CLASSES[label] for label in loaded.labels] == [str(name).split("/")[0] for name in loaded.names or ()]
+    assert not said
+    shutil.copytree(tmp_path / "there" / "cedar", tmp_path / "there" / "oak")
+    with pytest.raises(InputError, match=r"images of the class 'oak', which folder:.*here has not"):
+        open_splits(f"folder:{tmp_path / 'here'}", test_data=f"folder:{tmp_path / 'there'}")
+    shutil.rmtree(tmp_path / "there")
+    for name in CLASSES[:2]:
+        (tmp_path / "there" / name).mkdir(parents=True)
+        Image.new("RGB", (5, 6)).save(tmp_path / "there" / name / "a.png")
+    with pytest.raises(InputError, match=r"images of 6x5x3, and folder:.* has 10x12x3; use --size"):
+        open_splits(f"folder:{tmp_path / 'here'}", test_data=f"folder:{tmp_path / 'there'}")

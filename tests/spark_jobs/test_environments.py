@@ -144,7 +144,7 @@ def test_a_notebook_as_python_of_the_driver_stops_no_job(tmp_path: Path) -> None
     line = f'PATH="{tmp_path}:$PATH" spark-submit {OUTER} --lambdas 1 --quiet --out run'
     done = shell(line, tmp_path, PYSPARK_DRIVER_PYTHON="jupyter", PYSPARK_DRIVER_PYTHON_OPTS="notebook")
     assert done.returncode == 0, done.stderr
-    assert "PYSPARK_DRIVER_PYTHON=jupyter is for notebooks" in done.stderr
+    assert "PYSPARK_DRIVER_PYTHON=jupyter is for notebooks and is ignored" in done.stderr
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 

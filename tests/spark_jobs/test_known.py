@@ -15,7 +15,7 @@ from common.ridge.model import RidgeModel
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import gram, ingest
 from tests.support.images import CLASSES, write_images
-from tests.support.jobs import command, run_main
+from tests.support.jobs import AGREED, command, run_main
 from tests.support.moments import assert_identical
 from tests.support.places import ROOT
 
@@ -54,6 +54,32 @@ def weeks(tables: Path, tmp_path: Path) -> Path:
 
 def fit(folder: Path, table: str, out: str, *flags: str | Path) -> dict[str, Any]:
     return run_main(gram.main, folder / out, "--data", f"parquet:{folder / table}", *map(str, flags))
+
+
+def test_classes_that_come_later_are_those_of_all_at_once(spark: Any, tmp_path: Path) -> None:
+    """Classes arrive one at a time, in a table that grows; old images are not summed again."""
+    source, table, lambdas = (
+        write_images(tmp_path / "all"),
+        str(tmp_path / "t"),
+        ["--lambdas", "10", "--folds", "3"],
+    )
+    order = ("beech", "cedar", "ash")
+    for name in order[:2]:
+        shutil.copytree(source / name, tmp_path / "first" / name)
+    shutil.copytree(source / order[2], tmp_path / "later" / order[2])
+    ingest.main([f"folder:{tmp_path / 'first'}", table, "--grey", "--quiet"])
+    fit(tmp_path, "t", "a", "--save-moments", tmp_path / "first.npz", *lambdas)
+    ingest.main([f"folder:{tmp_path / 'later'}", table, "--grey", "--quiet"])
+    known = ["--add-moments", tmp_path / "first.npz", "--save-moments", tmp_path / "grown.npz"]
+    grown = fit(tmp_path, "t", "b", *known, *lambdas)
+    whole = fit(tmp_path, "t", "c", "--save-moments", tmp_path / "whole.npz", *lambdas)
+    assert grown["classes"] == list(order)
+    assert grown["moments_files"]["added"] < grown["images"]["train"]
+    assert_same_moments(tmp_path / "grown.npz", tmp_path / "whole.npz")
+    for key in AGREED:
+        assert grown[key] == whole[key], key
+    one, other = RidgeModel.load(tmp_path / "b"), RidgeModel.load(tmp_path / "c")
+    assert np.array_equal(one.weights, other.weights)
 
 
 @pytest.mark.parametrize("rule", [[], ["--folds", "3"]])

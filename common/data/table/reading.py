@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from common.arrays import Labels, Pixels
@@ -31,6 +33,29 @@ class RowRange(NamedTuple):
     rows: int
 
 
+@dataclass(frozen=True)
+class NameChoice:
+    """The images that have one of some names, or that have none of them.
+
+    Attributes:
+        names: the names.
+        wanted: True for the images that have one.
+    """
+
+    names: frozenset[str]
+    wanted: bool
+
+    @cached_property
+    def values(self) -> pa.Array:
+        """The names as Arrow compares them."""
+        return pa.array(sorted(self.names), pa.string())
+
+    def of(self, read: pa.Table) -> pa.Table:
+        """Return the chosen rows."""
+        among = pc.is_in(read.column("name"), value_set=self.values)
+        return read.filter(among if self.wanted else pc.invert(among))
+
+
 class TableImages(Images):
     """The images of one split of a table, or of both.
 
@@ -40,6 +65,7 @@ class TableImages(Images):
         split: "train", "test", or None for both.
         limit: how many images to take: a share of every file, in row groups at even distances.
         without: identities of files to leave out.
+        choice: which images to take, by their names; None for all. `len` and `class_counts` count all.
     """
 
     decodes = False
@@ -51,11 +77,13 @@ class TableImages(Images):
         split: str | None = None,
         limit: int | None = None,
         without: frozenset[str] = frozenset(),
+        choice: NameChoice | None = None,
     ) -> None:
         self.table = table
         self.rule = rule
         self.split = split
         self._without = without
+        self._choice = choice
         self.shape = table.shape
         self.pixel_format = table.pixel_format
         self.class_names, self.class_ids = table.classes
@@ -82,7 +110,7 @@ class TableImages(Images):
     def sample(self, n: int, seed: int) -> Sample:
         """Read whole row groups at even distances, of which those that validate count."""
         wanted = min(len(self), ceil(SAMPLE_FACTOR * n * len(self) / max(1, self.n_sampled)))
-        part = TableImages(self.table, self.rule, self.split, wanted, self._without)
+        part = TableImages(self.table, self.rule, self.split, wanted, self._without, self._choice)
         read = part.load()
         training = np.flatnonzero(read.folds == ALWAYS_TRAINING)
         chosen = training if len(training) else np.arange(len(read.folds))
@@ -101,7 +129,14 @@ class TableImages(Images):
 
     def without(self, identities: frozenset[str]) -> TableImages:
         """Return these images without the files of these identities."""
-        return TableImages(self.table, self.rule, self.split, self._limit, self._without | identities)
+        return TableImages(
+            self.table, self.rule, self.split, self._limit, self._without | identities, self._choice
+        )
+
+    def named(self, names: frozenset[str], wanted: bool) -> TableImages:
+        """Return the images that have one of some names, or if they are not wanted, those that have none."""
+        choice = NameChoice(names, wanted)
+        return TableImages(self.table, self.rule, self.split, self._limit, self._without, choice)
 
     def parts(self, count: int) -> list[TablePart]:
         """Return the row groups in their order, in parts of even size."""
@@ -109,7 +144,8 @@ class TableImages(Images):
         parts = []
         for rank in range(count):
             ranges = self._ranges[shard(len(self._ranges), rank, count)]
-            parts.append(TablePart(self.table.storage, self.shape, len(self.class_names), self.rule, ranges))
+            n_classes = len(self.class_names)
+            parts.append(TablePart(self.table.storage, self.shape, n_classes, self.rule, ranges, self._choice))
         return parts
 
 
@@ -140,6 +176,7 @@ class TablePart:
         n_classes: the number of classes, which all labels are below.
         rule: how images are held out.
         ranges: the images of this part.
+        choice: which of them to take, by their names; None for all.
     """
 
     storage: Storage
@@ -147,6 +184,7 @@ class TablePart:
     n_classes: int
     rule: FoldRule
     ranges: Sequence[RowRange]
+    choice: NameChoice | None = None
 
     def blocks(self, names: bool = False) -> Iterator[Block]:
         """Yield one block per row group; only the necessary columns are read, and no image becomes an object.
@@ -154,13 +192,14 @@ class TablePart:
         Raises:
             InputError: a file is missing or damaged, or does not belong to this table.
         """
-        columns = ["pixels", "label", "fold", *(["name"] if names else [])]
+        columns = ["pixels", "label", "fold", *(["name"] if names or self.choice else [])]
         for file, ranges in groupby(self.ranges, key=lambda each: each.file):
             group = None
             try:
                 with pq.ParquetFile(self.storage.open(file), page_checksum_verification=True) as opened:
                     for _, group, rows in ranges:
-                        yield self._block(file, _row_group(opened, group, rows, columns))
+                        read = _row_group(opened, group, rows, columns)
+                        yield self._block(file, read if self.choice is None else self.choice.of(read), names)
             except FileNotFoundError as error:
                 raise InputError(
                     f"{self.storage}/{file}: not there, though the table names it; ingest again"
@@ -172,7 +211,7 @@ class TablePart:
                     f"{where}: cannot be read ({reason}); delete the file and ingest again"
                 ) from error
 
-    def _block(self, file: str, read: pa.Table) -> Block:
+    def _block(self, file: str, read: pa.Table, names: bool) -> Block:
         pixels = _whole(read.column("pixels"))
         d = int(np.prod(self.shape))
         labels = read.column("label").to_numpy().astype(np.int64)
@@ -182,7 +221,7 @@ class TablePart:
             pixel_view(pixels).reshape(-1, *self.shape),
             labels,
             self.rule.of_buckets(read.column("fold").to_numpy()),
-            _whole(read.column("name")) if "name" in read.column_names else None,
+            _whole(read.column("name")) if names else None,
             [],
         )
 
