@@ -15,11 +15,12 @@ unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS
 PART := $(VENV)/.ready-
 PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
-EVERYTHING := $(RUNS) $(addprefix $(PART),data bench lint test docs)
+EVERYTHING := $(RUNS) $(addprefix $(PART),deep data bench lint test docs)
 BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
 BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few minutes)
+BRINGS_deep := EfficientNet-Lite0 trained on ImageNet, and onnx (60 MB)
 BRINGS_emr := boto3, the client of Amazon Web Services (40 MB)
 BRINGS_data := pooch, which downloads data (5 MB)
 BRINGS_bench := pandas, which a benchmark of Spark requires (90 MB)
@@ -97,13 +98,13 @@ test-ranks: $(EVERYTHING) ## the tests that run on every rank of an MPI: RANKS=2
 test-bench: $(EVERYTHING) java ## the tests of the benchmarks, which run them on little data (minutes)
 	@$(BIN)/python -m pytest tests/bench
 
-lint: $(RUNS) $(PART)data $(PART)lint ## ruff and mypy; types need what is imported, PyTorch too
+lint: $(RUNS) $(PART)deep $(PART)data $(PART)lint ## ruff and mypy; types need what is imported, PyTorch too
 	@$(LINT)
 
 data: $(PART)data ## download MNIST to data/, checksums verified
 	@$(BIN)/python -m common.tools.download
 
-bench: setup $(PART)bench ## the measurements that the documentation quotes (minutes; needs MNIST)
+bench: setup $(PART)deep $(PART)bench ## the measurements that the documentation quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
 	@for set in moments mnist fashion cifar hands; do \
 	  $(BIN)/python -m bench.features $$set --json bench/results/features-$$set.json; done
@@ -111,6 +112,7 @@ bench: setup $(PART)bench ## the measurements that the documentation quotes (min
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
 	@$(BIN)/python -m bench.spread --json bench/results/spread.json
+	@$(BIN)/python -m bench.embeddings --json bench/results/embeddings.json
 	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
 	@$(BIN)/python -m bench.predict --json bench/results/predict.json
 

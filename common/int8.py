@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.onnx_files import bytes_field, number_field, text_field
+
 SHIFT = 128
 """Subtracted from the left factor."""
 
@@ -67,35 +69,26 @@ def matmul_integer_model() -> bytes:
     numbers of fields are those of onnx.proto.
     """
     uint8, int8, int32 = 2, 3, 6
-    node = b"".join(_text(1, name) for name in ("a", "b", "zero")) + _text(2, "y") + _text(4, "MatMulInteger")
-    zero = _number(2, uint8) + _bytes(9, bytes([SHIFT])) + _text(8, "zero")
-    graph = _bytes(1, node) + _text(2, "product") + _bytes(5, zero)
-    graph += _bytes(11, _matrix("a", uint8)) + _bytes(11, _matrix("b", int8)) + _bytes(12, _matrix("y", int32))
-    opset = _text(1, "") + _number(2, 10)  # the first that has MatMulInteger
-    return _number(1, 5) + _bytes(7, graph) + _bytes(8, opset)  # version 5 of the format, the oldest with opset 10
+    node = (
+        b"".join(text_field(1, name) for name in ("a", "b", "zero"))
+        + text_field(2, "y")
+        + text_field(4, "MatMulInteger")
+    )
+    zero = number_field(2, uint8) + bytes_field(9, bytes([SHIFT])) + text_field(8, "zero")
+    graph = bytes_field(1, node) + text_field(2, "product") + bytes_field(5, zero)
+    graph += (
+        bytes_field(11, _matrix("a", uint8))
+        + bytes_field(11, _matrix("b", int8))
+        + bytes_field(12, _matrix("y", int32))
+    )
+    opset = text_field(1, "") + number_field(2, 10)  # the first that has MatMulInteger
+    return (
+        number_field(1, 5) + bytes_field(7, graph) + bytes_field(8, opset)
+    )  # version 5 of the format, the oldest with opset 10
 
 
 def _matrix(name: str, element: int) -> bytes:
     """Encode a ValueInfoProto of a matrix of any size."""
-    shape = _bytes(1, b"") * 2
-    tensor = _number(1, element) + _bytes(2, shape)
-    return _text(1, name) + _bytes(2, _bytes(1, tensor))
-
-
-def _number(field: int, value: int) -> bytes:
-    """Encode a field of a small number."""
-    return bytes([field << 3, value])
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    """Encode a field of bytes."""
-    return bytes([field << 3 | 2]) + _varint(len(value)) + value
-
-
-def _text(field: int, value: str) -> bytes:
-    return _bytes(field, value.encode())
-
-
-def _varint(value: int) -> bytes:
-    low, rest = value & 127, value >> 7
-    return bytes([low | 128]) + _varint(rest) if rest else bytes([low])
+    shape = bytes_field(1, b"") * 2
+    tensor = number_field(1, element) + bytes_field(2, shape)
+    return text_field(1, name) + bytes_field(2, bytes_field(1, tensor))

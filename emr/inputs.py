@@ -19,7 +19,7 @@ from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
 from common.data.table.table import FEATURES, MANIFEST
 from common.errors import InputError
-from common.features.spec import FROM
+from common.features.spec import FROM, NETWORK, FeatureSpec
 from common.run.flag_types import ValueRole
 from common.run.parser import DESCRIBE
 from emr.package import ROOT
@@ -193,6 +193,8 @@ class JobInputs:
             return self._ship(what, LocalFiles.at(expanded(Path(value)), MODEL_FILES))
         if role == ValueRole.FEATURES and value.startswith(FROM):
             return f"{FROM}{self._map(what, value.removeprefix(FROM))}"
+        if role == ValueRole.FEATURES and value.startswith(NETWORK):
+            return self._network(what, value)
         if role == ValueRole.OUTPUT and "://" not in value:
             raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
         if role == ValueRole.RUN_FOLDER:
@@ -232,6 +234,16 @@ class JobInputs:
         if path.is_dir():
             local = replace(local, tops=[path / name for name in MAP_FILES if (path / name).is_file()])
         return self._ship(what, local)
+
+    def _network(self, what: str, spec: str) -> str:
+        """Return a spec with the ONNX file where the cluster finds it, and note that file."""
+        request = FeatureSpec.parse(spec).network
+        if request is None or not request.is_file:
+            raise InputError(
+                f"{what}: the cluster has no PyTorch to export a network with; "
+                "python -m common.tools.export_network makes a file of it here, which travels with the job"
+            )
+        return spec.replace(request.name, self._ship(what, LocalFiles.at(expanded(Path(request.name)))), 1)
 
     def _ship(self, what: str, local: LocalFiles) -> str:
         """Note local files to ship, and return where the cluster finds them."""

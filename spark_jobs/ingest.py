@@ -17,6 +17,7 @@ from common.data.sources.finding import ignored_files
 from common.data.storage import Storage
 from common.features.table import write_map
 from common.report.table import write_report
+from common.run.features import with_network
 from common.run.flag_types import fraction, input_location, output_location, seed, source_spec
 from common.run.flags import data_root_flag, features_flag, pixel_flags, pixel_format, quiet_flag
 from common.run.parser import Parser
@@ -127,12 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_arguments(argv)
     console = Console(arguments.quiet)
     destination = Destination.open(Storage.at(str(arguments.destination)))
+    features = arguments.features if destination.before else with_network(arguments.features)
     options = IngestOptions(
         arguments.data_root,
-        pixel_format(arguments),
+        pixel_format(arguments, features),
         arguments.test,
         classes_of(str(arguments.classes)) if arguments.classes else None,
-        arguments.features,
+        features,
         arguments.seed,
     )
     with spark_context("ingest", console) as context:

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.features import chain, patches, pixels
+from common.features import chain, network, patches, pixels
 from common.features.feature_map import FeatureMap
 from common.features.fourier import Fourier
 from common.features.landmarks import Landmarks
@@ -24,6 +24,7 @@ STAGES: dict[str, Callable[[Mapping[str, Any], Arrays], Stage]] = {
 KINDS: dict[str, Callable[[Mapping[str, Any], Arrays], FeatureMap]] = {
     pixels.KIND: lambda _described, _arrays: pixels.PIXELS,
     patches.KIND: patches.Patches.of,
+    network.KIND: network.NetworkFeatures.of,
     chain.KIND: lambda described, arrays: chain.Chain.of(described, arrays, feature_map_of, STAGES),
 }
 """Functions that rebuild a map from its description and arrays. A new map of images adds one line here."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from common.arrays import Features, Labels, Pixels
+from common.data.decode import PixelFormat
 from common.data.images import Sample
 from common.errors import InputError
 from common.features.chain import Chain
@@ -19,6 +20,9 @@ from common.features.feature_map import BATCH_ROWS, FeatureMap, Shape
 from common.features.fourier import FourierRecipe
 from common.features.generated import generated_images
 from common.features.landmarks import LandmarksRecipe
+from common.features.network import SAMPLE as NETWORK_SAMPLE
+from common.features.network import NetworkRecipe
+from common.features.network_file import NetworkFile, NetworkRequest
 from common.features.patches import PatchesRecipe
 from common.features.pixels import PIXELS
 from common.features.random_layer import WEIGHTS, RandomRecipe
@@ -161,7 +165,12 @@ STAGES: dict[str, Callable[[int, Options], StageRecipe]] = {
 }
 """Recipes of stages, which follow another map or the pixels, by their names in --features."""
 
-FORMS = ", ".join([*FIXED, *(f"{name}:N" for name in [*IMAGE_MAPS, *STAGES]), f"{AUTO}, {FROM}PATH"])
+NETWORK = "network:"
+"""The prefix of a part that names a network, which comes first."""
+
+FORMS = ", ".join(
+    [*FIXED, *(f"{name}:N" for name in [*IMAGE_MAPS, *STAGES]), f"{NETWORK}NAME, {AUTO}, {FROM}PATH"]
+)
 """The forms of a spec, for help texts and messages."""
 
 CHAINS = "chains such as patches:64+landmarks:4096"
@@ -180,6 +189,7 @@ class FeatureSpec:
         first: how the map of images is learnt; None for pixels.
         stages: how the stages behind it are learnt.
         blind: True to learn from generated images.
+        network: a network that makes the first features, until `with_network` has it; or None.
         path: a run folder or a moments file whose map is to be used, or None.
         auto: True to choose the other attributes by the images.
     """
@@ -189,6 +199,7 @@ class FeatureSpec:
     first: Learnable | None = None
     stages: tuple[StageRecipe, ...] = ()
     blind: bool = False
+    network: NetworkRequest | None = None
     path: Path | None = None
     auto: bool = False
 
@@ -207,8 +218,11 @@ class FeatureSpec:
             return cls(text, auto=True)
         first: Learnable | None = None
         stages: list[StageRecipe] = []
-        blind = False
+        blind, network = False, None
         for position, word in enumerate(text.split("+")):
+            if position == 0 and word.startswith(NETWORK):
+                network = NetworkRequest.parse(word.removeprefix(NETWORK))
+                continue
             kind, count, options = _part(text, word)
             if position == 0:
                 blind = options.flag(BLIND)
@@ -221,7 +235,17 @@ class FeatureSpec:
             options.check_empty()
         if blind and any(stage.uses_images for stage in stages):
             raise ValueError(f"{text!r}: landmarks and differences are images; leave out {BLIND}")
-        return cls(text, None, first, tuple(stages), blind)
+        return cls(text, None, first, tuple(stages), blind, network)
+
+    def with_network(self, network: NetworkFile) -> FeatureSpec:
+        """Return the spec with the network that it names."""
+        root = self.network is not None and self.network.root
+        return replace(self, first=NetworkRecipe(network, root), network=None)
+
+    @property
+    def pixel_format(self) -> PixelFormat | None:
+        """The format of the only images that the first map takes; None if it takes any."""
+        return self.first.network.pixel_format if isinstance(self.first, NetworkRecipe) else None
 
     def for_images(self, images: Sampled) -> tuple[FeatureSpec, str]:
         """Return the spec to use for images, and in words why; the reason is empty unless it was chosen here."""
@@ -234,11 +258,14 @@ class FeatureSpec:
         """Return the number of features of images of this shape, known before anything is learnt.
 
         Raises:
-            InputError: there are more than a step can take.
+            InputError: there are more than a step can take, or the first map takes other images.
         """
         if self.fixed is not None:
             return self.fixed.n_features(shape)
-        first = PIXELS.n_features(shape) if self.first is None else self.first.n_features(shape)
+        try:
+            first = PIXELS.n_features(shape) if self.first is None else self.first.n_features(shape)
+        except ValueError as error:
+            raise InputError(f"--features {self.text}: {error}") from error
         widths = [first, *(stage.n for stage in self.stages)]
         if max(widths) > MOST_INNER:
             raise InputError(
@@ -255,7 +282,8 @@ class FeatureSpec:
         if self.fixed is not None:
             return self.fixed
         self.n_features(images.shape)
-        count = max([SAMPLE, *(stage.rows for stage in self.stages)])
+        least = NETWORK_SAMPLE if isinstance(self.first, NetworkRecipe) else SAMPLE
+        count = max([least, *(stage.rows for stage in self.stages)])
         if self.blind:
             pixels = generated_images(images.shape, SAMPLE, seed)
             labels = np.zeros(len(pixels), np.int64)

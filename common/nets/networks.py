@@ -1,4 +1,4 @@
-"""Networks: a small one of our own, and torchvision's classifiers by name."""
+"""Networks: a small one of our own, a pretrained one, and torchvision's classifiers by name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
+from common.nets.pretrained import PACKAGES, pretrained_network
 
 SMALL = "small"
 AUXILIARY = {"googlenet", "inception_v3"}
@@ -21,7 +22,7 @@ class NetworkSpec(NamedTuple):
     """The specification of a network.
 
     Attributes:
-        name: "small", or the name of a torchvision classifier.
+        name: "small", one of pretrained.PACKAGES, or the name of a torchvision classifier.
         channels: the number of channels of its images.
         height: the height of its images, in pixels.
         width: the width of its images, in pixels.
@@ -45,12 +46,17 @@ def build(spec: NetworkSpec) -> nn.Module:
     """
     if spec.name == SMALL:
         return small(spec)
+    if spec.name in PACKAGES:
+        pretrained = pretrained_network(spec.name, spec.n_classes, max(spec.height, spec.width))
+        _check_image_size(pretrained, spec)
+        return pretrained
     # imported here because it takes a second, which the small network does not need
     from torchvision import models
 
     classifiers = models.list_models(module=models)  # get_model() knows detectors and others as well
     if spec.name not in classifiers:
-        raise InputError(f"--network {spec.name}: no such network; use one of {', '.join([SMALL, *classifiers])}")
+        names = ", ".join([SMALL, *PACKAGES, *classifiers])
+        raise InputError(f"--network {spec.name}: no such network; use one of {names}")
     options = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
     network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **options)
     _check_image_size(network, spec)

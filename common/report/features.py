@@ -10,6 +10,7 @@ from common.features.chain import Chain
 from common.features.feature_map import FeatureMap, Shape
 from common.features.fourier import Fourier
 from common.features.landmarks import Landmarks
+from common.features.network import NetworkFeatures
 from common.features.patches import SIDE, Patches
 from common.features.pixels import RawPixels
 from common.features.random_layer import RandomLayer
@@ -29,6 +30,12 @@ def in_words(features: FeatureMap, shape: Shape) -> list[str]:
         return [
             f"{len(features.filters):,} filters of {SIDE}×{SIDE} pixels respond to an image{mirrored}; responses "
             f"of either sign are summed in {features.cells}×{features.cells} cells: {d:,} numbers"
+        ]
+    if isinstance(features, NetworkFeatures):
+        height, width, _ = features.network.shape
+        root = ", their square roots," if features.root else ""
+        return [
+            f"{d:,} numbers that {features.network.name} makes of an image of {height}×{width}{root} cut to 8 bits"
         ]
     if isinstance(features, RawPixels):
         return [f"the {d:,} values of the pixels"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from common.data.table.table import MANIFEST
 from common.errors import InputError
 from common.features.feature_map import FeatureMap, Shape
+from common.features.network_file import NetworkFile, NetworkRequest
 from common.features.spec import FeatureSpec, Sampled
 from common.ridge.model import RidgeModel
 from common.ridge.moments_file import SavedMoments
@@ -31,6 +32,52 @@ def feature_map(spec: FeatureSpec, images: Sampled, seed: int) -> FeatureMap:
         learnt, own = ("x".join(map(str, lengths)) for lengths in (shape, images.shape))
         raise InputError(f"--features {spec.text}: learnt from images of {learnt}, and these are {own}")
     return features
+
+
+def with_network(spec: FeatureSpec | None) -> FeatureSpec | None:
+    """Return a spec with the network that it names, read or exported; other specs as they are.
+
+    Raises:
+        InputError: there is no such network, or it takes something else than images.
+    """
+    if spec is None or spec.network is None:
+        return spec
+    try:
+        return spec.with_network(network_file(spec.network))
+    except ValueError as error:
+        raise InputError(f"--features {spec.text}: {error}") from error
+
+
+def network_file(request: NetworkRequest) -> NetworkFile:
+    """Read an ONNX file, or export a network of torch's.
+
+    Raises:
+        InputError: there is none.
+        ValueError: it takes something else than images.
+    """
+    if request.is_file:
+        path = Path(request.name)
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+        return NetworkFile.of(path.name, model, request.size, request.mean, request.deviation)
+    if request.size or request.mean or request.deviation:
+        raise ValueError("size, mean and deviation are for ONNX files: this network has its own")
+    try:
+        from common.nets.backbones import backbone  # needs torch, which other maps do not
+    except ImportError as error:
+        raise InputError(
+            f"--features network:{request.name}: networks are exported by PyTorch, which is not installed; make "
+            "setup, or name an ONNX file"
+        ) from error
+    found = backbone(request.name)
+    return NetworkFile.of(
+        Path(request.name).name,
+        found.onnx(),
+        reference=found.embed,
+        decoded_into=found.preprocessing.pixel_format,
+    )
 
 
 def _saved(path: Path) -> tuple[FeatureMap, Shape]:

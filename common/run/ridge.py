@@ -26,7 +26,7 @@ from common.provenance import Engine, command, versions
 from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
-from common.run.features import feature_map
+from common.run.features import feature_map, with_network
 from common.run.flags import named_splits, pixel_format
 from common.run.folder import RunFolder
 
@@ -104,16 +104,21 @@ class RidgeRun:
         train: Images
         test: Images
         with console.phase("open"):
-            chosen, quarantined, ignored = pixel_format(arguments), 0, 0
+            wanted = with_network(arguments.features)
+            quarantined = ignored = 0
             split = f"--seed {arguments.seed} --test {arguments.test:g}"
+            if arguments.test_data is not None:
+                split = f"--seed {arguments.seed} --test-data"
             table = open_table(arguments.data)
             if table is not None:
+                if arguments.test_data is not None:
+                    raise InputError("--test-data: a table has test images of its own; predict.py scores others")
                 check_classes(arguments.data, table.class_names)
-                train, test = _split_table(table, arguments, rule, chosen)
+                train, test = _split_table(table, arguments, rule, pixel_format(arguments))
                 quarantined, split = table.quarantined, "the hash of each name"
                 ignored = table.n_ignored
             else:
-                train, test = named_splits(arguments, rule, chosen, console)
+                train, test = named_splits(arguments, rule, pixel_format(arguments, wanted), console)
                 ignored = sum(train.catalogue.ignored.values())
             warn_of_splits(console, arguments.limit, train, unseen=complete)
         with console.phase("learn features"):
@@ -127,7 +132,7 @@ class RidgeRun:
                 most_kept=round(arguments.keep * 2**20),
                 most_moments=most_moments,
             )
-            features, spec = _chosen_features(arguments, table, problem, console)
+            features, spec = _chosen_features(arguments, wanted, table, problem, console)
         problem = replace(problem, features=features)
         problem.check_size()
         warn_of_large_systems(console, problem)
@@ -203,6 +208,7 @@ class RidgeRun:
             "engine": engine.name,
             "command": command(),
             "data": self.arguments.data,
+            **({"test_data": self.arguments.test_data} if self.arguments.test_data else {}),
             "images": {
                 "train": fit.n_fitted if problem.rule.k else fit.n_fitted - fit.n_validation,
                 "validation": fit.n_validation,
@@ -265,7 +271,11 @@ class RidgeRun:
 
 
 def _chosen_features(
-    arguments: argparse.Namespace, table: Table | None, problem: Problem, console: Console
+    arguments: argparse.Namespace,
+    wanted: FeatureSpec | None,
+    table: Table | None,
+    problem: Problem,
+    console: Console,
 ) -> tuple[FeatureMap, str]:
     """Return the map of --features or of a table of features, and how it was learnt.
 
@@ -276,7 +286,7 @@ def _chosen_features(
     if stored is not None and table is not None and table.features is not None:
         return stored, str(table.features["spec"])
     train = problem.images
-    spec, reason = (arguments.features or FeatureSpec.parse("pixels")).for_images(train)
+    spec, reason = (wanted or FeatureSpec.parse("pixels")).for_images(train)
     if spec.path is None:
         problem.check_width(spec.n_features(train.shape))
     if reason:

@@ -11,6 +11,7 @@ from common.data import shipped
 from common.data.sources import specs
 from common.nets.networks import SMALL
 from common.nets.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
+from common.nets.pretrained import EFFICIENTNET
 from common.predict.inputs import absolute
 from common.run.flag_types import number, positive_integer, positive_number
 from common.run.flags import data_flags, max_pixels_flag, output_flags, seed_flags, validation_flag
@@ -21,7 +22,7 @@ from mpi_jobs.training.replica import WIRES
 
 MAX_SIDE = 4096
 
-NOT_KEPT = {"out", "resume", "weights", "quiet", "batch", "device", "cuda_aware"}
+NOT_KEPT = {"out", "resume", "weights", "pretrained", "quiet", "batch", "device", "cuda_aware"}
 """Flags that hold for one start of a run. Checkpoints keep all others, which hold when the run is resumed."""
 
 
@@ -57,11 +58,14 @@ def _data_flags(group: argparse._ActionsContainer) -> None:
 
 
 def _network_flags(group: argparse._ActionsContainer) -> None:
-    names = "small, or a classifier of torchvision such as resnet18"
+    names = f"small, {EFFICIENTNET}, or a classifier of torchvision such as resnet18"
     group.add_argument("--network", metavar="NAME", default=SMALL, help=names)
     group.add_argument("--batch-norm", action=Switch, default=True, help="normalise by batch in the small network")
+    begin = group.add_mutually_exclusive_group()
     weights = "start from these weights: a state_dict, or a checkpoint"
-    group.add_argument("--weights", metavar="FILE", type=Path, help=weights)
+    begin.add_argument("--weights", metavar="FILE", type=Path, help=weights)
+    pretrained = f"start from weights that were trained on ImageNet, of {EFFICIENTNET}"
+    begin.add_argument("--pretrained", action="store_true", help=pretrained)
 
 
 def _fit_flags(group: argparse._ActionsContainer) -> None:
@@ -114,7 +118,11 @@ def _output_flags(group: argparse._ActionsContainer) -> None:
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the flags that a checkpoint keeps, as plain values."""
     kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
-    return kept | {"data_root": str(shipped.absolute(arguments.data_root)), "data": absolute(arguments.data)}
+    return (
+        kept
+        | {"data_root": str(shipped.absolute(arguments.data_root)), "data": absolute(arguments.data)}
+        | ({"test_data": absolute(arguments.test_data)} if arguments.test_data else {})
+    )
 
 
 def keep(parser: Parser, kept: dict[str, Any]) -> None:

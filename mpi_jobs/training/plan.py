@@ -129,8 +129,10 @@ def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
     arguments = parser.parse_arguments(argv)
     checkpoint, notes = None, []
     if arguments.resume is not None:
-        if arguments.out is not None or arguments.weights is not None:
-            raise InputError("--resume goes on in its own folder with its own weights: no --out, no --weights")
+        if arguments.out is not None or arguments.weights is not None or arguments.pretrained:
+            raise InputError(
+                "--resume goes on in its own folder with its own weights: no --out, no --weights, no --pretrained"
+            )
         path = find_last(arguments.resume)
         checkpoint = Checkpoint.load(path)
         keep(parser, checkpoint.arguments)

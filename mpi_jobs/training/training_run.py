@@ -20,6 +20,7 @@ from common.nets.checkpoints import BEST, LAST, Checkpoint, averaged, read_weigh
 from common.nets.classifier import Classifier
 from common.nets.networks import build, load_weights
 from common.nets.preprocessing import Augmentation
+from common.nets.pretrained import pretrained_weights
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.devices import find_device
@@ -83,11 +84,13 @@ class TrainingRun:
     # parts
 
     def _make_classifier(self) -> Classifier:
-        """Make this rank's network, with the weights of --weights on rank 0."""
+        """Make this rank's network, with the weights of --weights or --pretrained on rank 0."""
         arguments, plan = self.arguments, self.plan
         network = self._world.everywhere(self._build)
-        if arguments.weights is not None:
-            self._world.at_root(lambda: self._load_weights(arguments.weights, network))
+        if arguments.weights is not None or arguments.pretrained:
+            self._world.at_root(
+                lambda: self._load_weights(arguments.weights or pretrained_weights(arguments.network), network)
+            )
         return Classifier(plan.spec, network, plan.preprocessing, plan.classes.names, self._device, arguments.bf16)
 
     def _build(self) -> nn.Module:

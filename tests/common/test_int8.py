@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from common import int8
+from common import onnx_files
 from common.features import dense
 from common.features.dense import DenseProduct
 from common.int8 import MOST_INNER, SHIFT, Int8Kernel, int8_kernel
@@ -95,6 +95,6 @@ def test_stages_multiply_alike_with_and_without_the_kernel(width: int, monkeypat
 
 
 def test_the_model_is_encoded_as_protocol_buffers_are() -> None:
-    assert int8._varint(300) == bytes([0xAC, 0x02])  # the example of their documentation
-    assert int8._bytes(2, b"testing") == bytes([0x12, 7]) + b"testing"
-    assert int8._number(1, 5) == bytes([8, 5])
+    assert onnx_files._varint(300) == bytes([0xAC, 0x02])  # the example of their documentation
+    assert onnx_files.bytes_field(2, b"testing") == bytes([0x12, 7]) + b"testing"
+    assert onnx_files.number_field(1, 5) == bytes([8, 5])

@@ -76,6 +76,12 @@ ELSEWHERE = {
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.spread --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "mpiexec -n 2 python mpi_jobs/train_cnn.py --data folder:my-images --network efficientnet-lite0 --pretrained "
+    "--image-size 96 --epochs 2 --lr 0.001 --out runs/tuned": "tests/mpi_jobs runs it with smaller images",
+    "python spark_jobs/serial.py --data folder:my-images --features network:runs/tuned --out runs/tuned-ridge": (
+        "tests/mpi_jobs runs it after that"
+    ),
+    "python -m bench.embeddings --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
     'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",

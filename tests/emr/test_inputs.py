@@ -69,10 +69,12 @@ def test_a_switch_that_is_new_to_a_job_does_not_swallow_the_word_behind_it(
 
 ROLES = {
     "--data": ValueRole.SOURCE,
+    "--test-data": ValueRole.SOURCE,
     "SOURCE": ValueRole.SOURCE,
     "DEST": ValueRole.OUTPUT,
     "--classes": ValueRole.INPUT,
     "--add-moments": ValueRole.INPUT,
+    "--forget": ValueRole.INPUT,
     "--subtract-moments": ValueRole.INPUT,
     "--save-moments": ValueRole.OUTPUT,
     "--out": ValueRole.RUN_FOLDER,
@@ -138,6 +140,15 @@ def test_a_saved_feature_map_travels_and_nothing_else_of_its_folder(
     assert of("gram", "--features", "patches:64+landmarks:500").shipped == []
 
 
+def test_a_network_travels_as_a_file(tmp_path: Path) -> None:
+    (tmp_path / "lite0.onnx").touch()
+    inputs = of(
+        "ingest", "s3://b/photos/*/*.jpg", "s3://b/t", "--features", "network:lite0.onnx,root+random:9,signs"
+    )
+    assert "--features=network:shipped-lite0/lite0.onnx,root+random:9,signs" in inputs.words
+    assert list(inputs.shipped[0].files) == ["lite0.onnx"]
+
+
 def test_metadata_travel_with_the_images_beside_them(tmp_path: Path) -> None:
     (tmp_path / "photos" / "metadata.json").touch()
     inputs = of("gram", "--data", "herbarium:photos/metadata.json")
@@ -172,6 +183,12 @@ def test_contents_tell_archives_apart(tmp_path: Path) -> None:
         ("predict", ["--model", "s3://b/runs/x"], "fetch that run folder, and name it here"),
         ("gram", ["--features", "from:s3://b/m.npz"], "fetch that run folder or file, and name it here"),
         ("gram", ["--features", "from:none"], "--features from:none: no files at none; name another"),
+        (
+            "gram",
+            ["--features", "network:efficientnet-lite0"],
+            "the cluster has no PyTorch to export",
+        ),
+        ("gram", ["--features", "network:none.onnx"], "no files at none.onnx"),
         ("gram", ["--out", "runs/x"], "--out runs/x: the run folder comes to fetch_to"),
         ("gram", ["--save-moments", "m.npz"], "what a cluster writes here is gone with it; name an s3:// address"),
         (

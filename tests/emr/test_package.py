@@ -39,6 +39,10 @@ def imported_by(source: bytes) -> set[str]:
     return names
 
 
+TRIED = {"common/run/features.py": {"common.nets.backbones", "common.nets.backbones.backbone"}}
+"""What modules try to import, and say in one line that it is not there: a cluster exports no networks."""
+
+
 def test_nothing_in_the_zip_imports_what_is_left_out(tmp_path: Path) -> None:
     assert all((ROOT / folder / "__init__.py").is_file() for folder in LEFT_OUT)
     left_out = tuple(folder.replace("/", ".") for folder in LEFT_OUT)
@@ -46,4 +50,5 @@ def test_nothing_in_the_zip_imports_what_is_left_out(tmp_path: Path) -> None:
         modules = {name: opened.read(name) for name in opened.namelist() if name.endswith(".py")}
     assert not [name for name in modules if name.startswith(LEFT_OUT)]
     for name, source in modules.items():
-        assert not [imported for imported in imported_by(source) if imported.startswith(left_out)], name
+        missing = {imported for imported in imported_by(source) if imported.startswith(left_out)}
+        assert missing <= TRIED.get(name, set()), name

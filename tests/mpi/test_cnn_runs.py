@@ -149,7 +149,10 @@ def test_another_network_or_other_classes_are_told(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--network", "resnet81"], "--network resnet81: no such network; use one of small, alexnet"),
+        (
+            ["--network", "resnet81"],
+            "--network resnet81: no such network; use one of small, eff",
+        ),
         (["--network", "alexnet"], "cannot take images of 8x8"),
         (["--image-size", "3"], "too small for this network"),
         (["--data", "parquet:table"], "train_cnn.py reads digits, mnist, fashion-mnist, kmnist, folder:PATH"),

@@ -16,9 +16,10 @@ from PIL import Image
 from common.errors import InputError, RunError
 from common.nets.checkpoints import BEST, LAST, Checkpoint, load_tensors, read_weights
 from common.nets.networks import NetworkSpec, build, load_weights
+from common.nets.pretrained import pretrained_weights
 from common.run.exits import INTERRUPTED
 from tests.support.disturbed import Job
-from tests.support.jobs import command, metrics_of, mpiexec
+from tests.support.jobs import command, metrics_of, mpiexec, serial
 from tests.support.places import DATA, ROOT
 
 pytestmark = pytest.mark.slow
@@ -85,6 +86,26 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
     last = Checkpoint.load(tmp_path / "run" / LAST)
     assert torch.allclose(last.parameters["conv1.weight"], weights["conv1.weight"], atol=1e-4)
     assert last.parameters["fc.weight"].shape == (3, 512)
+
+
+def test_a_pretrained_network_is_trained_further_and_embeds_images(tmp_path: Path, folder_of_images: Path) -> None:
+    network = ["--network", "efficientnet-lite0", "--image-size", "64"]
+    flags = ["--data", f"folder:{folder_of_images}", *network, "--pretrained", "--epochs", "1", "--lr", "1e-9"]
+    done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "has no weights that fit _fc.weight, _fc.bias: these start at random" in done.stdout
+    weights = torch.load(pretrained_weights("efficientnet-lite0"), weights_only=True)
+    last = Checkpoint.load(tmp_path / "run" / LAST)
+    assert torch.allclose(last.parameters["_conv_stem.weight"], weights["_conv_stem.weight"], atol=1e-4)
+    assert last.parameters["_fc.weight"].shape == (3, 1280)
+    words = ["--data", f"folder:{folder_of_images}", "--features", "network:run,root", "--out", "fitted"]
+    fitted = serial(*words, cwd=tmp_path)
+    assert fitted.returncode == 0, fitted.stderr
+    assert metrics_of(tmp_path / "fitted")["n_features"] == 1280
+    assert metrics_of(tmp_path / "fitted")["shape"] == [64, 64, 3]
+    refused = mpiexec(1, JOB, "--pretrained", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--pretrained works with --network efficientnet-lite0, and this is small" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ ROOMS = {
     "nets": {"data", "evaluate"},
     "predict": {"data", "features", "evaluate", "ridge"},
     "report": {"data", "features", "evaluate", "ridge", "predict"},
-    "run": {"data", "features", "evaluate", "ridge", "predict", "report"},
-    "tools": {"data", "run"},
+    "run": {"data", "features", "evaluate", "ridge", "nets", "predict", "report"},
+    "tools": {"data", "features", "run"},
 }
 """Rooms of common, and the rooms that each may import from besides itself and the ground floor."""
 

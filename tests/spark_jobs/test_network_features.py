@@ -1,0 +1,124 @@
+"""Deep features on every engine, through tables of features, moments files and predictions."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common.ridge.model import RidgeModel
+from spark_jobs import gram, ingest, inner, outer, predict, serial
+from tests.support.jobs import AGREED, metrics_of, mpiexec, run_main
+from tests.support.onnx import WIDTH, embedder
+from tests.support.places import ROOT
+
+pytestmark = pytest.mark.spark
+
+LAMBDAS = ("--lambdas", "-2:2:5")
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Path:
+    """A network for the images of `folder_of_images`."""
+    return embedder(tmp_path / "network.onnx")
+
+
+def without_moments(metrics: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a job agrees on with others; outer keeps its moments on the workers."""
+    return {key: metrics[key] for key in AGREED if name != "outer" or key != "moments_sha256"}
+
+
+def test_every_engine_embeds_images_alike(
+    spark: Any, tmp_path: Path, network: Path, folder_of_images: Path
+) -> None:
+    flags = ["--data", f"folder:{folder_of_images}", "--features", f"network:{network}+random:40,signs", *LAMBDAS]
+    found = {
+        "serial": run_main(serial.main, tmp_path / "serial", *flags),
+        "gram": run_main(gram.main, tmp_path / "gram", *flags, "--partitions", "3"),
+        "outer": run_main(outer.main, tmp_path / "outer", *flags),
+        "inner": run_main(inner.main, tmp_path / "inner", *flags),
+    }
+    for job, ranks in (("ridge_data_parallel", 3), ("ridge_model_parallel", 2)):
+        out = tmp_path / job
+        done = mpiexec(ranks, ROOT / "mpi_jobs" / f"{job}.py", *flags, "--out", out, "--quiet", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found[job] = metrics_of(out)
+    expected = found["serial"]
+    assert expected["shape"] == [24, 36, 3]
+    assert expected["n_features"] == 40
+    for name, metrics in found.items():
+        for key, value in without_moments(metrics, name).items():
+            assert value == expected[key], (name, key)
+
+
+def test_a_table_of_embeddings_serves_every_job_and_new_images(
+    spark: Any, tmp_path: Path, network: Path, folder_of_images: Path
+) -> None:
+    """Ingest once, with the network; nobody needs the file afterwards."""
+    table = tmp_path / "table"
+    words = [f"folder:{folder_of_images}", str(table), "--features", f"network:{network},root", "--quiet"]
+    assert ingest.main(words) == 0
+    network.unlink()
+    flags = ["--data", f"parquet:{table}", *LAMBDAS]
+    found = {
+        "serial": run_main(serial.main, tmp_path / "serial", *flags),
+        "outer": run_main(outer.main, tmp_path / "outer", *flags),
+        "inner": run_main(inner.main, tmp_path / "inner", *flags),
+    }
+    for partitions in (1, 3, 8):
+        more = ["--partitions", str(partitions), "--save-moments", str(tmp_path / f"{partitions}.npz")]
+        name = f"gram, {partitions}"
+        found[name] = run_main(gram.main, tmp_path / name, *flags, *more)
+    for job, ranks in (("ridge_data_parallel", 4), ("ridge_model_parallel", 3)):
+        out = tmp_path / job
+        done = mpiexec(ranks, ROOT / "mpi_jobs" / f"{job}.py", *flags, "--out", out, "--quiet", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        found[job] = metrics_of(out)
+    expected = found["serial"]
+    assert expected["n_features"] == WIDTH
+    assert expected["shape"] == [24, 36, 3]
+    for name, metrics in found.items():
+        for key, value in without_moments(metrics, name).items():
+            assert value == expected[key], (name, key)
+    known = ["--add-moments", str(tmp_path / "3.npz")]  # nothing is left to sum
+    again = run_main(gram.main, tmp_path / "again", *flags, *known)
+    assert again["moments_sha256"] == expected["moments_sha256"]
+
+    out = tmp_path / "predicted"
+    flags = ["--model", str(tmp_path / "serial"), "--data", f"folder:{folder_of_images}", "--format", "csv"]
+    assert predict.main([*flags, "--quiet", "--out", str(out)]) == 0
+    rows = list(csv.reader((out / "predictions.csv").open()))[1:]
+    model = RidgeModel.load(tmp_path / "serial")
+    assert len(rows) == len(list(folder_of_images.rglob("*.png")))
+    assert {predicted for _, predicted in rows} <= set(model.class_names)
+    right = [name.split("/")[0] == predicted for name, predicted in rows]
+    assert np.mean(right) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--size", "32x32"], "takes images of 24x36x3, not 32x32x3; use --size 24x36"),
+        (["--save-moments", "m.npz"], "are not exact"),
+        (["--data", "digits"], ""),
+    ],
+)
+def test_what_does_not_go_with_a_network_is_one_line(
+    tmp_path: Path,
+    network: Path,
+    folder_of_images: Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--data", f"folder:{folder_of_images}", "--features", f"network:{network}", "--quiet", *flags]
+    words += ["--out", str(tmp_path / "run")]
+    if not message:  # digits are enlarged and repeated: odd, and allowed
+        assert serial.main(words) == 0
+        return
+    with pytest.raises(Exception, match=message):
+        gram.main(words)
+    assert not (tmp_path / "run").exists()
