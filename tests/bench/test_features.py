@@ -30,8 +30,11 @@ def test_the_benchmark_of_features_measures_a_set_and_writes_it_down(tmp_path: P
     assert [run["features"]["spec"] for run in measured["runs"]] == ["patches:4+landmarks:60"] * 2
     assert measured["runs"][0]["moments_sha256"] != measured["runs"][1]["moments_sha256"]
     assert measured["others"]["small network"]["test_accuracy"] > 0
-    for kernel in ("RBFSampler", "Nystroem"):
-        assert measured["others"][kernel]["test_accuracy"] > 0.5
+    for kernel in ("RBFSampler", "Nystroem"):  # stopped after ten times our time, which is a second or two here
+        other = measured["others"][kernel]
+        assert (other["test_accuracy"] or 1) > 0.5
+        assert (other["seconds"] or other["limit_s"]) <= other["limit_s"]
+        assert f"{kernel}: its time, or the time it was given / ours" in done.stdout
     assert "hands: least test accuracy" in done.stdout
 
 
