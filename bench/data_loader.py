@@ -18,9 +18,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from common.data.imagenet import COLOUR_DEVIATION, COLOUR_MEAN
 from common.nets.checkpoints import BEST, Checkpoint
 from common.nets.networks import build
-from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN
 
 
 class PredictionCase(NamedTuple):

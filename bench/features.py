@@ -53,6 +53,9 @@ IMAGES = 16_384
 LIMIT_S = 540
 """Seconds after which scikit-learn is stopped, counted from the start."""
 
+PATIENCE = 10
+"""Scikit-learn is stopped after so many times our time."""
+
 KERNELS = ("RBFSampler", "Nystroem")
 """Approximations of a Gaussian kernel in scikit-learn."""
 
@@ -199,7 +202,7 @@ def measure_set(name: str) -> tuple[dict[str, Any], list[Claim]]:
         others = {"small network": network((*data, "--quiet"), case.epochs)}
         for i, kernel in enumerate(KERNELS):
             left = LIMIT_S - (time.perf_counter() - started)
-            limit_s = max(1.0, min(10 * ours_s, left / (len(KERNELS) - i)))
+            limit_s = max(1.0, min(PATIENCE * ours_s, left / (len(KERNELS) - i)))
             found = against_sklearn(kernel, int(runs[0]["n_features"]), (*data, *sizes), limit_s)
             others[kernel] = {**found, "limit_s": limit_s}
             taken = (found["seconds"] or limit_s) / ours_s

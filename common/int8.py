@@ -82,9 +82,8 @@ def matmul_integer_model() -> bytes:
         + bytes_field(12, _matrix("y", int32))
     )
     opset = text_field(1, "") + number_field(2, 10)  # the first that has MatMulInteger
-    return (
-        number_field(1, 5) + bytes_field(7, graph) + bytes_field(8, opset)
-    )  # version 5 of the format, the oldest with opset 10
+    version = number_field(1, 5)  # of the format, the oldest with that opset
+    return version + bytes_field(7, graph) + bytes_field(8, opset)
 
 
 def _matrix(name: str, element: int) -> bytes:

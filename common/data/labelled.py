@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,14 +58,16 @@ def open_splits(
     """
     train, tested, validation, notes = open_labelled(spec, data_root, pixel_format)
     check_classes(spec, train.class_names)
+    if test_data is not None:
+        if tested is not None:
+            notes = (*notes, f"{spec}: its own {len(tested):,} test images are left out")
+        tested, more = _other_test_set(train, spec, test_data, data_root, pixel_format)
+        notes = (*notes, *more)
+        train = replace(train, ignored=Counter(train.ignored) + Counter(tested.ignored))
     for note in notes:
         say(note)
     if train.ignored:
         say(ignored_files(train.ignored))
-    if test_data is not None:
-        if tested is not None:
-            say(f"{spec}: its own {len(tested):,} test images are left out")
-        tested = _other_test_set(train, spec, test_data, data_root, pixel_format)
     if tested is None:
         parts = hold_out(train.labels, test, seed, "test")
         train, tested = train.take(parts.rest), train.take(parts.held_out)
@@ -86,14 +89,19 @@ def open_splits(
 
 def _other_test_set(
     train: Catalogue, spec: str, test_data: str, data_root: Path, pixel_format: PixelFormat
-) -> Catalogue:
+) -> tuple[Catalogue, tuple[str, ...]]:
     """Return the test images of another source, or all of its images, labelled as the training images are.
+
+    Lines for people about how it was read come with them.
 
     Raises:
         InputError: there is none, or their classes or their shape are not those of the training images.
     """
     splits = open_labelled(test_data, data_root, pixel_format)
-    other = splits.learnt if splits.test is None else splits.test
+    other, notes = splits.learnt, splits.notes
+    if splits.test is not None:
+        other = splits.test
+        notes = (*notes, f"{test_data}: its {len(splits.learnt):,} images for training are left out")
     positions = train.classes.positions(other.classes)
     unknown = [other.class_names[label] for label in np.unique(other.labels) if positions[label] < 0]
     if unknown:
@@ -101,7 +109,8 @@ def _other_test_set(
     if other.shape != train.shape:
         theirs, ours = ("x".join(map(str, images.shape)) for images in (other, train))
         raise InputError(f"--test-data {test_data}: images of {theirs}, and {spec} has {ours}; use --size")
-    return replace(other, labels=positions[other.labels], class_names=train.class_names, class_ids=train.class_ids)
+    labels = positions[other.labels]
+    return replace(other, labels=labels, class_names=train.class_names, class_ids=train.class_ids), notes
 
 
 def warn_of_splits(console: Console, limit: int | None, train: Images, unseen: bool = True) -> None:

@@ -19,6 +19,9 @@ Shape = tuple[int, int, int]
 BATCH_ROWS = 8192
 """The number of images whose features are computed at once: at 8,192 features per image they take 64 MiB."""
 
+SAMPLE = 4_000
+"""Images that filters, scales and widths are learnt from."""
+
 
 class FeatureMap(Protocol):
     """Turns images into features of 8 bits.

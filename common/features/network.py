@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from common.features.feature_map import FieldsOnly, Shape, array_digests, digest
 from common.features.network_file import BATCH, NetworkFile, check_shape
 
 KIND = "network"
-
-SAMPLE = 512
-"""Images whose embeddings decide the scale: few, because embedding them takes time."""
 
 TAIL = 0.001
 """The share of embedded values that may lie beyond either end of the 8 bits."""
@@ -127,6 +124,9 @@ class NetworkRecipe:
     network: NetworkFile
     root: bool = False
 
+    rows: ClassVar[int] = 512
+    """Images whose embeddings decide the scale: few, because embedding them takes time."""
+
     def n_features(self, shape: Shape) -> int:
         """Return the number of values of an embedding.
 
@@ -143,7 +143,7 @@ class NetworkRecipe:
             ValueError: images have another shape, or the two runtimes differ.
         """
         check_shape(self.network, sample.shape[1:])
-        images = sample[:SAMPLE]
+        images = sample[: self.rows]
         values = self.network.embed(images)
         if not np.isfinite(values).all():
             raise ValueError(f"{self.network.name} makes numbers that are not finite of these images")

@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 from common.arrays import Pixels, Singles
 from common.blas import blas_threads
 from common.data.decode import PixelFormat
+from common.data.imagenet import PHOTOGRAPH_SIDE, usual_normalisation
 from common.errors import InputError
 from common.features.feature_map import FieldsOnly, Shape
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's intensities in [0, 1], which most networks were trained on."""
-
-SIDE = 224
-"""The height and width of images for a network that takes any."""
 
 BATCH = 8
 """Images per run of a network that takes any number: more are no faster on a processor's core."""
@@ -42,7 +37,7 @@ NOWHERE = "/nonexistent"
 SIZE = re.compile(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})")
 
 Reference = Callable[[Pixels], Singles]
-"""What another runtime makes of images: uint8 (n, height, width, channels) to float32 (n, d)."""
+"""Embeds images by another runtime: uint8 (n, height, width, channels) to float32 (n, d)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +78,9 @@ class NetworkFile(FieldsOnly):
         Args:
             name: how it was asked for.
             model: the file.
-            size: (height, width) of its images, for a network that takes any; None for SIDE.
-            mean: see above; None for what the metadata of the file say, or MEAN.
-            deviation: see above; None for what the metadata of the file say, or DEVIATION.
+            size: (height, width) of its images, for a network that takes any; None for those of photographs.
+            mean: see above; None for what the metadata of the file say, or ImageNet's.
+            deviation: see above; None for what the metadata of the file say, or ImageNet's.
             reference: see above.
             decoded_into: see above.
 
@@ -96,10 +91,9 @@ class NetworkFile(FieldsOnly):
         session = Session(array)
         shape = session.image_shape(size)
         channels, noted = shape[2], session.noted()
-        mean, deviation = (
-            given or noted.get(key) or usual[:channels]
-            for key, given, usual in (("mean", mean, MEAN), ("deviation", deviation, DEVIATION))
-        )
+        usual_mean, usual_deviation = usual_normalisation(channels)
+        mean = mean or noted.get("mean") or usual_mean
+        deviation = deviation or noted.get("deviation") or usual_deviation
         if not len(mean) == len(deviation) == channels:
             raise ValueError(f"it takes {channels} channels; give one mean and one deviation for each")
         if min(deviation) <= 0:
@@ -247,7 +241,7 @@ class Session:
         Raises:
             ValueError: it takes others.
         """
-        wanted = size or (SIDE, SIDE)
+        wanted = size or (PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE)
         height, width = (
             own if isinstance(own, int) else given for own, given in zip(self._lengths, wanted, strict=False)
         )

@@ -15,14 +15,14 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Floats, Indices, Pixels, Singles
 from common.blas import in_threads
-from common.features.feature_map import FieldsOnly, Shape, array_digests, digest_of
+from common.features.feature_map import SAMPLE, FieldsOnly, Shape, array_digests, digest_of
 
 KIND = "patches"
 
@@ -252,6 +252,8 @@ class PatchesRecipe:
     floor: int | None = None
     smoothing: float | None = None
     threshold: float | None = None
+
+    rows: ClassVar[int] = SAMPLE
 
     def n_features(self, shape: Shape) -> int:
         """Return two per filter and cell."""

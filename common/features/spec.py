@@ -16,11 +16,10 @@ from common.data.images import Sample
 from common.errors import InputError
 from common.features.chain import Chain
 from common.features.default import default_spec
-from common.features.feature_map import BATCH_ROWS, FeatureMap, Shape
+from common.features.feature_map import BATCH_ROWS, SAMPLE, FeatureMap, Shape
 from common.features.fourier import FourierRecipe
 from common.features.generated import generated_images
 from common.features.landmarks import LandmarksRecipe
-from common.features.network import SAMPLE as NETWORK_SAMPLE
 from common.features.network import NetworkRecipe
 from common.features.network_file import NetworkFile, NetworkRequest
 from common.features.patches import PatchesRecipe
@@ -39,9 +38,6 @@ FROM = "from:"
 
 AUTO = "auto"
 """The spec that chooses one by the size and the number of images."""
-
-SAMPLE = 4_000
-"""Images that filters, scales and widths are learnt from."""
 
 MOST = 65_536
 """The largest number of filters, landmarks and the like."""
@@ -122,6 +118,11 @@ class Sampled(Protocol):
 
 class Learnable(Protocol):
     """A recipe for a map of images."""
+
+    @property
+    def rows(self) -> int:
+        """The number of images that it is learnt from, if there are as many."""
+        ...
 
     def n_features(self, shape: Shape) -> int:
         """Return the number of features of an image of this shape, which are known before the map is learnt."""
@@ -282,7 +283,7 @@ class FeatureSpec:
         if self.fixed is not None:
             return self.fixed
         self.n_features(images.shape)
-        least = NETWORK_SAMPLE if isinstance(self.first, NetworkRecipe) else SAMPLE
+        least = SAMPLE if self.first is None else self.first.rows
         count = max([least, *(stage.rows for stage in self.stages)])
         if self.blind:
             pixels = generated_images(images.shape, SAMPLE, seed)

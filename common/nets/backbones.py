@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from common.arrays import Pixels, Singles
 from common.data.decode import PixelFormat
+from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.errors import InputError
-from common.nets.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
+from common.nets.preprocessing import Preprocessing
 from common.nets.pretrained import (
     EFFICIENTNET,
     PACKAGES,

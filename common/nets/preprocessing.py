@@ -13,14 +13,7 @@ from torch import Tensor
 
 from common.arrays import Pixels
 from common.data.decode import PixelFormat
-
-COLOUR_MEAN, COLOUR_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and deviation of ImageNet's intensities in [0, 1], which torchvision's networks were trained on."""
-GREY_MEAN, GREY_DEVIATION = (0.459,), (0.226,)
-"""Mean and deviation of the luminance of the same images."""
-
-PHOTOGRAPH_SIDE = 224
-"""Side in pixels to which photographs are resized and cropped by default."""
+from common.data.imagenet import usual_normalisation
 
 AUGMENTATIONS = ("flip", "crop")
 SMALLEST_CROP = 0.5
@@ -47,9 +40,7 @@ class Preprocessing:
     @classmethod
     def for_channels(cls, pixel_format: PixelFormat, channels: int) -> Preprocessing:
         """Return the usual preprocessing for a network of 1 or 3 channels."""
-        if channels == 1:
-            return cls(pixel_format, GREY_MEAN, GREY_DEVIATION)
-        return cls(pixel_format, COLOUR_MEAN, COLOUR_DEVIATION)
+        return cls(pixel_format, *usual_normalisation(channels))
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Preprocessing:

@@ -21,10 +21,10 @@ DRIVER = Path("/dev/nvidiactl")
 """There if a driver of NVIDIA's is: without it, nobody waits for torch to be imported."""
 
 MULTIPLE = 8
-"""What numbers of rows and columns must be multiples of."""
+"""The numbers of rows and of columns that the card takes are multiples of this."""
 
 FEWEST_COLUMNS = 32
-"""The smallest number of columns that the card takes."""
+"""The smallest number of columns that the card takes: it wants more than 16 rows, which are columns of z here."""
 
 ROWS = 16_384
 """Rows per product."""

@@ -30,7 +30,7 @@ MAX_KEPT_BYTES = 256 << 20
 """The largest size of the features that a process keeps from the moments to the validation, unless set."""
 
 MAX_PACKED_BYTES = MAX_MOMENTS_BYTES // 2
-"""The same as they travel, half of each symmetric matrix; see moments.packed_bytes."""
+"""The largest size of all moments as they travel, half of each symmetric matrix; see moments.packed_bytes."""
 
 DEFAULT_LAMBDAS = tuple(float(value) for value in np.logspace(-5, 5, 10))
 """The grid of λ unless another is given."""

@@ -50,4 +50,5 @@ def batches_of_features(
     for start in range(0, len(block.labels), BATCH_ROWS):
         rows = slice(start, start + BATCH_ROWS)
         for i, variant in enumerate(augmentation.variants(block.pixels[rows])):
+            # the first variant is the image itself, and its features may have been kept
             yield features(variant) if i else features_of(block, rows, features), rows

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from common.data import shipped
+from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.data.sources import specs
 from common.nets.networks import SMALL
-from common.nets.preprocessing import AUGMENTATIONS, PHOTOGRAPH_SIDE
+from common.nets.preprocessing import AUGMENTATIONS
 from common.nets.pretrained import EFFICIENTNET
 from common.predict.inputs import absolute
 from common.run.flag_types import number, positive_integer, positive_number

@@ -15,6 +15,7 @@ from common.arrays import Indices
 from common.console import Console
 from common.data.catalogue import Classes, PixelReader
 from common.data.decode import PixelFormat
+from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.data.images import CatalogueImages
 from common.data.labelled import warn_of_splits
 from common.data.sources import TABLE, specs
@@ -22,7 +23,7 @@ from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, find_last, remove_partials
 from common.nets.networks import SMALL, NetworkSpec
-from common.nets.preprocessing import PHOTOGRAPH_SIDE, Preprocessing
+from common.nets.preprocessing import Preprocessing
 from common.run.flags import named_splits
 from common.run.folder import RunFolder
 from mpi_jobs.engine.world import counted_ranks

@@ -69,8 +69,8 @@ class LambdaOutcome(NamedTuple):
     products: frozenset[str]
 
 
-class Worked(NamedTuple):
-    """What a worker process computes once for all of its tasks.
+class WorkerState(NamedTuple):
+    """The part of the work that a worker process does once, for all of its tasks.
 
     Attributes:
         images: the broadcast images, with the features of those that validate if they are kept.
@@ -83,19 +83,19 @@ class Worked(NamedTuple):
     products: frozenset[str]
 
 
-_worked: dict[str, Worked] = {}
-"""What this process has computed, by the token of the broadcast; one entry at most."""
+_states: dict[str, WorkerState] = {}
+"""The state of this process, by the token of the broadcast; one entry at most."""
 
 
-def worked(training: Training) -> Worked:
-    """Return the moments of the broadcast images, which each worker process sums once and keeps."""
-    if training.token not in _worked:
-        _worked.clear()
+def worker_state(training: Training) -> WorkerState:
+    """Return the broadcast images and their moments, which each worker process sums once and keeps."""
+    if training.token not in _states:
+        _states.clear()
         images = with_features(training.images, training.features) if training.keeps else training.images
         sums = FoldSums(training.n_classes, training.features, training.augmentation)
         sums.add_block(images)
-        _worked[training.token] = Worked(images, sums.result(), sums.products)
-    return _worked[training.token]
+        _states[training.token] = WorkerState(images, sums.result(), sums.products)
+    return _states[training.token]
 
 
 def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
@@ -103,7 +103,7 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
     settle()
     started = time.perf_counter()
     training, correct = shared.value, 0
-    images, moments, products = worked(training)
+    images, moments, products = worker_state(training)
     for fold, others in training_moments(moments).items():
         path = ridge_fit(others, lambda_, training.penalty)
         correct += int(validate({fold: path}, training.features, [images])[1][0])
@@ -112,4 +112,4 @@ def try_lambda(shared: Broadcast[Training], lambda_: float) -> LambdaOutcome:
 
 def refit(shared: Broadcast[Training], lambda_: float) -> RidgePath:
     """Fit the chosen λ to training and validation images together."""
-    return ridge_fit(total(worked(shared.value).moments), lambda_, shared.value.penalty)
+    return ridge_fit(total(worker_state(shared.value).moments), lambda_, shared.value.penalty)

@@ -16,7 +16,7 @@ spec = "patches:4+landmarks:60"
 features.CASES = {
     name: replace(case, spec=spec, accuracy=0.5, epochs=1) for name, case in features.CASES.items()
 }
-features.LIMIT_S = 40
+features.LIMIT_S, features.PATIENCE = 200, 1000
 raise SystemExit(features.main())
 """
 
@@ -30,11 +30,8 @@ def test_the_benchmark_of_features_measures_a_set_and_writes_it_down(tmp_path: P
     assert [run["features"]["spec"] for run in measured["runs"]] == ["patches:4+landmarks:60"] * 2
     assert measured["runs"][0]["moments_sha256"] != measured["runs"][1]["moments_sha256"]
     assert measured["others"]["small network"]["test_accuracy"] > 0
-    for kernel in ("RBFSampler", "Nystroem"):  # stopped after ten times our time, which is a second or two here
-        other = measured["others"][kernel]
-        assert (other["test_accuracy"] or 1) > 0.5
-        assert (other["seconds"] or other["limit_s"]) <= other["limit_s"]
-        assert f"{kernel}: its time, or the time it was given / ours" in done.stdout
+    for kernel in ("RBFSampler", "Nystroem"):
+        assert measured["others"][kernel]["test_accuracy"] > 0.5
     assert "hands: least test accuracy" in done.stdout
 
 

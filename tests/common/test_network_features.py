@@ -56,7 +56,7 @@ def learn(text: str, images: Images) -> FeatureMap:
 
 
 def by_hand(path: Path, pixels: Pixels) -> np.ndarray:
-    """What ONNX's own evaluator makes of images, float64 (n, d)."""
+    """Embed images by ONNX's own evaluator, float64 (n, d)."""
     x = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     (found,) = ReferenceEvaluator(str(path)).run(None, {"images0": x.transpose(0, 3, 1, 2).astype(np.float32)})
     return np.asarray(found, np.float64).reshape(len(pixels), -1)

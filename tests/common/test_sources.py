@@ -435,6 +435,8 @@ def test_another_source_is_the_test_set_with_the_classes_of_the_training_images(
     write_images(tmp_path / "here")
     write_images(tmp_path / "there")
     shutil.rmtree(tmp_path / "there" / "ash")  # the others are classes 0 and 1 there, and 1 and 2 here
+    (tmp_path / "there" / "notes.txt").touch()
+    (tmp_path / "here" / "notes.txt").touch()
     said: list[str] = []
     train, test = open_splits(
         f"folder:{tmp_path / 'here'}", test_data=f"folder:{tmp_path / 'there'}", say=said.append
@@ -443,7 +445,8 @@ def test_another_source_is_the_test_set_with_the_classes_of_the_training_images(
     assert test.class_names == train.class_names == CLASSES
     loaded = test.load(names=True)
     assert [CLASSES[label] for label in loaded.labels] == [str(name).split("/")[0] for name in loaded.names or ()]
-    assert not said
+    assert said == ["2 files ignored: 2 .txt"]
+    assert train.catalogue.ignored == {".txt": 2}
     shutil.copytree(tmp_path / "there" / "cedar", tmp_path / "there" / "oak")
     with pytest.raises(InputError, match=r"images of the class 'oak', which folder:.*here has not"):
         open_splits(f"folder:{tmp_path / 'here'}", test_data=f"folder:{tmp_path / 'there'}")

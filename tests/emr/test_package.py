@@ -40,7 +40,7 @@ def imported_by(source: bytes) -> set[str]:
 
 
 TRIED = {"common/run/features.py": {"common.nets.backbones", "common.nets.backbones.backbone"}}
-"""What modules try to import, and say in one line that it is not there: a cluster exports no networks."""
+"""Modules that others try to import, and tell in one line if they are not there: a cluster exports no networks."""
 
 
 def test_nothing_in_the_zip_imports_what_is_left_out(tmp_path: Path) -> None:

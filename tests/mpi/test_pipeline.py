@@ -20,12 +20,13 @@ from PIL import Image
 
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
+from common.data.imagenet import COLOUR_DEVIATION, COLOUR_MEAN
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, Progress
 from common.nets.fast import FastClassifier
 from common.nets.measuring import DECODING, PREDICTING
 from common.nets.networks import NetworkSpec, build
-from common.nets.preprocessing import COLOUR_DEVIATION, COLOUR_MEAN, Preprocessing
+from common.nets.preprocessing import Preprocessing
 from common.nets.trained import TrainedNetwork
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.pipeline.layout import Layout, RoleName

@@ -16,10 +16,6 @@ MODULES = sorted(path.name for path in FOLDER.glob("test_*.py"))
 MESSAGES = [f"test_{name}.py" for name in ("cnn_gradients", "pipeline", "shares", "spread", "world")]
 """The modules that call for every kind of message, which is what another MPI could do otherwise."""
 
-COMPARING = {"test_cnn_gradients.py", "test_cnn_training.py", "test_world.py"}
-ALONE = [name for name in MODULES if name not in COMPARING]
-"""The modules that mean something on one rank: the others compare all ranks with one."""
-
 
 def assert_all_ran(records: list[Record], ranks: int) -> None:
     """Each rank has run the same tests, all that were collected, and none has failed."""
@@ -33,7 +29,7 @@ def assert_all_ran(records: list[Record], ranks: int) -> None:
 @pytest.mark.parametrize(
     ("mpi", "ranks", "modules"),
     [
-        pytest.param("mpich", 1, ALONE, id="mpich-1"),
+        pytest.param("mpich", 1, MODULES, id="mpich-1"),
         pytest.param("mpich", 2, MODULES, id="mpich-2"),
         pytest.param("openmpi", 3, MESSAGES, id="openmpi-3", marks=pytest.mark.openmpi),
         pytest.param("mpich", 4, MODULES, id="mpich-4"),

@@ -22,7 +22,7 @@ from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
 from spark_jobs import gram, inner, outer, serial
 from spark_jobs.engine.blocks import image_blocks, reduce_moments, tree_reduce
-from spark_jobs.engine.lambda_tasks import Training, worked
+from spark_jobs.engine.lambda_tasks import Training, worker_state
 from tests.support.herbarium import herbarium
 from tests.support.jobs import AGREED, metrics_of, run_main
 from tests.support.moments import assert_identical, moments_by_fold
@@ -167,7 +167,9 @@ def test_moments_are_the_same_bits_in_every_job_at_every_partitioning(
     images = training.images
     expected = moments_by_fold(images.pixels, images.labels, images.folds, 10)  # as serial does
     shared = spark.broadcast(training)
-    in_worker = spark.parallelize([0], 1).map(lambda _: worked(shared.value).moments).first()  # as outer does
+    in_worker = (
+        spark.parallelize([0], 1).map(lambda _: worker_state(shared.value).moments).first()
+    )  # as outer does
     reduced = [in_worker]
     for partitions, gathered in (
         (1, 1 << 30),
@@ -236,6 +238,6 @@ def test_no_job_leaves_moments_of_another_run_in_a_worker(spark: Any) -> None:
         pixels = rng.integers(0, 256, (50, 2, 2, 1), np.uint8)
         images = Block(pixels, rng.integers(0, 2, 50), np.zeros(50, np.int16), None, [])
         shared = spark.broadcast(Training(images, 2, PIXELS, AS_IT_IS, "sum", keeps=False))
-        found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worked(s.value).moments[0]).collect()
+        found = spark.parallelize(range(4), 4).map(lambda _, s=shared: worker_state(s.value).moments[0]).collect()
         for moments in found:
             assert_identical(moments, Moments.of(images.pixels, images.labels, 2))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, ingest, inner, outer, predict, serial
 from tests.support.jobs import AGREED, metrics_of, mpiexec, run_main
@@ -27,7 +28,7 @@ def network(tmp_path: Path) -> Path:
 
 
 def without_moments(metrics: dict[str, Any], name: str) -> dict[str, Any]:
-    """What a job agrees on with others; outer keeps its moments on the workers."""
+    """The entries that jobs agree on; outer keeps its moments on the workers."""
     return {key: metrics[key] for key in AGREED if name != "outer" or key != "moments_sha256"}
 
 
@@ -103,7 +104,6 @@ def test_a_table_of_embeddings_serves_every_job_and_new_images(
     [
         (["--size", "32x32"], "takes images of 24x36x3, not 32x32x3; use --size 24x36"),
         (["--save-moments", "m.npz"], "are not exact"),
-        (["--data", "digits"], ""),
     ],
 )
 def test_what_does_not_go_with_a_network_is_one_line(
@@ -112,13 +112,15 @@ def test_what_does_not_go_with_a_network_is_one_line(
     folder_of_images: Path,
     flags: list[str],
     message: str,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     words = ["--data", f"folder:{folder_of_images}", "--features", f"network:{network}", "--quiet", *flags]
     words += ["--out", str(tmp_path / "run")]
-    if not message:  # digits are enlarged and repeated: odd, and allowed
-        assert serial.main(words) == 0
-        return
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(InputError, match=message):
         gram.main(words)
     assert not (tmp_path / "run").exists()
+
+
+def test_grey_images_of_another_size_are_enlarged_and_repeated(tmp_path: Path, network: Path) -> None:
+    found = run_main(serial.main, tmp_path / "run", "--features", f"network:{network}", *LAMBDAS)
+    assert found["shape"] == [24, 36, 1]
+    assert found["n_features"] == WIDTH
