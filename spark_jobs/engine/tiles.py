@@ -1,28 +1,29 @@
-"""Moments whose Gram matrix no single process holds: its tiles are records on the executors.
+"""Moments whose Gram matrix no single process holds: its tiles lie on the executors.
 
 Executors compute the features of their own images and send them, one byte each, to the tasks that add up tiles. A
-task has the tiles of one owner (tiled_moments.TileGrid) in one fold; Spark keeps them, in memory or on disk. A
-product with the matrix is then a pass over the tiles, whose partial results are as small as the factor.
+task has the tiles of one owner (tiled_moments.TileGrid) in one fold, and leaves them in a file (tile_files.py). A
+product with the matrix is then a pass over these files, whose partial results are as small as the factor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from pyspark import RDD, SparkContext, StorageLevel
+from pyspark import RDD, Broadcast, SparkContext, StorageLevel
 
 from common.arrays import Features, Floats, Indices, Labels
 from common.data.images import Block
+from common.errors import RunError
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
 from common.ridge.kept import batches_of_features
 from common.ridge.tiled_moments import TiledMoments, TiledSum, TileGrid
 from common.ridge.tiles import Place, Tiling, best_tile_product
+from spark_jobs.engine.tile_files import TileFile
 
 OWNER_BYTES = 1 << 30
 """The largest size of the tiles of one owner in one fold, which a task holds while it adds them up."""
@@ -107,25 +108,30 @@ def feature_records(
                     yield layout.partition(owner, int(fold)), (x[own[:, None], needed], labels[own])
 
 
-Record = TiledMoments | tuple[Place, Floats]
-"""First the moments of a partition's columns, without tiles, then each of its tiles."""
-
-
-def add_up(layout: TileLayout, partition: int, rows: Iterable[tuple[int, Rows]]) -> Iterator[Record]:
-    """Add up the tiles of one partition."""
+def add_up(layout: TileLayout, partition: int, rows: Iterable[tuple[int, Rows]]) -> Iterator[TileFile]:
+    """Add up the moments of one partition, and leave them in a file of this executor."""
     owner = layout.owner(partition)
     stripes = layout.stripes(owner)
     # the same tiles of a smaller matrix, which has the owner's columns alone
     smaller = Tiling(len(layout.columns(owner)), layout.tiling.side)
-    place_of = {(stripes.index(i), stripes.index(j)): (i, j) for i, j in layout.own(owner)}
-    sums = TiledSum(smaller, list(place_of), layout.n_classes, best_tile_product(smaller, 1))
+    own = [(stripes.index(i), stripes.index(j)) for i, j in layout.own(owner)]
+    sums = TiledSum(smaller, own, layout.n_classes, best_tile_product(smaller, 1))
     for _, (x, labels) in rows:
         sums.add(x, labels)
-    moments = sums.result()
-    yield TiledMoments(moments.n, moments.sum_x, moments.sum_y, moments.cross, {})
-    while moments.tiles:
-        place, tile = moments.tiles.popitem()
-        yield place_of[place], tile
+    yield TileFile.write(sums.result(), own, partition)
+
+
+class Missing(NamedTuple):
+    """Says that a task did not find the file of its partition."""
+
+    partition: int
+
+
+Work = Callable[[TileLayout, TileFile], Iterable[Any]]
+"""What a task does with the file of its partition."""
+
+ATTEMPTS = 4
+"""Number of times that tasks look for files."""
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,14 @@ class SparkTiles:
     Attributes:
         context: the Spark context.
         layout: which tiles lie where.
-        records: the tiles; see add_up.
+        files: the file of each partition. Spark remembers which executor wrote it, runs tasks there, and adds up
+            again what an executor takes with it when it dies.
         moments: the moments of each fold, without tiles.
     """
 
     context: SparkContext
     layout: TileLayout
-    records: RDD[Any]
+    files: RDD[TileFile]
     moments: dict[int, TiledMoments]
 
     @classmethod
@@ -151,18 +158,20 @@ class SparkTiles:
         """Add up the moments of blocks on the executors."""
         addressed = blocks.mapPartitions(partial(feature_records, layout, features, augmentation))
         dealt = addressed.partitionBy(layout.n_partitions, int)
-        records = dealt.mapPartitionsWithIndex(partial(add_up, layout)).persist(StorageLevel.MEMORY_AND_DISK)
-        parts: list[Any] = blocks.context.runJob(records, _first)  # all partitions, so that all are added up
-        each = len(layout.folds)
-        moments = {fold: _joined(layout, parts[i::each]) for i, fold in enumerate(layout.folds)}
-        return cls(blocks.context, layout, records, {fold: own for fold, own in moments.items() if own.n})
+        files = dealt.mapPartitionsWithIndex(partial(add_up, layout)).persist(StorageLevel.MEMORY_AND_DISK)
+        tiles = cls(blocks.context, layout, files, {})
+        parts = dict(tiles._each(layout.folds, _numbered_moments))
+        for fold in layout.folds:
+            own = [parts[layout.partition(owner, fold)] for owner in range(layout.n_owners)]
+            if own[0].n:
+                tiles.moments[fold] = _joined(layout, own)
+        return tiles
 
     def multiply(self, folds: Sequence[int], x: Floats) -> Floats:
         """Return XᵀX x over some folds, float64 (d, k)."""
         shared = self.context.broadcast(x)
-        work = partial(_multiply, self.layout.tiling, shared)
         product = np.zeros_like(x)
-        for i, part in self.context.runJob(self.records, work, self.layout.partitions_of(folds)):
+        for i, part in self._each(folds, partial(_multiply, shared)):
             product[self.layout.tiling.stripe(i)] += part
         shared.destroy()
         return product
@@ -170,13 +179,45 @@ class SparkTiles:
     def diagonal(self, folds: Sequence[int]) -> Floats:
         """Return the diagonal of XᵀX over some folds, float64 (d,)."""
         diagonal = np.zeros(self.layout.tiling.d)
-        for i, part in self.context.runJob(self.records, _diagonals, self.layout.partitions_of(folds)):
+        for i, part in self._each(folds, _diagonals):
             diagonal[self.layout.tiling.stripe(i)] += part
         return diagonal
 
     def forget(self) -> None:
-        """Let Spark drop the tiles."""
-        self.records.unpersist()
+        """Remove the files that are found."""
+        self.context.runJob(self.files, partial(_at_home, self.layout, _remove))
+        self.files.unpersist()
+
+    def _each(self, folds: Iterable[int], work: Work) -> Iterator[Any]:
+        """Run `work` on the file of each partition of some folds, where it lies, and yield what all tasks yield.
+
+        Raises:
+            RunError: files are not found even after they were written again.
+        """
+        left = self.layout.partitions_of(folds)
+        for attempt in range(ATTEMPTS):
+            found = self.context.runJob(self.files, partial(_at_home, self.layout, work), left)
+            left = [result.partition for result in found if isinstance(result, Missing)]
+            yield from (result for result in found if not isinstance(result, Missing))
+            if not left:
+                return
+            # a busy executor lets another one take its task, which finds no file; later it is less busy
+            if attempt:
+                self.forget()  # not so: add up all tiles again
+                self.files.persist(StorageLevel.MEMORY_AND_DISK)
+        raise RunError(
+            f"{len(left)} of {self.layout.n_partitions} files of tiles are not where executors wrote them; "
+            "keep other programs out of spark.local.dir"
+        )
+
+
+def _at_home(layout: TileLayout, work: Work, files: Iterable[TileFile]) -> Iterator[Any]:
+    """Yield what `work` returns, or Missing if this machine does not have the file."""
+    for file in files:
+        try:
+            yield from list(work(layout, file))
+        except FileNotFoundError:
+            yield Missing(file.partition)
 
 
 def _joined(layout: TileLayout, parts: Sequence[TiledMoments]) -> TiledMoments:
@@ -188,32 +229,29 @@ def _joined(layout: TileLayout, parts: Sequence[TiledMoments]) -> TiledMoments:
     return TiledMoments(parts[0].n, sum_x, parts[0].sum_y, cross, {})
 
 
-def _first(records: Iterable[Record]) -> list[Record]:
-    return [next(iter(records))]
+def _numbered_moments(_: TileLayout, file: TileFile) -> list[tuple[int, TiledMoments]]:
+    return [(file.partition, file.moments())]
 
 
-def _tiles(records: Iterable[Record]) -> Iterator[tuple[Place, NDArray[np.float64]]]:
-    for record in records:
-        if not isinstance(record, TiledMoments):
-            yield record
+def _tiles(layout: TileLayout, file: TileFile) -> Iterator[tuple[Place, Floats]]:
+    return file.tiles(layout.tiling, layout.own(layout.owner(file.partition)))
 
 
-def _diagonals(records: Iterable[Record]) -> Iterator[tuple[int, Floats]]:
-    for (i, j), tile in _tiles(records):
-        if i == j:
-            yield i, tile.diagonal().copy()
+def _diagonals(layout: TileLayout, file: TileFile) -> list[tuple[int, Floats]]:
+    return [(i, tile.diagonal().copy()) for (i, j), tile in _tiles(layout, file) if i == j]
 
 
-def _multiply(tiling: Tiling, shared: Any, records: Iterable[Record]) -> Iterator[tuple[int, Floats]]:
-    """Yield the stripes of a partition's part of the product, those alone that its tiles reach."""
-    x = shared.value
+def _multiply(shared: Broadcast[Floats], layout: TileLayout, file: TileFile) -> Iterable[tuple[int, Floats]]:
+    """Return the stripes of a partition's part of the product, those alone that its tiles reach."""
+    x, stripe = shared.value, layout.tiling.stripe
     parts: dict[int, Floats] = {}
+    for (i, j), tile in _tiles(layout, file):
+        for row, column, factor in ((i, j, tile), (j, i, tile.T))[: 1 + (i != j)]:
+            part = factor @ x[stripe(column)]
+            parts[row] = parts[row] + part if row in parts else part
+    return parts.items()
 
-    def add(i: int, part: Floats) -> None:
-        parts[i] = parts[i] + part if i in parts else part
 
-    for (i, j), tile in _tiles(records):
-        add(i, tile @ x[tiling.stripe(j)])
-        if i != j:
-            add(j, tile.T @ x[tiling.stripe(i)])
-    yield from parts.items()
+def _remove(_: TileLayout, file: TileFile) -> list[Any]:
+    file.remove()
+    return []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pyspark import SparkContext
 
+from common.console import Console
 from common.errors import InputError
 from common.features.feature_map import FeatureMap
 from common.features.pixels import PIXELS
@@ -18,7 +19,7 @@ from common.ridge.tiled_moments import TileGrid
 from common.run.flags import ridge_parser
 from common.run.ridge import RidgeRun
 from spark_jobs import gram, serial
-from spark_jobs.engine.tiles import OWNER_BYTES, SPARK_SIDE, TileLayout
+from spark_jobs.engine.tiles import OWNER_BYTES, SPARK_SIDE, SparkTiles, TileLayout
 from tests.support.block_means import BlockMeans
 from tests.support.jobs import run_main
 
@@ -31,10 +32,10 @@ def problem_of(features: FeatureMap, *flags: str) -> Problem:
 @pytest.mark.parametrize(
     ("features", "flags", "partitions"),
     [
-        (PIXELS, ["--lambdas", "-1:3:3"], 3),
+        (PIXELS, ["--lambdas", "1:3:3"], 3),
         (PIXELS, ["--folds", "3", "--lambdas", "1,10", "--penalty", "mean"], 1),
         (BlockMeans(), ["--augment", "flip", "--lambdas", "1,100", "--limit", "300"], 2),
-        (PIXELS, ["--penalty", "scaled", "--lambdas", "0.001,1"], 2),
+        (PIXELS, ["--penalty", "scaled", "--lambdas", "0.01,1"], 2),
     ],
 )
 def test_tiles_find_what_one_process_finds(
@@ -68,13 +69,29 @@ def test_every_tile_of_every_fold_has_a_partition_that_a_task_can_hold(d: int, c
         assert len(columns) <= 1.2 * d * sum(1 / side for side in TileGrid.of(layout.n_owners)) + SPARK_SIDE
 
 
+def test_tiles_that_are_gone_are_added_up_again(spark: SparkContext) -> None:
+    problem = problem_of(PIXELS, "--lambdas", "1", "--limit", "300")
+    blocks = spark.parallelize([problem.load(Console(quiet=True))], 1)
+    layout = TileLayout.of(problem.n_features, problem.folds, problem.n_classes, 2)
+    tiles = SparkTiles.of(blocks, layout, problem.features, problem.augmentation)
+    x = np.eye(64)
+    whole = tiles.multiply(problem.folds, x)
+    first, *others = (Path(file.path) for file in tiles.files.collect())
+    first.unlink()
+    assert np.array_equal(tiles.multiply(problem.folds, x), whole)
+    again = [Path(file.path) for file in tiles.files.collect()]
+    assert all(path.exists() for path in again)
+    tiles.forget()
+    assert not any(path.exists() for path in [*others, *again])
+
+
 def test_a_job_says_what_lay_in_tiles_and_refuses_moments_files(spark: SparkContext, tmp_path: Path) -> None:
-    flags = ["--features", "random:1000", "--lambdas", "1,10"]
+    flags = ["--features", "random:400", "--lambdas", "1e3,1e4"]
     found = run_main(gram.main, tmp_path / "run", *flags, "--whole", "1")
     expected = run_main(serial.main, tmp_path / "alone", *flags)
     for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
         assert found[key] == expected[key]
     assert "moments_sha256" not in found
     assert "in tiles of" in (tmp_path / "run" / "report.html").read_text()
-    with pytest.raises(InputError, match="the moments of 1,000 features are in tiles on the executors"):
+    with pytest.raises(InputError, match="the moments of 400 features are in tiles on the executors"):
         gram.main([*flags, "--whole", "1", "--quiet", "--save-moments", str(tmp_path / "moments.npz")])
