@@ -1,13 +1,21 @@
-"""Every command of README, tutorial, how-to pages and API page, as it stands there: one workflow per page."""
+"""Every command of README, tutorial, how-to pages and API page, as it stands there: one workflow per page.
+
+Ridge jobs of most pages run in this process and share its Spark session, with the words that stand on the page:
+each spark-submit costs seconds. README, the page about clusters and the pages that change code start processes.
+"""
 
 from __future__ import annotations
 
+import importlib
+import io
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections import Counter
+from contextlib import chdir, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,6 +106,9 @@ NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}
 SHARED = {"python -m common.tools.make_herbarium folder:my-images my-challenge", ". .venv/bin/activate"}
 """Commands with which more than one page begins."""
 
+AS_TYPED = {"README", "CONTRIBUTING", "docs/how-to/spark-cluster"}
+"""Pages whose jobs are all started as typed."""
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -145,11 +156,25 @@ def page_name(page: Path) -> str:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(s.kind != "sh" or is_run(s.text) for s in steps(page))], ids=page_name
 )
-def test_a_page_works_from_top_to_bottom(page: Path, checkout: Path, folder_of_images: Path) -> None:
+def test_a_page_works_from_top_to_bottom(
+    page: Path,
+    checkout: Path,
+    folder_of_images: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMAGE_DATA_ROOT", str(DATA))
+    changes_code = any(step.kind == "diff" or step.title for step in steps(page))
+    here = page_name(page) not in AS_TYPED and not changes_code
     for step in steps(page):
         if step.kind == "sh" and is_run(step.text):
             if step.text not in NEEDS_MNIST or (DATA / "mnist").is_dir():
-                run_command(step.text, checkout, folder_of_images)
+                bring_images(step.text, checkout, folder_of_images)
+                if here and RIDGE_JOB.match(step.text):
+                    request.getfixturevalue("spark")
+                    look(step.text, run_here(step.text, checkout), checkout)
+                else:
+                    run_command(step.text, checkout)
         elif step.kind == "python" and step.title:
             (checkout / step.title).write_text(step.text)
         elif step.kind == "python":
@@ -187,13 +212,34 @@ def run(words: list[str], checkout: Path, text: str | None, **more: str) -> subp
     )
 
 
-def run_command(line: str, checkout: Path, folder_of_images: Path) -> None:
-    """Run a command line, and look at what it leaves."""
+RIDGE_JOB = re.compile(r"(?:spark-submit|python) (spark_jobs/\w+\.py) [^|>&;]*$")
+
+
+def run_here(line: str, checkout: Path) -> str:
+    """Run a ridge job in this process as if in the checkout, and return what it prints."""
+    _, job, *words = shlex.split(line)
+    module = importlib.import_module(job.removesuffix(".py").replace("/", "."))
+    with redirect_stdout(io.StringIO()) as printed, chdir(checkout):
+        assert module.main(words) == 0
+    return printed.getvalue()
+
+
+def bring_images(line: str, checkout: Path, folder_of_images: Path) -> None:
+    """Put the images that a command names into the checkout."""
     for name in ("my-images", "week2"):
         if name in line and not (checkout / name).exists():
             shutil.copytree(folder_of_images, checkout / name)
+    if "next-week" in line and not (checkout / "next-week").exists():  # other images, and one more class
+        for name, source in {"ash": "ash", "beech": "beech", "cedar": "cedar", "larch": "ash"}.items():
+            (checkout / "next-week" / name).mkdir(parents=True)
+            for path in sorted((folder_of_images / source).iterdir())[::4]:
+                shutil.copy2(path, checkout / "next-week" / name / f"next-{path.name}")
     if "my-herbarium" in line and not (checkout / "my-herbarium").exists():
         herbarium(checkout / "my-herbarium")
+
+
+def run_command(line: str, checkout: Path) -> None:
+    """Run a command line as a user does, and look at what it leaves."""
     if line == "make data":  # whether or not this machine has a network: the download itself is tested elsewhere
         offline = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
         offline["IMAGE_DATA_ROOT"] = str(checkout / "data")
@@ -201,9 +247,13 @@ def run_command(line: str, checkout: Path, folder_of_images: Path) -> None:
         assert done.returncode == 2
         assert "--data digits" in done.stderr
         return
-    done = succeeds(["bash", "-ec", line], checkout)
+    look(line, succeeds(["bash", "-ec", line], checkout).stdout, checkout)
+
+
+def look(line: str, printed: str, checkout: Path) -> None:
+    """Check that what a command says it has written is there."""
     if "spark_jobs/" in line or "mpi_jobs/" in line or "make run" in line:
-        report = Path(done.stdout.splitlines()[-1].removeprefix("report: "))
+        report = Path(printed.splitlines()[-1].removeprefix("report: "))
         assert report.is_file()
         assert report.is_relative_to(checkout / ("tables" if "ingest.py" in line else "runs"))
     if line == "make zip":
