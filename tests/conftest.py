@@ -51,10 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _group(item: pytest.Item) -> str:
+    if item.path.stem in ALONE:
+        return item.nodeid
     for shared in ("spark", "cluster"):
         if shared in getattr(item, "fixturenames", ()):
             return shared
-    return item.nodeid if item.path.stem in ALONE else item.path.stem
+    return item.path.stem
 
 
 def _rank(item: pytest.Item) -> tuple[bool, int]:

@@ -39,7 +39,7 @@ SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)
 CLASSES = Classes(("ash", "beech", "cedar"), ("7", "30", "100"))
 PREPROCESSING = Preprocessing.for_channels(PixelFormat((SIDE, SIDE), crop=True), 3)
 WORLD = World(MPI.COMM_WORLD)
-SIZES = (5, 6, 9) if WORLD.size == 9 else (WORLD.size,)
+SIZES = (5, 6) if WORLD.size == 6 else (WORLD.size,)
 """Numbers of ranks that predict; they are the first ranks of all."""
 
 

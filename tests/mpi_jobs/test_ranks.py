@@ -42,13 +42,13 @@ def test_all_on_every_rank(tmp_path: Path, mpi: str, ranks: int, modules: list[s
     assert sorted({Path(name.partition("::")[0]).name for name in passed}) == modules
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(9, id="mpich-9")])
-def test_predictions_are_the_same_on_five_six_and_nine_ranks(tmp_path: Path, ranks: int) -> None:
+@pytest.mark.parametrize("ranks", [pytest.param(6, id="mpich-6")])
+def test_predictions_are_the_same_on_five_and_six_ranks(tmp_path: Path, ranks: int) -> None:
     choice = [str(FOLDER / "test_pipeline.py"), "-k", "test_predictions_are and 32"]
     records = run_on_ranks(tmp_path, "mpich", ranks, *choice)
     assert_all_ran(records, ranks)
     assert set(records[0].outcomes.values()) == {"passed"}
-    for size in (5, 6, ranks):  # each with and without --unordered
+    for size in (5, ranks):  # each with and without --unordered
         assert sum(f"-{size}]" in name for name in records[0].collected) == 2
 
 

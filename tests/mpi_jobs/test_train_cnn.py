@@ -54,19 +54,20 @@ def test_hands_as_a_herbarium(tmp_path: Path) -> None:
     tool = ("python", "-m", "common.tools.make_herbarium")
     made = command(*tool, f"folder:{DATA / 'hands'}", "herbarium", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert made.returncode == 0, made.stderr
-    flags = ["--data", "herbarium:herbarium", "--image-size", "48", "--augment", "crop", "--epochs", "15"]
+    flags = ["--data", "herbarium:herbarium", "--image-size", "48", "--augment", "crop", "--epochs", "8"]
     done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     record = metrics_of(tmp_path / "run")
     assert record["shape"] == [48, 48, 3]
-    assert record["test_accuracy"] >= 0.9
+    assert record["test_accuracy"] >= 0.8
 
 
 @pytest.mark.mnist
 def test_mnist_in_an_epoch(tmp_path: Path) -> None:
-    done = mpiexec(2, JOB, "--data", "mnist", "--epochs", "1", "--out", "run", "--tensorboard", cwd=tmp_path)
+    flags = ["--epochs", "1", "--limit", "20000"]
+    done = mpiexec(2, JOB, "--data", "mnist", *flags, "--out", "run", "--tensorboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.96
+    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.94
     (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
     assert events.stat().st_size > 300
 
@@ -78,7 +79,7 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
     weights = models.resnet18(num_classes=7).state_dict()
     torch.save(weights, tmp_path / "weights.pt")
     flags = ["--data", f"folder:{folder_of_images}", "--image-size", "32", "--network", "resnet18"]
-    flags += ["--epochs", "2"]
+    flags += ["--epochs", "1"]
     flags += ["--label-smoothing", "0.1", "--weight-decay", "0.01", "--optimiser", "sgd", "--augment", "flip,crop"]
     done = mpiexec(2, JOB, *flags, "--weights", "weights.pt", "--lr", "1e-9", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -24,14 +24,21 @@ BUSY_S = 1.0
 """Processor time of an executor's Python workers, in seconds, after which the executor is killed."""
 
 
+def folder_of(pid: int) -> str:
+    """Return the working directory of a process, or nothing if the process has ended."""
+    try:
+        return str(Path(f"/proc/{pid}/cwd").readlink())
+    except OSError:
+        return ""
+
+
 def busy_executor(cluster: Cluster) -> int | None:
     """Return an executor of the cluster whose Python workers have used BUSY_S of processor time, or None."""
     running = processes()
     executors = [
         pid
         for pid, (_, line, _) in running.items()
-        if "CoarseGrainedExecutorBackend" in line
-        and str(cluster.folder) in str(Path(f"/proc/{pid}/cwd").readlink())
+        if "CoarseGrainedExecutorBackend" in line and str(cluster.folder) in folder_of(pid)
     ]
     for executor in executors:
         below, seconds = {executor}, 0.0
