@@ -35,6 +35,12 @@ PRODUCT_ROWS = 512
 UNIT = 2.0**-24
 """Unit roundoff of float32."""
 
+DIGITS, FEATURE_DIGITS = 53, 8
+"""Binary digits of float64 and of a feature."""
+
+LEAST_EXPONENT = -900
+"""The exponent of the largest weight below which digits are lost, lest their unit underflow."""
+
 SMALLEST, LARGEST = 2.0**-149, 2.0**127
 """The smallest float32 above 0, and about the largest."""
 
@@ -60,15 +66,33 @@ class RidgePath:
     intercepts: Floats
 
     def scores(self, x: Features) -> Floats:
-        """Return float64 scores (n, n_lambdas, n_classes) of features, uint8 (n, d), in one product."""
-        scores: Floats = x.astype(np.float64) @ self._stacked
+        """Return float64 scores (n, n_lambdas, n_classes) of features, uint8 (n, d).
+
+        An image has the same scores, to the last bit, alone and in any batch, with any BLAS and any threads: both
+        products are exact, in whatever order they are summed.
+        """
+        coarse, fine = self._parts
+        numbers = x.astype(np.float64)
+        scores: Floats = numbers @ coarse
+        scores += numbers @ fine
         return scores.reshape(len(x), *self.intercepts.shape) + self.intercepts
 
     @cached_property
-    def _stacked(self) -> Floats:
-        """The weights for features from 0 to 255, side by side for one product: (d, n_lambdas · n_classes)."""
+    def _parts(self) -> tuple[Floats, Floats]:
+        """The weights for features from 0 to 255, as the sum of two arrays (d, n_lambdas · n_classes).
+
+        Each column of an array consists of multiples of one power of 2, no more than ± 2ᵇ of it. d products of
+        these with features below 2⁸ add up to less than d 2⁸⁺ᵇ ≤ 2⁵³ of it, which float64 holds exactly. Together
+        the arrays have 2b digits of the largest weight: more than float64 has, up to 200,000 features.
+        """
         n_lambdas, d, n_classes = self.weights.shape
-        return np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
+        weights = np.moveaxis(self.weights, 1, 0).reshape(d, n_lambdas * n_classes) / INTENSITY
+        digits = DIGITS - FEATURE_DIGITS - math.ceil(math.log2(d))
+        _, exponents = np.frexp(np.maximum(weights.max(axis=0), -weights.min(axis=0)))
+        unit = np.ldexp(1.0, np.maximum(exponents, LEAST_EXPONENT) - digits)
+        coarse = _rounded(weights.copy(), unit)
+        weights -= coarse
+        return coarse, _rounded(weights, np.ldexp(unit, -digits))
 
     def count_correct(self, x: Features, labels: Labels) -> Labels:
         """Count the images that each λ classifies correctly by float64 scores.
@@ -190,6 +214,14 @@ class _Singles(NamedTuple):
     weights: Singles
     norms: Floats
     intercepts: Floats
+
+
+def _rounded(numbers: Floats, unit: Floats) -> Floats:
+    """Round numbers (n, columns) to multiples of a power of 2 per column, in place."""
+    numbers /= unit
+    np.rint(numbers, out=numbers)
+    numbers *= unit
+    return numbers
 
 
 def score_rows(columns: int) -> int:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
@@ -132,6 +134,26 @@ def test_scores_and_counts_are_those_of_the_definition() -> None:
     np.testing.assert_allclose(path.scores(PIXELS(pixels)), scores, atol=1e-9)
     expected = (scores.argmax(axis=2) == labels[:, None]).sum(axis=0)
     assert path.count_correct(PIXELS(pixels), labels).tolist() == expected.tolist()
+
+
+def test_an_image_has_the_same_scores_in_any_batch_and_order_of_summation() -> None:
+    rng = np.random.default_rng(12)
+    d, n_classes = 3000, 3
+    x = rng.integers(0, 256, (300, d), np.uint8)
+    weights = rng.normal(size=(2, d, n_classes)) * np.array([1.0, 1e-250])[:, None, None]
+    weights *= 10.0 ** rng.integers(-9, 1, (d, n_classes))
+    intercepts = rng.normal(size=(2, n_classes))
+    path = RidgePath(weights, intercepts)
+    scores = path.scores(x)
+    shuffled = rng.permutation(d)
+    other = RidgePath(weights[:, shuffled], intercepts).scores(np.ascontiguousarray(x[:, shuffled]))
+    assert np.array_equal(other, scores)
+    for rows in (1, 2, 7, 64):
+        assert np.array_equal(np.concatenate([path.scores(x[i : i + rows]) for i in range(0, 300, rows)]), scores)
+    for image, row in zip(x[:5], scores[:5, 0], strict=True):
+        for c in range(n_classes):
+            exact = math.fsum((image * (weights[0, :, c] / 255)).tolist()) + intercepts[0, c]
+            assert row[c] == pytest.approx(exact, abs=1e-11)
 
 
 def adversarial(n: int = 3000) -> tuple[RidgePath, Pixels]:
