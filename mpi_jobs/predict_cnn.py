@@ -1,4 +1,4 @@
-"""Predictions by a trained network, in a pipeline over ranks: source, preprocessors, predictors, sink.
+"""Predictions by a network or a ridge model, in a pipeline over ranks: source, preprocessors, predictors, sink.
 
 The source gives out images in chunks to whichever rank is free. Preprocessors decode them, predictors score them,
 and the sink writes one row per image, in the order of the images. `pipeline/source.py` decides who gets what, and

@@ -89,10 +89,7 @@ def _checkpoint_in(folder: Path) -> Path:
     for name in (BEST, LAST):
         if (folder / name).exists():
             return folder / name
-    hint = "; train_cnn.py leaves one"
-    if (folder / "model.npz").exists():
-        hint = ": it is a ridge job's; spark_jobs/predict.py predicts by those"
-    raise InputError(f"--model {folder}: no {BEST} in it{hint}")
+    raise InputError(f"--model {folder}: no {BEST} in it; train_cnn.py leaves one")
 
 
 def decoding_steps(mode: str) -> DecodingSteps:

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,7 +51,8 @@ class PredictionRows(NamedTuple):
     Attributes:
         ids: the names of the n images.
         top: int64 (n, top), their best classes, best first; -1 for skipped images.
-        scores: float (n, top), the scores of these classes, or None if the rows have no scores.
+        scores: (n, top), the scores of these classes, or None if the rows have no scores. CSV has six digits of
+            float32, and all digits of float64.
         errors: n reasons; None for images that were not skipped.
     """
 
@@ -252,7 +254,8 @@ class CsvFile(PredictionFile):
         for rank in range(self._row_format.top):
             columns.append([self._names[c] for c in rows.top[:, rank].tolist()])
             if rows.scores is not None:
-                columns.append(["" if s != s else f"{s:.6g}" for s in rows.scores[:, rank].tolist()])
+                text = "{!r}" if rows.scores.dtype == np.float64 else "{:.6g}"
+                columns.append(["" if s != s else text.format(s) for s in rows.scores[:, rank].tolist()])
         # the writer does not quote a field for the sake of a \r, which readers take for the end of a line
         quoted = any("\r" in name for name in columns[0])
         writer = csv.writer(self._waiting, "unix" if quoted else "excel", lineterminator="\n")

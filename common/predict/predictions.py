@@ -152,7 +152,7 @@ def write_predictions(
         ) as writer:
             waiting: list[pa.Table] = []
             for block in readable_blocks(blocks):
-                top, scores, margins = _best(model, block.pixels, row_format)
+                top, scores, margins = best_classes(model, block.pixels, row_format)
                 errors = pa.nulls(len(top), pa.string())
                 waiting.append(rows_table(schema, names, text_array(block.names or ()), top, scores, errors))
                 if block.skipped:
@@ -172,8 +172,18 @@ def _repeating(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
 
 
-def _best(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> tuple[Labels, Floats | None, Floats]:
-    """Return the best classes (n, top), their scores or None, and the margins between the best two (n,)."""
+def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> tuple[Labels, Floats | None, Floats]:
+    """Score images.
+
+    Args:
+        model: scores them.
+        pixels: uint8 (n, height, width, channels).
+        row_format: columns of a row.
+
+    Returns:
+        the best classes, int64 (n, top), best first; their scores, float64 (n, top), or None if rows have none;
+        and the margins between the best two, float64 (n,).
+    """
     if row_format.top == 1 and not row_format.scores:
         classes, margins = model.best_classes(pixels)
         return classes[:, None], None, margins

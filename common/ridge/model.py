@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,7 +18,7 @@ from common.atomic import write_atomically
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
 from common.errors import InputError
-from common.features.feature_map import BATCH_ROWS, FeatureMap
+from common.features.feature_map import BATCH_ROWS, FeatureMap, FieldsOnly
 from common.features.pixels import PIXELS
 from common.features.registry import saved_arrays, saved_map
 from common.features.stored import StoredFeatures, stored_shape
@@ -24,9 +26,17 @@ from common.ridge.path import RidgePath, score_rows
 
 FORMAT = "one-vs-all ridge, version 1"
 
+ARRAYS, DESCRIPTION = "model.npz", "model.json"
+"""The files of a model in a run folder: the arrays, and everything else."""
+
+
+def is_model(folder: Path) -> bool:
+    """Return True if a folder holds a ridge model, or a part of one."""
+    return any((folder / name).exists() for name in (ARRAYS, DESCRIPTION))
+
 
 @dataclass(frozen=True)
-class RidgeModel:
+class RidgeModel(FieldsOnly):
     """A one-vs-all ridge classifier at one λ.
 
     Attributes:
@@ -61,6 +71,14 @@ class RidgeModel:
         """The model as a path of length one."""
         return RidgePath(self.weights[None], self.intercept[None])
 
+    @cached_property
+    def digest(self) -> str:
+        """A fingerprint, SHA-256 of all that `save` writes: equal if and only if the models are."""
+        digest = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
+        for array in (self.weights, self.intercept):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def of_stored(self, features: StoredFeatures) -> RidgeModel:
         """Return the model that scores stored features in the place of images."""
         return replace(self, features=features, shape=stored_shape(len(self.weights)))
@@ -94,10 +112,15 @@ class RidgeModel:
 
     def save(self, folder: Path) -> None:
         """Write model.npz (the arrays) and model.json (everything else) into `folder`."""
-        with write_atomically(folder / "model.npz") as file:
+        with write_atomically(folder / ARRAYS) as file:
             arrays = saved_arrays(self.features)
             np.savez(file, weights=self.weights, intercept=self.intercept, **arrays)  # type: ignore[arg-type]
-        described = {
+        with write_atomically(folder / DESCRIPTION) as file:
+            file.write(json.dumps(self._described(), indent=2, ensure_ascii=False).encode())
+
+    def _described(self) -> dict[str, Any]:
+        """Return everything but the arrays, as JSON."""
+        return {
             "format": FORMAT,
             "class_names": self.class_names,
             **({"class_ids": self.class_ids} if self.class_ids else {}),
@@ -107,8 +130,6 @@ class RidgeModel:
             "penalty": self.penalty,
             "features": self.features.describe(),
         }
-        with write_atomically(folder / "model.json") as file:
-            file.write(json.dumps(described, indent=2, ensure_ascii=False).encode())
 
     @classmethod
     def load(cls, folder: Path) -> RidgeModel:
@@ -117,15 +138,15 @@ class RidgeModel:
         Raises:
             InputError: the files are missing, damaged, or do not belong together.
         """
-        if (folder / "last.pt").exists() and not (folder / "model.json").exists():
+        if (folder / "last.pt").exists() and not (folder / DESCRIPTION).exists():
             raise InputError(f"{folder}: the run of a network; mpi_jobs/predict_cnn.py predicts by those")
         try:
-            described = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            with np.load(folder / "model.npz", allow_pickle=False) as arrays:
+            described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+            with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
                 weights, intercept = arrays["weights"], arrays["intercept"]
                 features = saved_map(described["features"], arrays) if "features" in described else PIXELS
             if described["format"] != FORMAT:
-                raise InputError(f"{folder}/model.json: format {described['format']!r}, not {FORMAT!r}")
+                raise InputError(f"{folder / DESCRIPTION}: format {described['format']!r}, not {FORMAT!r}")
             model = cls(
                 weights=weights,
                 intercept=intercept,

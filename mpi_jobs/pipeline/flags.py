@@ -23,7 +23,8 @@ PATHS = ("model", "data_root")
 def prediction_parser() -> Parser:
     """Return the parser of predict_cnn.py."""
     parser = Parser(
-        description="Predict the classes of images by a network, in a pipeline over ranks.", formatter_class=Help
+        description="Predict the classes of images by a network or a ridge model, in a pipeline over ranks.",
+        formatter_class=Help,
     )
     _model_flags(parser.add_argument_group("what"), required=False)
     _rank_flags(parser.add_argument_group("ranks"))
@@ -32,13 +33,13 @@ def prediction_parser() -> Parser:
 
 
 def _model_flags(group: argparse._ActionsContainer, required: bool) -> None:
-    """Add the flags that name the network and the images."""
+    """Add the flags that name the model and the images."""
     group.add_argument(
         "--model",
         metavar="RUN",
         type=Path,
         required=required,
-        help="run folder of train_cnn.py, or a checkpoint file",
+        help="run folder of train_cnn.py or of a ridge job, or a checkpoint file",
     )
     group.add_argument("--data", metavar="SPEC", required=required, help=prediction_specs())
     data_root_flag(group)
@@ -72,7 +73,9 @@ def _rank_flags(group: argparse._ActionsContainer) -> None:
     _batch_flag(group)
     device_flag(group, "predictors")
     group.add_argument(
-        "--fast", action="store_true", help="decode JPEGs faster, fold batch norm, multiply in bfloat16"
+        "--fast",
+        action="store_true",
+        help="of networks: decode JPEGs faster, fold batch norm, multiply in bfloat16",
     )
     group.add_argument(
         "--memory",
@@ -96,7 +99,11 @@ def _prediction_flags(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--top", metavar="K", type=positive_integer, default=1, help="number of classes per image, best first"
     )
-    group.add_argument("--scores", action="store_true", help="add the probability of each predicted class")
+    group.add_argument(
+        "--scores",
+        action="store_true",
+        help="add the score of each predicted class; of a network, its probability",
+    )
     group.add_argument(
         "--unordered", action="store_true", help="write rows as they come, and not in the order of the images"
     )

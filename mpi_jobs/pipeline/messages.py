@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from common.arrays import Indices, Items, Labels, Pixels, Singles
+from common.arrays import Floats, Indices, Items, Labels, Pixels, Singles
 
 
 class Announced(NamedTuple):
@@ -98,7 +98,7 @@ class Scored(NamedTuple):
         n: the number of images in the chunk, skipped ones included.
         kept: int64 (m,), the positions of the predicted images in the chunk.
         top: int64 (m, top), their best classes, best first.
-        scores: float32 (m, top), the scores of these classes, or None if the rows have no scores.
+        scores: float32 or float64 (m, top), the scores of these classes, or None if the rows have no scores.
         errors: n - m reasons, one for each skipped image.
         doubtful: images whose two best classes were closer than those of nearly all other images.
     """
@@ -107,7 +107,7 @@ class Scored(NamedTuple):
     n: int
     kept: Indices
     top: Labels
-    scores: Singles | None
+    scores: Singles | Floats | None
     errors: list[str]
     doubtful: list[Doubtful]
 

@@ -1,4 +1,4 @@
-"""The preparation of predictions on rank 0: flags (completed if a run is resumed), network and images."""
+"""The preparation of predictions on rank 0: flags (completed if a run is resumed), model and images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 
 from common.atomic import write_json, written_into
+from common.data.measuring import DecodedSample
 from common.data.sources.source import Requirements
 from common.errors import InputError
-from common.nets.measuring import DecodedSample
 from common.predict.files import PredictionFile
 from common.predict.inputs import Inputs, open_inputs
 from common.predict.predictions import RowFormat
 from common.run.folder import RunFolder
 from common.run.parser import Parser
 from mpi_jobs.pipeline.flags import keep, prediction_parser, recipe
+from mpi_jobs.pipeline.models import FAST, PLAIN, Model, load_model
 from mpi_jobs.pipeline.profile import Profile
-
-if TYPE_CHECKING:
-    from common.nets.trained import TrainedNetwork
 
 BEGUN = "prediction.json"
 """The file by which a run folder describes a run from its beginning on."""
@@ -47,7 +45,7 @@ class OpenedPrediction:
 
     Attributes:
         arguments: the flags, complete.
-        network: the network that predicts.
+        model: the model that predicts.
         inputs: the images.
         folder: the run folder to make; None if it exists already.
         path: the path of the run folder.
@@ -57,7 +55,7 @@ class OpenedPrediction:
     """
 
     arguments: argparse.Namespace
-    network: TrainedNetwork
+    model: Model
     inputs: Inputs
     folder: RunFolder | None
     path: Path
@@ -68,7 +66,7 @@ class OpenedPrediction:
     @property
     def row_format(self) -> RowFormat:
         """The columns of a prediction row."""
-        return RowFormat(min(self.arguments.top, len(self.network.classes.names)), self.arguments.scores)
+        return RowFormat(min(self.arguments.top, len(self.model.classes.names)), self.arguments.scores)
 
     @property
     def mode(self) -> str:
@@ -85,7 +83,7 @@ class OpenedPrediction:
         """The run as plain values for prediction.json."""
         return {
             "format": FORMAT,
-            "model_sha256": self.network.digest,
+            "model_sha256": self.model.digest,
             "way": self.mode,
             "file": self.arguments.format,
             "top": self.row_format.top,
@@ -136,8 +134,8 @@ class OpenedPrediction:
         Raises:
             InputError: the predictions in the folder are not what the flags ask for.
         """
-        arguments, network, now = self.arguments, self.network, self.described
-        if before["model_sha256"] != network.digest:
+        arguments, model, now = self.arguments, self.model, self.described
+        if before["model_sha256"] != model.digest:
             raise InputError(
                 f"--resume {arguments.resume}: its predictions are by another model than {arguments.model}; "
                 "name that one, or predict into a new folder"
@@ -146,37 +144,34 @@ class OpenedPrediction:
             if before[key] != now[key]:
                 raise InputError(f"--resume {arguments.resume}: {flag} was not as it is now; leave it out")
         self._lock()
-        file = PredictionFile.of(arguments.format, self.path, self.row_format, network.classes.written)
+        file = PredictionFile.of(arguments.format, self.path, self.row_format, model.classes.written)
         written = file.resume()
         self.written = sum(map(len, written.values()))
         self.inputs.leave_out(written)
 
 
 def open_run(argv: Sequence[str] | None) -> OpenedPrediction:
-    """Read the flags, and open the network and the images that they name.
+    """Read the flags, and open the model and the images that they name.
 
     Raises:
-        InputError: flags, network or images are wrong.
+        InputError: flags, model or images are wrong.
         SystemExit: --help was given, or the flags do not parse.
     """
-    # imported here, because only rank 0 and predictors need to wait for torch
-    from common.nets.trained import TrainedNetwork
-
     arguments, before = _read_flags(argv)
-    network = TrainedNetwork.load(arguments.model)
+    model = load_model(arguments.model, _mode(arguments), arguments.device)
     below = Path(before["names_below"]) if before else Path.cwd()
-    inputs = open_images(arguments, network, _mode(arguments), below)
+    inputs = open_images(arguments, model, _mode(arguments), below)
     if before:
-        opened = OpenedPrediction(arguments, network, inputs, None, arguments.resume.resolve(), below)
+        opened = OpenedPrediction(arguments, model, inputs, None, arguments.resume.resolve(), below)
         opened.resume(before)
         return opened
     kind = arguments.data.partition(":")[0]
     folder = RunFolder(arguments.out, f"predict_cnn-{kind}")
-    return OpenedPrediction(arguments, network, inputs, folder, folder.path, below)
+    return OpenedPrediction(arguments, model, inputs, folder, folder.path, below)
 
 
 def _mode(arguments: argparse.Namespace) -> str:
-    return "fast" if arguments.fast else "plain"
+    return FAST if arguments.fast else PLAIN
 
 
 def _read_flags(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dict[str, Any]]:
@@ -221,22 +216,20 @@ def _complete(parser: Parser, before: dict[str, Any], argv: Sequence[str] | None
     return parser.parse_arguments(argv)
 
 
-def open_images(arguments: argparse.Namespace, network: TrainedNetwork, mode: str, below: Path) -> Inputs:
-    """Open the images of --data as the network takes them.
+def open_images(arguments: argparse.Namespace, model: Model, mode: str, below: Path) -> Inputs:
+    """Open the images of --data as the model takes them.
 
     Args:
         arguments: the flags.
-        network: the network.
+        model: the model.
         mode: the mode of decoding, "plain" or "fast".
         below: the folder to which relative names in a list of images refer.
 
     Raises:
         InputError: there are no images, or the source is wrong.
     """
-    from common.nets.trained import decoding_steps
-
-    pixel_format = replace(network.preprocessing.pixel_format, max_pixels=arguments.max_pixels)
-    wanted = Requirements(pixel_format, network.shape, network.classes, decoding_steps(mode))
+    pixel_format = replace(model.pixel_format, max_pixels=arguments.max_pixels)
+    wanted = Requirements(pixel_format, model.shape, model.classes, model.decoding_steps(mode))
     return open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
 
 
@@ -265,29 +258,27 @@ def find_profile(opened: OpenedPrediction, threads: int) -> Profile:
         threads: the number of threads of each predictor.
 
     Raises:
-        InputError: the file of --profile is no profile, or is one of another network or other images.
+        InputError: the file of --profile is no profile, or is one of another model or other images.
     """
     if opened.arguments.profile is not None:
         return _load_profile(opened)
-    import torch
-
     items = opened.inputs.peek(SAMPLE).items
     opened.inputs.reader.read(items[:1])  # not measured: the first image includes late imports
     decoded = DecodedSample.of(opened.inputs.reader, items, SAMPLE_S)
-    cuda = opened.arguments.device != "cpu" and torch.cuda.is_available()
-    classifier = opened.network.classifier(torch.device("cuda" if cuda else "cpu"), opened.mode)
-    return Profile.measure(opened.network, classifier, opened.mode, decoded, opened.batch, threads, SAMPLE_S)
+    model = opened.model
+    scorer = model.scorer(model.find_device(opened.arguments.device, None), opened.mode, threads)
+    return Profile.measure(model.name, scorer, opened.mode, decoded, opened.batch, SAMPLE_S)
 
 
 def _load_profile(opened: OpenedPrediction) -> Profile:
     path, shape = opened.arguments.profile, opened.inputs.reader.shape
     profile = Profile.load(path, opened.mode)
-    if (profile.network, profile.shape) != (opened.network.spec.name, shape):
-        profiled = _network_and_images(profile.network, profile.shape)
-        here = _network_and_images(opened.network.spec.name, shape)
+    if (profile.model, profile.shape) != (opened.model.name, shape):
+        profiled = _model_and_images(profile.model, profile.shape)
+        here = _model_and_images(opened.model.name, shape)
         raise InputError(f"--profile {path}: of {profiled}, and this run has {here}: profile that")
     return profile
 
 
-def _network_and_images(name: str, shape: Sequence[int]) -> str:
+def _model_and_images(name: str, shape: Sequence[int]) -> str:
     return f"{name} on images of {'×'.join(map(str, shape))}"

@@ -53,13 +53,13 @@ def write_results(opened: OpenedPrediction, results: PredictionResults, console:
     Raises:
         RunError: the run folder cannot be written.
     """
-    arguments, network = opened.arguments, opened.network
-    summary = results.summary + opened.inputs.summary(len(network.classes.names))
+    arguments, classes = opened.arguments, opened.model.classes
+    summary = results.summary + opened.inputs.summary(len(classes.names))
     record = _record(opened, results, console)
     with written_into(opened.path):
         figures = write_figures(opened.path, {"layout.svg": picture(results)})
-        write_report(opened.path, summary, network.classes.names, record, figures["layout"], opened.inputs.ignored)
-    path = PredictionFile.of(arguments.format, opened.path, opened.row_format, network.classes.written).path
+        write_report(opened.path, summary, classes.names, record, figures["layout"], opened.inputs.ignored)
+    path = PredictionFile.of(arguments.format, opened.path, opened.row_format, classes.written).path
     rate = f", {record['images_per_second']:,.0f} images/s" if results.summary.n else ""
     before = f"; {opened.written:,} of them were there before" if opened.written else ""
     console.say(f"{path}: {opened.written + results.summary.n:,} rows{rate}{before}")
@@ -84,8 +84,8 @@ def _record(opened: OpenedPrediction, results: PredictionResults, console: Conso
         "engine": f"{library()}, {counted_ranks(len(results.ranks))}",
         "command": f"mpiexec -n {len(results.ranks)} {command()}",
         "model": str(opened.arguments.model),
-        "model_sha256": opened.network.digest,
-        "network": opened.network.spec.name,
+        "model_sha256": opened.model.digest,
+        **opened.model.described(),
         "data": opened.arguments.data,
         "shape": list(opened.inputs.reader.shape),
         "images_per_second": results.summary.n / max(results.elapsed_s, 1e-9),

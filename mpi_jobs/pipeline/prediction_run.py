@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,14 +19,13 @@ from mpi_jobs.engine.clock import peak_mib
 from mpi_jobs.engine.world import World, counted_ranks
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.mailbox import Mailbox, Role, work
+from mpi_jobs.pipeline.models import Scorer
 from mpi_jobs.pipeline.opened_prediction import OpenedPrediction, find_profile, open_run, wait_for_first
+from mpi_jobs.pipeline.predictor import Predictor
 from mpi_jobs.pipeline.preprocessor import Preprocessor
 from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.sink import Sink
 from mpi_jobs.pipeline.source import FlowLimits, PipelineState, SourceRole
-
-if TYPE_CHECKING:
-    from common.nets.classifier import Classifier
 
 T = TypeVar("T")
 
@@ -93,7 +92,7 @@ class PredictionRun:
         argv: the flags; None for the flags of this process.
 
     Raises:
-        AgreedError: flags, network or images are wrong; on every rank.
+        AgreedError: flags, model or images are wrong; on every rank.
         SystemExit: --help was given, or the flags do not parse; on every rank.
     """
 
@@ -113,8 +112,8 @@ class PredictionRun:
             self._mailbox = Mailbox(world)
             self._threads = self._share_of_cores()
             self._reader = self._receive_reader()
-            self._classifier = self._make_classifier()
-            devices = set(world.all_gather(self._classifier and self._classifier.device.type))
+            self._scorer = self._make_scorer()
+            devices = set(world.all_gather(self._scorer and self._scorer.device))
             self._device = "cuda" if "cuda" in devices else "cpu"
             self._folder = self._opened.share(lambda opened: opened.begin())
             self._file = self._open_file()
@@ -138,7 +137,7 @@ class PredictionRun:
         return PredictionPlan(
             layout=Layout.of(ranks, ratio),
             row_format=opened.row_format,
-            class_ids=opened.network.classes.written,
+            class_ids=opened.model.classes.written,
             shape=opened.inputs.reader.shape,
             file=arguments.format,
             ordered=not arguments.unordered,
@@ -170,25 +169,20 @@ class PredictionRun:
         receivers = self._world.split(0 if self._works or self._world.is_root else None)
         return None if receivers is None else receivers.at_root(lambda: self._opened.value.inputs.reader)
 
-    def _make_classifier(self) -> Classifier | None:
-        """Send the network from rank 0 to the predictors, and return the classifier of this rank if it is one."""
+    def _make_scorer(self) -> Scorer | None:
+        """Send the model from rank 0 to the predictors, and prepare it for use on this rank if it is one."""
         receivers = self._world.split(0 if self._predicts or self._world.is_root else None)
-        network = None if receivers is None else receivers.at_root(lambda: self._opened.value.network)
+        model = None if receivers is None else receivers.at_root(lambda: self._opened.value.model)
         predictors = self._world.split(0 if self._predicts else None)
 
-        def make() -> Classifier | None:
-            if predictors is None or network is None:
+        def make() -> Scorer | None:
+            if predictors is None or model is None:
                 return None
-            import torch
-
-            from mpi_jobs.pipeline.predictor import best_classes
-            from mpi_jobs.training.devices import find_device
-
-            torch.set_num_threads(self._threads)
-            classifier = network.classifier(find_device(predictors, self._plan.device, False), self._plan.mode)
+            plan = self._plan
+            scorer = model.scorer(model.find_device(plan.device, predictors), plan.mode, self._threads)
             # the first batch includes planning, which had better be over before images wait
-            best_classes(classifier, np.zeros((1, *self._plan.shape), np.uint8), 1)
-            return classifier
+            scorer.best_classes(np.zeros((1, *plan.shape), np.uint8), plan.row_format)
+            return scorer
 
         return self._world.everywhere(make)
 
@@ -256,12 +250,9 @@ class PredictionRun:
         return Preprocessor(self._mailbox, self._plan.layout.source, reader, self._threads)
 
     def _make_predictor(self) -> Role:
-        # imported here, because it imports torch, for which the other roles need not wait
-        from mpi_jobs.pipeline.predictor import Predictor
-
         layout, row_format = self._plan.layout, self._plan.row_format
-        classifier, reader = _needed(self._classifier, "classifier"), _needed(self._reader, "reader")
-        return Predictor(self._mailbox, layout.source, layout.sink, classifier, reader, self._threads, row_format)
+        scorer, reader = _needed(self._scorer, "model"), _needed(self._reader, "reader")
+        return Predictor(self._mailbox, layout.source, layout.sink, scorer, reader, self._threads, row_format)
 
     # finishing
 

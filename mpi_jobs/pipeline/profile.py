@@ -6,17 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from common.data.measuring import DECODING, DecodedSample
 from common.errors import InputError
-from common.nets.measuring import DECODING, PREDICTING, DecodedSample, predicting_seconds
 from mpi_jobs.pipeline.layout import Layout
-
-if TYPE_CHECKING:
-    from common.nets.classifier import Classifier
-    from common.nets.trained import TrainedNetwork
+from mpi_jobs.pipeline.models import Scorer
 
 FORMAT = "profile of prediction, version 1"
 
@@ -26,13 +23,13 @@ class Profile:
     """Seconds of a core per image, step by step; seconds of a GPU for steps that run on one.
 
     Attributes:
-        seconds: seconds by step of DECODING and PREDICTING.
+        seconds: seconds by step: those of DECODING, and the model's own.
         mode: "plain" or "fast".
-        batch: the number of images per batch of the network.
-        threads: the number of threads of the network.
+        batch: the number of images per batch of the model.
+        threads: the number of threads of the model.
         device: "cpu" or "cuda".
-        network: the name of the network.
-        shape: (height, width, channels) of the images that the network takes.
+        model: the name of the model.
+        shape: (height, width, channels) of the images that the model takes.
         images: the number of images measured.
     """
 
@@ -41,42 +38,40 @@ class Profile:
     batch: int
     threads: int
     device: str
-    network: str
+    model: str
     shape: tuple[int, ...]
     images: int
 
     @classmethod
     def measure(
         cls,
-        network: TrainedNetwork,
-        classifier: Classifier,
+        model: str,
+        scorer: Scorer,
         mode: str,
         decoded: DecodedSample,
         batch: int,
-        threads: int,
         enough_s: float,
     ) -> Profile:
         """Measure prediction, and return the profile of decoding and predicting.
 
         Args:
-            network: the network.
-            classifier: the classifier built from it, with its network in evaluation mode.
+            model: the name of the model.
+            scorer: the model in use.
             mode: "plain" or "fast".
             decoded: images whose decoding was measured.
             batch: the number of images per batch.
-            threads: the number of threads of torch.
             enough_s: seconds after which no further batch is scored.
         """
-        # imported here, because ranks that do not predict need not wait for torch
-        import torch
-
-        torch.set_num_threads(threads)  # fast decoding leaves this thread with one
         shape = decoded.pixels.shape[1:]
         pixels = decoded.pixels if len(decoded.pixels) else np.zeros((1, *shape), np.uint8)
-        predicting = predicting_seconds(classifier, pixels, batch, threads, enough_s)
-        seconds = decoded.seconds | predicting
-        device, images = classifier.device.type, len(decoded.pixels)
-        return cls(seconds, mode, batch, threads, device, network.spec.name, tuple(shape), images)
+        seconds = decoded.seconds | scorer.seconds(pixels, batch, enough_s)
+        images = len(decoded.pixels)
+        return cls(seconds, mode, batch, scorer.threads, scorer.device, model, tuple(shape), images)
+
+    @property
+    def predicting(self) -> tuple[str, ...]:
+        """The steps of predicting."""
+        return tuple(step for step in self.seconds if step not in DECODING)
 
     @property
     def preprocess(self) -> float:
@@ -86,7 +81,7 @@ class Profile:
     @property
     def predict(self) -> float:
         """Seconds that a predictor takes per image."""
-        return sum(self.seconds.get(step, 0.0) for step in PREDICTING)
+        return sum(self.seconds[step] for step in self.predicting)
 
     @property
     def helping(self) -> bool:
@@ -130,7 +125,7 @@ class Profile:
             "batch": self.batch,
             "threads": self.threads,
             "device": self.device,
-            "network": self.network,
+            "network": self.model,
             "shape": self.shape,
             "images": self.images,
             "preprocess": self.preprocess,
@@ -160,10 +155,12 @@ class Profile:
     @classmethod
     def _of(cls, described: Mapping[str, Any]) -> Profile:
         """Return the profile from which `described` made plain values."""
-        seconds = {step: float(described["seconds"][step]) for step in (*DECODING, *PREDICTING)}
+        steps = dict.fromkeys((*DECODING, *described["seconds"]))  # all of decoding, whatever else there is
+        seconds = {step: float(described["seconds"][step]) for step in steps}
         if not all(0 <= value < np.inf for value in seconds.values()):
             raise ValueError("seconds are negative or not finite")
-        if not any(seconds[step] for step in DECODING) or not any(seconds[step] for step in PREDICTING):
+        decoding, predicting = DECODING, steps.keys() - DECODING
+        if not all(any(seconds[step] for step in part) for part in (decoding, predicting)):
             raise ValueError("decoding or predicting takes no time")
         return cls(
             seconds,

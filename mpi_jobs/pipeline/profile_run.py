@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from common.arrays import Items, Labels
 from common.atomic import write_json
 from common.console import Console
 from common.data.catalogue import PixelReader
+from common.data.measuring import DECODING, DecodedSample
 from common.data.sources.files import FileReader
 from common.data.splits import shard
 from common.errors import InputError
-from common.nets.measuring import DECODING, PREDICTING, DecodedSample
-from common.nets.trained import MODES, TrainedNetwork, decoding_steps
+from common.predict.predictions import RowFormat
 from common.provenance import command, versions
 from common.report import plots
 from common.report.pages import render, write_figures, write_page
@@ -27,10 +26,9 @@ from common.run.folder import RunFolder
 from mpi_jobs.engine.world import World, counted_ranks, library
 from mpi_jobs.pipeline.flags import profile_parser
 from mpi_jobs.pipeline.layout import Layout
+from mpi_jobs.pipeline.models import FAST, PLAIN, Model, load_model
 from mpi_jobs.pipeline.opened_prediction import default_batch, open_images, wait_for_first
-from mpi_jobs.pipeline.predictor import best_classes
 from mpi_jobs.pipeline.profile import FORMAT, Profile
-from mpi_jobs.training.devices import find_device
 
 MOST_NAMED = 20
 """The most images that are named of those that get different classes in the two modes."""
@@ -41,14 +39,14 @@ class Subject(NamedTuple):
 
     Attributes:
         arguments: the flags.
-        network: the network.
+        model: the model.
         reader: reads the images in plain mode.
         items: (n,), the items of the images.
-        batch: the number of images per batch of the network.
+        batch: the number of images per batch of the model.
     """
 
     arguments: argparse.Namespace
-    network: TrainedNetwork
+    model: Model
     reader: PixelReader
     items: Items
     batch: int
@@ -83,24 +81,23 @@ class ProfileRun:
         self._folder = world.make_at_root(lambda: opened.value[1])
         arguments = self._subject.arguments
         self._console = Console(arguments.quiet or not world.is_root)
-        self._device = find_device(world, arguments.device, False)
-        torch.set_num_threads(arguments.threads)
+        self._device = self._subject.model.find_device(arguments.device, world)
 
     def _open(self, argv: Sequence[str] | None) -> tuple[Subject, RunFolder]:
         arguments = profile_parser().parse_arguments(argv)
-        network = TrainedNetwork.load(arguments.model)
-        inputs = open_images(arguments, network, "plain", Path.cwd())
+        model = load_model(arguments.model, PLAIN, arguments.device)
+        inputs = open_images(arguments, model, PLAIN, Path.cwd())
         if not wait_for_first(inputs):
             raise InputError(f"--data {arguments.data}: no images in it")
         folder = RunFolder(arguments.out, "profile_cnn")
         items = inputs.peek(arguments.images * self._world.size).items
         batch = arguments.batch or default_batch(inputs)
-        return Subject(arguments, network, inputs.reader, items, batch), folder
+        return Subject(arguments, model, inputs.reader, items, batch), folder
 
     def measure(self) -> dict[str, list[Measured]]:
-        """Measure both modes on every rank; return all measurements by mode on rank 0."""
+        """Measure the model's modes on every rank; return all measurements by mode on rank 0."""
         measured = {}
-        for mode in MODES:
+        for mode in self._subject.model.modes:
             with self._console.phase(mode):
                 self._world.meet()
                 measured[mode] = self._world.gather(self._measure(mode))
@@ -108,18 +105,18 @@ class ProfileRun:
 
     def _measure(self, mode: str) -> Measured:
         """Measure one mode on this rank's own images."""
-        arguments, network, reader, items, batch = self._subject
+        arguments, model, reader, items, batch = self._subject
         if isinstance(reader, FileReader):
-            reader = replace(reader, steps=decoding_steps(mode))
+            reader = replace(reader, steps=model.decoding_steps(mode))
         own = items[shard(len(items), self._world.rank, self._world.size)]
         own = own if len(own) else items[:1]
         reader.read(own[:1])  # not measured: the first image includes late imports
         decoded = DecodedSample.of(reader, own, arguments.seconds)
         self._world.meet()
-        classifier = network.classifier(self._device, mode)
-        profile = Profile.measure(network, classifier, mode, decoded, batch, arguments.threads, arguments.seconds)
+        scorer = model.scorer(self._device, mode, arguments.threads)
+        profile = Profile.measure(model.name, scorer, mode, decoded, batch, arguments.seconds)
         predicted = [
-            best_classes(classifier, decoded.pixels[start : start + batch], 1).top[:, 0]
+            scorer.best_classes(decoded.pixels[start : start + batch], RowFormat()).top[:, 0]
             for start in range(0, len(decoded.pixels), batch)
         ]
         names = [reader.name(item) for item in decoded.items]
@@ -139,13 +136,12 @@ class ProfileRun:
     def _write(self, folder: RunFolder, measured: dict[str, list[Measured]]) -> None:
         profiles = {mode: _mean([rank.profile for rank in ranks]) for mode, ranks in measured.items()}
         record = self._record(profiles, measured)
-        classes = self._subject.network.classes.names
-        steps = {"decode": DECODING, "predict": PREDICTING}
+        classes, plain = self._subject.model.classes.names, profiles[PLAIN]
+        steps = {"decode": DECODING, "predict": plain.predicting}
         with folder.written() as staging:
             figures = write_figures(staging, {"stages.svg": plots.prediction_steps(_milliseconds(profiles))})
-            shape = profiles["plain"].shape
             page = render(
-                "profile.html.j2", record=record, figures=figures, shape=shape, steps=steps, names=classes
+                "profile.html.j2", record=record, figures=figures, shape=plain.shape, steps=steps, names=classes
             )
             write_page(staging, page)
             write_json(staging / "profile.json", record)
@@ -154,7 +150,7 @@ class ProfileRun:
 
     def _record(self, profiles: dict[str, Profile], measured: Mapping[str, list[Measured]]) -> dict[str, Any]:
         """Return the content of profile.json."""
-        plain, fast = (_classes_by_name(measured[mode]) for mode in MODES)
+        plain, fast = (_classes_by_name(measured.get(mode, [])) for mode in (PLAIN, FAST))
         compared = sorted(set(plain) & set(fast))
         differ = [name for name in compared if plain[name] != fast[name]]
         arguments = self._subject.arguments
@@ -177,13 +173,14 @@ class ProfileRun:
         """Print the figures as a table."""
         say, columns = self._console.say, _milliseconds(profiles)
         say(f"{'ms per image':<14}" + "".join(f"{mode:>10}" for mode in columns))
-        for step in (*DECODING, *PREDICTING):
+        for step in profiles[PLAIN].seconds:
             say(f"{step:<14}" + "".join(f"{column[step]:10.3f}" for column in columns.values()))
         for name in ("preprocess", "predict"):
             total = "".join(f"{1000 * getattr(profile, name):10.3f}" for profile in profiles.values())
             say(f"{'all ' + name:<14}{total}")
         n, differ = record["compared"], record["n_differ"]
-        say(f"both modes predict the same class for {n - differ:,} of {n:,} images")
+        if FAST in profiles:
+            say(f"both modes predict the same class for {n - differ:,} of {n:,} images")
         for layout in record["layouts"]:
             recommended = "; ".join(
                 f"{mode} --ratio {best['ratio']}: {best['rate']:,.0f} images/s"

@@ -88,6 +88,7 @@ class Sink(Role):
         top[scored.kept] = scored.top
         if scores is not None and scored.scores is not None:
             scores[scored.kept] = scored.scores
+            scores = scores.astype(scored.scores.dtype)  # which says how many digits are written
         errors: list[str | None] = [None] * n
         lost = np.setdiff1d(np.arange(n), scored.kept, assume_unique=True).tolist()
         for position, reason in zip(lost, scored.errors, strict=True):

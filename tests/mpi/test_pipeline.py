@@ -21,10 +21,10 @@ from PIL import Image
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
 from common.data.imagenet import COLOUR_DEVIATION, COLOUR_MEAN
+from common.data.measuring import DECODING
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, Progress
 from common.nets.fast import FastClassifier
-from common.nets.measuring import DECODING, PREDICTING
 from common.nets.networks import NetworkSpec, build
 from common.nets.preprocessing import Preprocessing
 from common.nets.trained import TrainedNetwork
@@ -284,15 +284,12 @@ def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
     folder, model = made.folder, str(made.folder / "model")
     done = predict(ranks, made, "wrong")
     if ranks.is_root:
-        (folder / f"ridge-{ranks.size}").mkdir()
-        (folder / f"ridge-{ranks.size}" / "model.npz").write_bytes(b"")
         torch.save({"format": "another"}, folder / f"other-{ranks.size}.pt")
         torch.manual_seed(5)
         save_model(folder / f"model-{ranks.size}", build(SPEC))
         (folder / f"none-{ranks.size}").mkdir()
     images, runs = f"folder:{folder / 'images'}", set(Path("runs").glob("*"))
     wrong: list[tuple[list[str], str]] = [
-        (["--model", str(folder / f"ridge-{ranks.size}"), "--data", images], "it is a ridge job's"),
         (["--model", str(folder / f"other-{ranks.size}.pt"), "--data", images], "no checkpoint of train_cnn.py"),
         (["--model", model, "--data", f"folder:{folder / f'none-{ranks.size}'}"], "no images in it"),
         (["--model", model, "--data", "list:/dev/null"], "no images in it"),
@@ -320,7 +317,8 @@ def test_a_profile_shapes_a_run(made: Made) -> None:
     record = json.loads((out / "profile.json").read_text())
     for way in ("plain", "fast"):
         profile = Profile.load(out / "profile.json", way)
-        assert all(profile.seconds[stage] > 0 for stage in (*DECODING, *PREDICTING) if stage != "read")
+        assert profile.predicting == ("to tensor", "normalise", "predict")
+        assert all(profile.seconds[step] > 0 for step in (*DECODING[1:], *profile.predicting))
         assert record["ways"][way]["preprocess"] == pytest.approx(profile.preprocess)
     assert record["compared"] == 75
     assert record["n_differ"] <= 1

@@ -20,6 +20,24 @@ pytestmark = pytest.mark.spark
 
 LAMBDAS = ("--lambdas", "-2:2:5")
 
+WITHOUT_TORCH = """
+import sys
+
+sys.modules["torch"] = None  # importing it fails, on whichever rank
+
+from mpi_jobs import predict_cnn, profile_cnn
+from mpi_jobs.engine.exits import run_mpi_job
+
+
+def main():
+    profile_cnn.main([*sys.argv[1:5], "--quiet", "--seconds", "0.1", "--out", "profiled"])
+    profile = ["--profile", "profiled/profile.json"]
+    return predict_cnn.main([*sys.argv[1:], *profile, "--quiet", "--batch", "8", "--out", "in-ranks"])
+
+
+run_mpi_job(main)
+"""
+
 
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
@@ -89,14 +107,22 @@ def test_a_table_of_embeddings_serves_every_job_and_new_images(
     assert again["moments_sha256"] == expected["moments_sha256"]
 
     out = tmp_path / "predicted"
-    flags = ["--model", str(tmp_path / "serial"), "--data", f"folder:{folder_of_images}", "--format", "csv"]
-    assert predict.main([*flags, "--quiet", "--out", str(out)]) == 0
+    flags = ["--model", str(tmp_path / "serial"), "--data", f"folder:{folder_of_images}", "--top", "2", "--scores"]
+    assert predict.main([*flags, "--format", "csv", "--quiet", "--out", str(out)]) == 0
     rows = list(csv.reader((out / "predictions.csv").open()))[1:]
     model = RidgeModel.load(tmp_path / "serial")
     assert len(rows) == len(list(folder_of_images.rglob("*.png")))
-    assert {predicted for _, predicted in rows} <= set(model.class_names)
-    right = [name.split("/")[0] == predicted for name, predicted in rows]
+    assert {predicted for _, predicted, *_ in rows} <= set(model.class_names)
+    right = [name.split("/")[0] == predicted for name, predicted, *_ in rows]
     assert np.mean(right) > 0.5
+
+    (tmp_path / "job.py").write_text(WITHOUT_TORCH)
+    done = mpiexec(4, "job.py", *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    in_ranks = list(csv.reader((tmp_path / "in-ranks" / "predictions.csv").open()))[1:]
+    assert in_ranks == sorted(rows)  # the scores too, to the last digit
+    profile = metrics_of(tmp_path / "in-ranks")["profile"]
+    assert profile["seconds"]["features"] > 0
 
 
 @pytest.mark.parametrize(
