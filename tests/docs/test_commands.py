@@ -89,6 +89,8 @@ ELSEWHERE = {
     "python spark_jobs/serial.py --data folder:my-images --features network:runs/tuned --out runs/tuned-ridge": (
         "tests/mpi_jobs runs it after that"
     ),
+    "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/deep --data folder:my-images --top 3 --scores "
+    "--out runs/deep-in-ranks": "tests/spark_jobs/test_network_features.py runs it with a smaller network",
     "python -m bench.embeddings --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
