@@ -1,4 +1,7 @@
-"""A standalone Spark cluster on this machine: a master and workers, each in its own process, on loopback."""
+"""A standalone Spark cluster on this machine: a master and workers, each in its own process, on loopback.
+
+Beside it, how to submit a job to it, and what memory its executors take.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import json
 import os
 import re
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pyspark
@@ -74,6 +78,56 @@ def standalone_cluster(
             )
         _wait_for_workers(page, workers, folder)
         yield master
+
+
+def submit(master: str, *words: str | Path, driver: str = "1g", executor: str = "2g") -> str:
+    """Submit a script and return the last line that it printed.
+
+    Args:
+        master: the address of the cluster.
+        words: the script and its flags.
+        driver: memory of the driver.
+        executor: memory of each executor.
+
+    Raises:
+        RuntimeError: the script failed.
+    """
+    done = subprocess.run(
+        ["spark-submit", "--master", master, "--driver-memory", driver, "--executor-memory", executor, *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{words[0]} failed:\n{done.stdout[-4000:]}")  # spark-submit prints both streams there
+    return done.stdout.splitlines()[-1]
+
+
+@contextmanager
+def watched_memory(folder: Path) -> Iterator[dict[int, int]]:
+    """Yield the peak memory, in bytes, of each process that works in a cluster's folder, by its id.
+
+    It grows while the block runs. Files that a process maps into memory count.
+    """
+    peaks: dict[int, int] = {}
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            for entry in Path("/proc").iterdir():
+                with suppress(OSError, IndexError):  # the process may have ended
+                    if entry.name.isdigit() and str(folder) in str((entry / "cwd").readlink()):
+                        peak = re.findall(r"VmHWM:\s+(\d+) kB", (entry / "status").read_text())[0]
+                        peaks[int(entry.name)] = int(peak) * 1024
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _wait_for_workers(page: str, workers: int, folder: Path) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from threadpoolctl import threadpool_limits
 
-from bench.cluster import standalone_cluster
+from bench.cluster import standalone_cluster, submit
 from bench.harness import Claim, main, say, table
 from bench.jobs import work
 from common.ridge.model import RidgeModel
@@ -36,26 +35,7 @@ SMALL = 500_000
 REPEATS = 3
 BARE_ROWS = 8192
 FIGURE = Path(__file__).parent / "results" / "scale.png"
-SUBMIT = ("--driver-memory", "1g", "--executor-memory", "2g")
 BENCH = Path(__file__).parent
-
-
-def submit(master: str, *words: str) -> str:
-    """Submit a script and return the last line that it printed.
-
-    Raises:
-        RuntimeError: the script failed.
-    """
-    done = subprocess.run(
-        ["spark-submit", "--master", master, *SUBMIT, *words],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        env={**os.environ, "SPARK_LOCAL_IP": "127.0.0.1"},
-    )
-    if done.returncode:
-        raise RuntimeError(f"{words[0]} failed:\n{done.stdout[-4000:]}")  # spark-submit prints both streams there
-    return done.stdout.splitlines()[-1]
 
 
 def bare_product_rate(seconds: float = 2.0) -> float:
