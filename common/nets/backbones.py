@@ -15,6 +15,7 @@ from common.arrays import Pixels, Singles
 from common.data.decode import PixelFormat
 from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.errors import InputError
+from common.nets.heads import head_of
 from common.nets.preprocessing import Preprocessing
 from common.nets.pretrained import (
     EFFICIENTNET,
@@ -131,9 +132,9 @@ def _trained(path: Path) -> Backbone:
     trained = TrainedNetwork.load(path)
     network = trained.classifier(torch.device("cpu"), "plain").network
     network = network.to(memory_format=torch.contiguous_format)
-    heads = [name for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
-    if not heads:
+    head = head_of(network)
+    if head is None:
         raise InputError(f"--features network:{path}: its network has no linear layer at its end")
-    network.set_submodule(heads[-1], nn.Identity())
+    network.set_submodule(head.name, nn.Identity())
     spec = trained.spec
     return Backbone(network.eval(), trained.preprocessing, (spec.height, spec.width, spec.channels))
