@@ -44,24 +44,28 @@ class Progress:
         step: the number of its steps that are done.
         cut: the number of images and of steps of that epoch.
         updates: the number of updates of the parameters since training began.
+        frozen_updates: how many of these left the backbone as it was.
         images: the number of images that each replica has used in the epoch.
         loss: the sum of the loss over these images.
         correct: the number of these images that were classified correctly when they were trained on.
         seconds: the duration of the epoch's steps.
         history: one record per completed epoch.
         skipped: names and reasons of skipped images.
+        ridge_head: figures of the ridge classifier that the head began as; empty if there was none.
     """
 
     epoch: int = 0
     step: int = 0
     cut: list[int] = field(default_factory=list)
     updates: int = 0
+    frozen_updates: int = 0
     images: list[int] = field(default_factory=list)
     loss: float = 0.0
     correct: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
+    ridge_head: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> int:

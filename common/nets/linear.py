@@ -38,7 +38,7 @@ class WeightGradient:
     def _forward(self, features: Tensor) -> Tensor:
         """Apply the layer, by torch's own function if this one would not be faster."""
         module = self._module
-        learns = torch.is_grad_enabled() and features.dim() == 2
+        learns = torch.is_grad_enabled() and module.weight.requires_grad and features.dim() == 2
         if not learns or torch.is_autocast_enabled(features.device.type):
             return linear(features, module.weight, module.bias)
         if self._underway:

@@ -159,7 +159,7 @@ class GradientBucket:
 
 
 class Exchange:
-    """The sums of all buckets of a step.
+    """The sums of all buckets of a step but those that are left out.
 
     Buckets go from state to state in the order of the vector, so that all ranks begin the same sums in the same
     order. A bucket that is complete early waits for those before it.
@@ -172,7 +172,7 @@ class Exchange:
 
     Attributes:
         buckets: in the order of the vector.
-        arrived: for each parameter, whether its gradient of this step is in the vector.
+        arrived: for each parameter, whether its gradient of this step is in the vector, or not needed.
     """
 
     def __init__(
@@ -184,14 +184,20 @@ class Exchange:
             for span, part, n in zip(layout.buckets, own, counts, strict=True)
         ]
         self._bucket_of = [self.buckets[i] for i in layout.bucket_of]
+        self.leave_out([False] * len(self.buckets))
+
+    def leave_out(self, left_out: Sequence[bool]) -> None:
+        """Say for each bucket, between two steps, whether it is left out from now on instead of summed."""
+        self._summed = [bucket for bucket, out in zip(self.buckets, left_out, strict=True) if not out]
+        self._not_needed = [bucket not in self._summed for bucket in self._bucket_of]
         self._reset()
 
     def _reset(self) -> None:
         """Wait for the gradients of a new step."""
-        for bucket in self.buckets:
+        for bucket in self._summed:
             bucket.reset()
-        self.arrived = [False] * len(self._bucket_of)
-        self._arriving = deque(self.buckets)
+        self.arrived = [*self._not_needed]
+        self._arriving = deque(self._summed)
         self._announced: deque[GradientBucket] = deque()
         self._requests: list[Begun] = []
 
@@ -203,14 +209,14 @@ class Exchange:
         self._advance()
 
     def finish(self) -> None:
-        """Wait until all buckets are summed over all ranks."""
+        """Wait until all these buckets are summed over all ranks."""
         for bucket in self._arriving:
             bucket.missing = 0
         self._advance()
         while self._announced:
             self._announced[0].wait_until_readable(self._requests)
             self._sum_next()
-        for bucket in self.buckets:
+        for bucket in self._summed:
             bucket.complete()
         self._reset()
 

@@ -76,40 +76,62 @@ class Optimiser:
         slices: what to step.
         momentum: the momentum of SGD.
         weight_decay: the weight decay of all parameters.
+        backbone_lr: the rate of the backbone's slices, as a multiple of the rate of the others.
     """
 
-    def __init__(self, name: str, slices: Sequence[VectorSlice], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        slices: Sequence[VectorSlice],
+        momentum: float,
+        weight_decay: float,
+        backbone_lr: float = 1.0,
+    ) -> None:
         self._name, self._momentum, self._weight_decay = name, momentum, weight_decay
-        self._values = [part.values for part in slices]
-        self._gradients = [part.gradient for part in slices]
-        self._states = [[part.states[i] for part in slices] for i in range(len(STATES[name]))]
-        self._counts = [torch.zeros((), dtype=torch.float32, device=values.device) for values in self._values]
+        self._others = _Group([part for part in slices if not part.in_backbone])
+        self._backbone = _Group([part for part in slices if part.in_backbone])
+        self._backbone_lr = backbone_lr
 
-    def resume(self, steps: int) -> None:
-        """Continue after `steps` steps; the vectors of the states have been filled."""
-        for count in self._counts:
-            count.fill_(steps)
+    def resume(self, steps: int, frozen_steps: int) -> None:
+        """Continue after some steps; the vectors of the states have been filled.
 
-    def step(self, rate: float) -> None:
-        """Step this rank's slices; it has none if it has more neighbours than there are parameters."""
-        if not self._values:
+        Args:
+            steps: the number of steps.
+            frozen_steps: how many of them left the backbone as it was.
+        """
+        self._others.resume(steps)
+        self._backbone.resume(steps - frozen_steps)
+
+    def step(self, rate: float, frozen: bool = False) -> None:
+        """Step this rank's slices; it has none if it has more neighbours than there are parameters.
+
+        Args:
+            rate: the learning rate.
+            frozen: whether to leave the backbone as it is.
+        """
+        self._step(self._others, rate)
+        if not frozen:
+            self._step(self._backbone, rate * self._backbone_lr)
+
+    def _step(self, group: _Group, rate: float) -> None:
+        if not group.values:
             return
         with torch.no_grad():
             if self._name == "adam":
-                self._step_adam(rate)
+                self._step_adam(group, rate)
             else:
-                self._step_sgd(rate)
+                self._step_sgd(group, rate)
 
-    def _step_adam(self, rate: float) -> None:
-        averages, squares = self._states
+    def _step_adam(self, group: _Group, rate: float) -> None:
+        averages, squares = group.states
         beta1, beta2 = BETAS
         adamw(
-            self._values,
-            self._gradients,
+            group.values,
+            group.gradients,
             averages,
             squares,
             [],
-            self._counts,
+            group.counts,
             fused=True,
             amsgrad=False,
             beta1=beta1,
@@ -120,11 +142,11 @@ class Optimiser:
             maximize=False,
         )
 
-    def _step_sgd(self, rate: float) -> None:
+    def _step_sgd(self, group: _Group, rate: float) -> None:
         sgd(
-            self._values,
-            self._gradients,
-            [*self._states[0]],
+            group.values,
+            group.gradients,
+            [*group.states[0]],
             fused=True,
             weight_decay=self._weight_decay,
             momentum=self._momentum,
@@ -133,3 +155,22 @@ class Optimiser:
             nesterov=False,
             maximize=False,
         )
+
+
+class _Group:
+    """Slices that are stepped together, in the lists that torch's functions take.
+
+    Args:
+        slices: what is stepped.
+    """
+
+    def __init__(self, slices: Sequence[VectorSlice]) -> None:
+        self.values = [part.values for part in slices]
+        self.gradients = [part.gradient for part in slices]
+        self.states = [list(states) for states in zip(*(part.states for part in slices), strict=True)]
+        self.counts = [torch.zeros((), dtype=torch.float32, device=values.device) for values in self.values]
+
+    def resume(self, steps: int) -> None:
+        """Continue after `steps` steps."""
+        for count in self.counts:
+            count.fill_(steps)

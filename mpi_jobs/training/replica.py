@@ -24,7 +24,7 @@ vector.py holds the vectors, exchange.py the sum of each bucket, staging.py the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -72,6 +72,7 @@ class Replica:
         network: on its device; its parameters become views of the vector.
         n_states: the number of vectors that the optimiser keeps.
         settings: how gradients are exchanged.
+        backbone: names of the parameters that freeze() freezes, or that are trained at a rate of their own.
 
     Attributes:
         layout: the positions of the parameters.
@@ -80,8 +81,15 @@ class Replica:
         exchange: the sums of a step.
     """
 
-    def __init__(self, world: World, network: nn.Module, n_states: int, settings: ExchangeSettings) -> None:
-        self.layout = layout = VectorLayout(network, settings.bucket_bytes)
+    def __init__(
+        self,
+        world: World,
+        network: nn.Module,
+        n_states: int,
+        settings: ExchangeSettings,
+        backbone: Collection[str] = frozenset(),
+    ) -> None:
+        self.layout = layout = VectorLayout(network, settings.bucket_bytes, backbone)
         cuda = layout.device.type == "cuda"
         through_host = world.size > 1 and passes_through_host(layout.device, settings.direct)
         share = settings.shared and not cuda and not through_host
@@ -130,6 +138,16 @@ class Replica:
                 views = [self._views[i] for i in own]
                 bias = views[1] if len(views) > 1 else None
                 WeightGradient(layer, views[0], bias, partial(self.exchange.arrive, own))
+
+    def freeze(self, frozen: bool) -> None:
+        """Leave the backbone as it is in the next steps, or train it: all ranks say the same, between two steps.
+
+        Gradients of a frozen backbone are neither computed nor summed.
+        """
+        layout = self.layout
+        for parameter, bucket in zip(layout.parameters, layout.bucket_of, strict=True):
+            parameter.requires_grad_(not (frozen and layout.in_backbone[bucket]))
+        self.exchange.leave_out([frozen and in_backbone for in_backbone in layout.in_backbone])
 
     def reduce(self) -> None:
         """Wait until the gradients of all ranks are summed, in `slices`; a rank without images adds nothing."""

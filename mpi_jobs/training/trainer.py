@@ -41,12 +41,14 @@ class TrainingSettings:
         label_smoothing: the share of the target that is spread over all classes.
         max_corrupt: the share of the training images that may be skipped.
         checkpoint_s: seconds between checkpoints within an epoch.
+        freeze: the number of epochs, from the first, in which the backbone is left as it is.
     """
 
     seed: int
     label_smoothing: float
     max_corrupt: float
     checkpoint_s: float
+    freeze: int = 0
 
 
 class StepTotals(NamedTuple):
@@ -115,8 +117,13 @@ class Trainer:
     def resume(self, progress: Progress) -> None:
         """Continue from `progress`; parameters, buffers and the optimiser's vectors have been filled."""
         self.progress = progress
-        self._optimiser.resume(progress.updates)
+        self._optimiser.resume(progress.updates, progress.frozen_updates)
         self._skipped = {name: Skipped(name, reason) for name, reason in progress.skipped}
+
+    @property
+    def _frozen(self) -> bool:
+        """True in epochs in which the backbone is left as it is."""
+        return self.progress.epoch < self._settings.freeze
 
     def epoch(
         self,
@@ -139,6 +146,7 @@ class Trainer:
         epoch = self.progress.epoch
         change = None if augmentation is None else lambda pixels, number: augmentation(pixels, epoch, number)
         self._clear()
+        self._replica.freeze(self._frozen)
         saved = since = time.perf_counter()
         for batch in self._loader.batches(shares, change):
             save_due = self._world.is_root and time.perf_counter() - saved > self._settings.checkpoint_s
@@ -170,8 +178,10 @@ class Trainer:
             if totals.images != expected:
                 for part in self._replica.slices:
                     part.gradient.mul_(expected / totals.images)
-            self._optimiser.step(self._schedule.at(progress.epoch * self._order.steps + progress.step))
+            rate = self._schedule.at(progress.epoch * self._order.steps + progress.step)
+            self._optimiser.step(rate, self._frozen)
             progress.updates += 1
+            progress.frozen_updates += self._frozen
         self._replica.settle()
         return totals
 
@@ -182,7 +192,7 @@ class Trainer:
         words = [settings.seed, progress.epoch, progress.step, self._world.rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         self._network.train()
-        if self._fragile and len(batch.labels) == 1:
+        if self._frozen or (self._fragile and len(batch.labels) == 1):
             for norm in self._norms:
                 norm.eval()
         labels = torch.from_numpy(batch.labels).to(self._classifier.device)
@@ -266,6 +276,7 @@ class Trainer:
         history = [*progress.history, self._world.at_root(checked)]
         self.progress = self._order.begin()
         self.progress.epoch, self.progress.updates = progress.epoch + 1, progress.updates
+        self.progress.frozen_updates, self.progress.ridge_head = progress.frozen_updates, progress.ridge_head
         self.progress.history, self.progress.skipped = history, progress.skipped
 
     def _record(self, score: Score | None) -> dict[str, float]:

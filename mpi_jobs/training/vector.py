@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,11 +27,13 @@ class VectorSlice(NamedTuple):
         values: parameters.
         gradient: their gradient; summed over all ranks once Replica.reduce() has returned.
         states: the optimiser's states.
+        in_backbone: True if the parameters belong to the backbone of the layout.
     """
 
     values: Tensor
     gradient: Tensor
     states: tuple[Tensor, ...]
+    in_backbone: bool
 
 
 class VectorLayout:
@@ -40,6 +42,8 @@ class VectorLayout:
     Args:
         network: its parameters are all of one type and on one device.
         bucket_bytes: size of a bucket; a larger parameter has a bucket of its own.
+        backbone: names of parameters that are sometimes frozen, or trained at another rate: no bucket holds both
+            these and others.
 
     Attributes:
         names: names of the parameters, in the order of the vector.
@@ -47,23 +51,28 @@ class VectorLayout:
         spans: where each parameter is; padding lies between them.
         buckets: where each bucket is.
         bucket_of: the bucket of each parameter.
+        in_backbone: for each bucket, whether its parameters belong to the backbone.
         length: the number of elements of the vector.
     """
 
-    def __init__(self, network: nn.Module, bucket_bytes: int) -> None:
+    def __init__(self, network: nn.Module, bucket_bytes: int, backbone: Collection[str] = frozenset()) -> None:
         named = list(network.named_parameters())
         self.names = [name for name, _ in reversed(named)]
         self.parameters = [parameter for _, parameter in reversed(named)]
         self.spans: list[slice] = []
         self.bucket_of: list[int] = []
         self.buckets: list[slice] = []
+        self.in_backbone: list[bool] = []
         start = end = 0
         limit = min(FIRST_BUCKET_BYTES, bucket_bytes)
-        for parameter in self.parameters:
+        for name, parameter in zip(self.names, self.parameters, strict=True):
             size = parameter.numel()
-            if end > start and (end + size - start) * parameter.element_size() > limit:
+            full = (end + size - start) * parameter.element_size() > limit
+            if end > start and (full or (name in backbone) != self.in_backbone[-1]):
                 self.buckets.append(slice(start, end))
                 start, limit = end, bucket_bytes
+            if len(self.in_backbone) == len(self.buckets):
+                self.in_backbone.append(name in backbone)
             self.spans.append(slice(end, end + size))
             self.bucket_of.append(len(self.buckets))
             end += -(-size // ALIGNED) * ALIGNED
@@ -141,10 +150,12 @@ class ParameterVectors:
         return self.gradients[self.machine.rank]
 
     def slices(self, spans: Sequence[slice]) -> list[VectorSlice]:
-        """Return parameters, gradient and states at each span that is not empty."""
+        """Return parameters, gradient and states at each span that is not empty; there is one span per bucket."""
         return [
-            VectorSlice(self.values[span], self.gradient[span], tuple(state[span] for state in self.states))
-            for span in spans
+            VectorSlice(
+                self.values[span], self.gradient[span], tuple(state[span] for state in self.states), in_backbone
+            )
+            for span, in_backbone in zip(spans, self._layout.in_backbone, strict=True)
             if span.stop > span.start
         ]
 

@@ -155,6 +155,53 @@ def test_twenty_steps_are_torchs_own(
             assert close(ours_, truth, tolerance)
 
 
+@pytest.mark.parametrize("optimiser", STATES)
+@pytest.mark.parametrize("exchange", ["shared", "small buckets, messages"])
+def test_a_backbone_is_frozen_and_stepped_as_torchs_groups_are(
+    world: World, exchange: str, optimiser: str
+) -> None:
+    alone, ours = network(torch.float64), network(torch.float64)
+    backbone = [name for name, _ in ours.named_parameters() if not name.startswith("classifier.4")]
+    below = [alone.get_parameter(name) for name in backbone]
+    groups: list[dict[str, Any]] = [
+        {"params": alone.get_submodule("classifier.4").parameters()},
+        {"params": below},
+    ]
+    plain: torch.optim.Optimizer
+    if optimiser == "adam":
+        groups[1]["lr"] = 1e-4
+        plain = torch.optim.AdamW(groups, lr=1e-3, weight_decay=0.01)
+    else:
+        groups[1]["lr"] = 0.005
+        plain = torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=0.01)
+    replica = Replica(world, ours, len(STATES[optimiser]), EXCHANGES[exchange], backbone)
+    steps = Optimiser(optimiser, replica.slices, 0.9, 0.01, 0.1)
+    for step, frozen in enumerate((True, True, False, False, True, False)):
+        images, labels = batch(12, torch.float64, step)
+        replica.freeze(frozen)
+        for parameter in below:
+            parameter.requires_grad_(not frozen)
+        before = {name: ours.get_parameter(name).detach().clone() for name in backbone}
+        plain.zero_grad()
+        cross_entropy(alone(images), labels).backward()
+        plain.step()
+        world.meet()  # all ranks have copied what they share
+        own = slice(12 * world.rank // world.size, 12 * (world.rank + 1) // world.size)
+        backward(ours, images[own], labels[own], 12)
+        replica.reduce()
+        steps.step(1e-3 if optimiser == "adam" else 0.05, frozen)
+        replica.settle()
+        kept = [torch.equal(ours.get_parameter(name), before[name]) for name in backbone]
+        assert all(kept) if frozen else not any(kept)
+        if step == 1:  # nobody has computed or summed anything below the head so far
+            gradient_of = replica.layout.view
+            numbers = [i for i, name in enumerate(replica.layout.names) if name in backbone]
+            assert not any(gradient_of(replica.vectors.gradient, i).any() for i in numbers)
+        world.meet()
+    for ours_, truth in zip(ours.parameters(), alone.parameters(), strict=True):
+        assert close(ours_, truth, 1e-10)
+
+
 def has_neighbours(world: World, ranks_per_machine: int | None) -> bool:
     size = ranks_per_machine or world.size
     first = world.rank // size * size
@@ -243,6 +290,9 @@ def test_a_layout_is_cut_at_parameters_from_the_last_to_the_first(world: World) 
     assert layout.spans == [slice(0, 100), slice(112, 6112), slice(6112, 9112)]
     assert layout.buckets == [slice(0, 112), slice(112, 6112), slice(6112, 9120)]
     assert len(VectorLayout(net, 1 << 30).buckets) == 1
+    cut = VectorLayout(net, 1 << 30, {"0.weight", "1.weight"})
+    assert cut.buckets == [slice(0, 112), slice(112, 9120)]
+    assert cut.in_backbone == [False, True]
 
 
 def test_channels_last_parameters_keep_their_order_in_memory(world: World) -> None:
