@@ -23,7 +23,10 @@ from mpi_jobs.training.replica import WIRES
 
 MAX_SIDE = 4096
 
-NOT_KEPT = {"out", "resume", "weights", "pretrained", "quiet", "batch", "device", "cuda_aware"}
+RANDOM, RIDGE = "random", "ridge"
+HEADS = (RANDOM, RIDGE)
+
+NOT_KEPT = {"out", "resume", "weights", "pretrained", "head", "quiet", "batch", "device", "cuda_aware"}
 """Flags that hold for one start of a run. Checkpoints keep all others, which hold when the run is resumed."""
 
 
@@ -67,6 +70,9 @@ def _network_flags(group: argparse._ActionsContainer) -> None:
     begin.add_argument("--weights", metavar="FILE", type=Path, help=weights)
     pretrained = f"start from weights that were trained on ImageNet, of {EFFICIENTNET}"
     begin.add_argument("--pretrained", action="store_true", help=pretrained)
+    head = "how the linear layer at the end begins: at random, unless it is among the weights, or as the ridge "
+    head += "classifier of what the layers below it make of the training images; needs trained weights"
+    group.add_argument("--head", choices=HEADS, default=RANDOM, help=head)
 
 
 def _fit_flags(group: argparse._ActionsContainer) -> None:
@@ -83,6 +89,10 @@ def _fit_flags(group: argparse._ActionsContainer) -> None:
         help=f"learning rate for steps of {BASE_BATCH} images; it grows with the number of images per step, in "
         f"proportion for sgd and with the square root for adam (default: {defaults})",
     )
+    backbone = "learning rate below the linear layer at the end, as a multiple of the rate of that layer"
+    group.add_argument("--backbone-lr", metavar="F", type=positive_number, default=1.0, help=backbone)
+    frozen = "epochs, from the first, in which only the linear layer at the end is trained; needs trained weights"
+    group.add_argument("--freeze", metavar="N", type=_whole_number, default=0, help=frozen)
     group.add_argument("--momentum", metavar="M", type=_below_one, default=0.9, help="momentum of sgd")
     group.add_argument("--weight-decay", metavar="W", type=number, default=0.0, help="decoupled with adam")
     smoothing = "share of the target that is spread over all classes"
@@ -156,6 +166,12 @@ def _below_one(text: str) -> float:
     if value >= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
     return value
+
+
+def _whole_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 up")
+    return int(text)
 
 
 def _augmentations(text: str) -> str:

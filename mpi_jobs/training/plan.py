@@ -27,7 +27,7 @@ from common.nets.preprocessing import Preprocessing
 from common.run.flags import named_splits
 from common.run.folder import RunFolder
 from mpi_jobs.engine.world import counted_ranks
-from mpi_jobs.training.flags import differences, keep, training_parser
+from mpi_jobs.training.flags import RANDOM, RIDGE, differences, keep, training_parser
 from mpi_jobs.training.optimisers import LEARNING_RATES
 
 BATCH = 32
@@ -130,9 +130,11 @@ def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
     arguments = parser.parse_arguments(argv)
     checkpoint, notes = None, []
     if arguments.resume is not None:
-        if arguments.out is not None or arguments.weights is not None or arguments.pretrained:
+        begins = arguments.weights is not None or arguments.pretrained or arguments.head != RANDOM
+        if arguments.out is not None or begins:
             raise InputError(
-                "--resume goes on in its own folder with its own weights: no --out, no --weights, no --pretrained"
+                "--resume goes on in its own folder with its own weights: no --out, no --weights, "
+                "no --pretrained, no --head"
             )
         path = find_last(arguments.resume)
         checkpoint = Checkpoint.load(path)
@@ -144,6 +146,11 @@ def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
             done = f"all of its {checkpoint.progress.epoch} epochs are done"
             raise InputError(f"--resume {arguments.resume}: {done}; --epochs N for more")
         notes = _resume_notes(checkpoint, arguments, n_ranks)
+    elif (arguments.freeze or arguments.head == RIDGE) and arguments.weights is None and not arguments.pretrained:
+        raise InputError(
+            "--freeze and --head ridge build on what a network has learnt, and this one begins at random; "
+            "add --pretrained or --weights FILE, or leave them out"
+        )
     if arguments.global_batch is None:
         arguments.global_batch = (arguments.batch or BATCH) * n_ranks
     if arguments.lr is None:

@@ -93,6 +93,7 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
         "network": plan.spec.name,
         "optimiser": arguments.optimiser,
         "recipe": recipe(arguments),
+        **({"ridge_head": progress.ridge_head} if progress.ridge_head else {}),
         "epochs": progress.history,
         "best_epoch": progress.best + 1,
         "validation_accuracy": progress.history[progress.best]["validation_accuracy"],

@@ -41,7 +41,9 @@ class TrainingSettings:
         label_smoothing: the share of the target that is spread over all classes.
         max_corrupt: the share of the training images that may be skipped.
         checkpoint_s: seconds between checkpoints within an epoch.
-        freeze: the number of epochs, from the first, in which the backbone is left as it is.
+        freeze: the number of epochs, from the first, in which the backbone is left as it is. If there are any, or
+            the head began as a ridge classifier, batch norms stay in evaluation mode to the end: a head that was
+            fitted to what they make there is useless as soon as they make something else.
     """
 
     seed: int
@@ -125,6 +127,11 @@ class Trainer:
         """True in epochs in which the backbone is left as it is."""
         return self.progress.epoch < self._settings.freeze
 
+    @property
+    def _keeps_norms(self) -> bool:
+        """True if batch norms stay in evaluation mode."""
+        return self._settings.freeze > 0 or bool(self.progress.ridge_head)
+
     def epoch(
         self,
         shares: Sequence[Share],
@@ -192,7 +199,7 @@ class Trainer:
         words = [settings.seed, progress.epoch, progress.step, self._world.rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
         self._network.train()
-        if self._frozen or (self._fragile and len(batch.labels) == 1):
+        if self._keeps_norms or (self._fragile and len(batch.labels) == 1):
             for norm in self._norms:
                 norm.eval()
         labels = torch.from_numpy(batch.labels).to(self._classifier.device)

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from common.arrays import Indices
 from common.console import Console
 from common.data.catalogue import Catalogue, Skipped
 from common.data.labelled import check_skipped
 from common.errors import InputError
-from common.nets.checkpoints import BEST, LAST, Checkpoint, averaged, read_weights
-from common.nets.classifier import Classifier
-from common.nets.networks import build, load_weights
+from common.nets.checkpoints import BEST, LAST, Checkpoint, averaged
 from common.nets.preprocessing import Augmentation
-from common.nets.pretrained import pretrained_weights
 from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.devices import find_device
-from mpi_jobs.training.flags import recipe
-from mpi_jobs.training.loading import Loader, PixelCache
+from mpi_jobs.training.flags import RIDGE, recipe
+from mpi_jobs.training.loading import Batch, Loader, PixelCache, Share
 from mpi_jobs.training.optimisers import STATES, Optimiser, Schedule
 from mpi_jobs.training.order import Order, deal
 from mpi_jobs.training.plan import BATCH, OpenedTraining, TrainingRequest, make_plan, open_training, read_request
 from mpi_jobs.training.replica import ExchangeSettings, Replica
 from mpi_jobs.training.results import TrainingResults, write_results
+from mpi_jobs.training.ridge_head import fit_ridge_head
 from mpi_jobs.training.scalars import Scalars
 from mpi_jobs.training.scoring import Score, evaluate
+from mpi_jobs.training.starting_network import find_head, make_classifier
 from mpi_jobs.training.trainer import Trainer, TrainingSettings
 
 
@@ -70,12 +68,15 @@ class TrainingRun:
         self._skipped: dict[str, Skipped] = {}
         self._scalars: Scalars | None = None
         self._saved = ""
-        self.classifier = self._make_classifier()
+        self.classifier = make_classifier(world, self.arguments, self.plan, self._device, self._console)
+        self._head = find_head(world, self.arguments, self.classifier.network)
         self._replica = self._make_replica()
         self._make_trainer()
         self._restore()
         if world.is_root:
             self._print_notes(request.value)
+        if self.arguments.head == RIDGE:
+            self._begin_head()
 
     def _print_notes(self, request: TrainingRequest) -> None:
         for note in request.notes:
@@ -83,50 +84,17 @@ class TrainingRun:
 
     # parts
 
-    def _make_classifier(self) -> Classifier:
-        """Make this rank's network, with the weights of --weights or --pretrained on rank 0."""
-        arguments, plan = self.arguments, self.plan
-        network = self._world.everywhere(self._build)
-        if arguments.weights is not None or arguments.pretrained:
-            self._world.at_root(
-                lambda: self._load_weights(arguments.weights or pretrained_weights(arguments.network), network)
-            )
-        return Classifier(plan.spec, network, plan.preprocessing, plan.classes.names, self._device, arguments.bf16)
-
-    def _build(self) -> nn.Module:
-        """Make this rank's network, with random weights."""
-        torch.manual_seed(self.arguments.seed % 2**63)
-        try:
-            return build(self.plan.spec)
-        except (RuntimeError, MemoryError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the network cannot be made ({reason}); a smaller --image-size may help") from error
-
-    def _load_weights(self, path: Path, network: nn.Module) -> None:
-        """Load the weights of --weights into rank 0's network, whose parameters all ranks get later."""
-        weights, unwrapped = read_weights(path, network.state_dict())
-        try:
-            left = load_weights(network, weights)
-        except InputError as error:
-            raise InputError(f"--weights {path}: {error}; --network says which network to build") from error
-        if unwrapped:
-            self._console.say(f"{path.name}: its weights were unwrapped from {', '.join(map(repr, unwrapped))}")
-        foreign = len(weights.keys() - network.state_dict().keys())
-        if foreign:
-            self._console.say(
-                f"{path.name}: {foreign} of its {len(weights)} weights are of no use to this network"
-            )
-        if left:
-            self._console.say(f"{path.name} has no weights that fit {', '.join(left)}: these start at random")
-
     def _make_replica(self) -> Replica:
-        """Move the parameters of all ranks into vectors."""
-        arguments = self.arguments
+        """Move the parameters of all ranks into vectors, with a backbone if the flags treat it in another way."""
+        arguments, network = self.arguments, self.classifier.network
+        backbone: set[str] = set()
+        if self._head is not None and (arguments.freeze or arguments.backbone_lr != 1):
+            backbone = dict(network.named_parameters()).keys() - {self._head.weight, self._head.bias}
         bucket_bytes = int(arguments.bucket_mib * 2**20)
         settings = ExchangeSettings(
             arguments.exchange == "shared", bucket_bytes, arguments.wire, arguments.cuda_aware
         )
-        replica = Replica(self._world, self.classifier.network, len(STATES[arguments.optimiser]), settings)
+        replica = Replica(self._world, network, len(STATES[arguments.optimiser]), settings, backbone)
         for host in replica.vectors.unshared if self._world.is_root else ():
             self._console.warn(f"{host} has no memory for its ranks to share; they send each other messages")
         return replica
@@ -135,7 +103,11 @@ class TrainingRun:
         """Make the trainer and its parts."""
         world, arguments, plan = self._world, self.arguments, self.plan
         optimiser = Optimiser(
-            arguments.optimiser, self._replica.slices, arguments.momentum, arguments.weight_decay
+            arguments.optimiser,
+            self._replica.slices,
+            arguments.momentum,
+            arguments.weight_decay,
+            arguments.backbone_lr,
         )
         self._order = Order(plan.n_train, min(arguments.global_batch, plan.n_train), world.size, arguments.seed)
         steps = self._order.steps
@@ -162,6 +134,7 @@ class TrainingRun:
                 label_smoothing=arguments.label_smoothing,
                 max_corrupt=arguments.max_corrupt,
                 checkpoint_s=60 * arguments.checkpoint_minutes,
+                freeze=arguments.freeze,
             ),
         )
         changes = set((arguments.augment or "").split(","))
@@ -175,6 +148,34 @@ class TrainingRun:
         if not plan.reader.decodes or not budget:
             return None
         return PixelCache(self._world.machine(), plan.n_train + plan.n_validation, plan.reader.shape, budget)
+
+    def _begin_head(self) -> None:
+        """Let the head begin as the ridge classifier of the backbone's embeddings."""
+        head, vectors = self._head, self._replica.vectors
+        if head is None:
+            raise RuntimeError("a network without a head")
+        with self._clock.phase("ridge head"):
+            fitted = fit_ridge_head(self._world, self.classifier, head, self._batches(False), self._batches(True))
+            parameters = None
+            if self._world.is_root:
+                own = {head.weight: torch.from_numpy(fitted.weight), head.bias: torch.from_numpy(fitted.bias)}
+                parameters = vectors.named(vectors.values) | own
+            vectors.fill(vectors.values, parameters)
+        self._trainer.progress.ridge_head = fitted.figures
+        self._console.say(
+            "the head begins as a ridge classifier: λ {lambda:.3g}, scores times {scale:.3g}; validation "
+            "{validation_loss:.4f}, {validation_accuracy:.4f} correct".format(**fitted.figures)
+        )
+
+    def _batches(self, validation: bool) -> Iterator[Batch]:
+        """Read this rank's training or validation images once, as they are."""
+        images, numbers = self._images(validation)
+        n = self.plan.n_validation if validation else self.plan.n_train
+        shares = self._deal(images, numbers, n)
+        with self._console.bar(n // self._world.size, "img", "ridge head") as advance:
+            for batch in self._loader.batches(shares):
+                yield batch
+                advance(len(batch.labels))
 
     # checkpoints
 
@@ -286,6 +287,11 @@ class TrainingRun:
             images, numbers = self._images(validation=True)
             self._validated = self._score(self._loader, images, numbers, self.plan.n_validation, "validation")
 
+    def _deal(self, images: Catalogue | None, numbers: Indices | None, n: int) -> list[Share]:
+        """Deal out n images, in their own order, and return this rank's share of each step."""
+        order = Order(n, min(n, BATCH * self._world.size), self._world.size, None)
+        return deal(self._world, order, images, numbers)
+
     def _score(
         self, loader: Loader, images: Catalogue | None, numbers: Indices | None, n: int, what: str
     ) -> Score | None:
@@ -294,8 +300,7 @@ class TrainingRun:
         Raises:
             AgreedError: too many images were skipped.
         """
-        order = Order(n, min(n, BATCH * self._world.size), self._world.size, None)
-        shares = deal(self._world, order, images, numbers)
+        shares = self._deal(images, numbers, n)
         with self._console.bar(n // self._world.size, "img", what) as advance:
             score, skipped = evaluate(self._world, self.classifier, loader, shares, advance)
         self._skipped |= {image.name: image for image in skipped}

@@ -16,7 +16,7 @@ from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.training.order import deal
 from mpi_jobs.training.training_run import TrainingRun
 
-FLAGS = ["--limit", "150", "--global-batch", "24", "--quiet", "--device", "cpu"]
+FLAGS = ["--limit", "150", "--global-batch", "24", "--threads", "1", "--quiet", "--device", "cpu"]
 
 
 def run(world: World, folder: Path, flags: Sequence[str], epochs: int, total: int = 3) -> TrainingRun:
@@ -56,11 +56,32 @@ def test_a_run_learns_what_one_rank_alone_learns(world: World, tmp_path: Path, f
     world.meet()
 
 
-@pytest.mark.parametrize("flags", [["--augment", "crop"], ["--no-batch-norm", "--optimiser", "sgd"]])
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that rank 0 has trained alone for an epoch of three."""
+    world = World(MPI.COMM_WORLD)
+    folder = world.at_root(lambda: tmp_path_factory.mktemp("trained") / "run")
+    if world.is_root:
+        run(World(MPI.COMM_SELF), folder, [], 1)._loader.close()
+    world.meet()
+    return folder
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--augment", "crop"],
+        ["--no-batch-norm", "--optimiser", "sgd"],
+        ["--weights", "TRAINED", "--freeze", "1", "--backbone-lr", "0.1"],
+        ["--weights", "TRAINED", "--freeze", "2", "--head", "ridge", "--optimiser", "sgd"],
+    ],
+    ids=["augmented", "sgd", "frozen before", "frozen still"],
+)
 def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
-    world: World, tmp_path: Path, flags: list[str]
+    world: World, tmp_path: Path, trained: Path, flags: list[str]
 ) -> None:
     folder = world.at_root(lambda: tmp_path)
+    flags = [str(trained / LAST) if flag == "TRAINED" else flag for flag in flags]
     run(world, folder / "whole", flags, 3)
     half = run(world, folder / "half", flags, 1)
     # in the middle of the second epoch, after two of its steps
@@ -81,6 +102,9 @@ def test_a_run_that_goes_on_ends_where_an_undisturbed_one_does(
     for state, vectors in whole.optimiser.items():
         assert all(torch.equal(resumed.optimiser[state][name], vector) for name, vector in vectors.items())
     assert resumed.progress.updates == whole.progress.updates
+    assert resumed.progress.frozen_updates == whole.progress.frozen_updates
+    assert resumed.progress.ridge_head == whole.progress.ridge_head
+    assert bool(whole.progress.ridge_head) == ("--head" in flags)
     assert [e["accuracy"] for e in resumed.progress.history] == [e["accuracy"] for e in whole.progress.history]
     assert (folder / "half" / BEST).exists()
     world.meet()
@@ -113,15 +137,48 @@ def test_another_number_of_ranks_goes_on_in_the_middle_of_an_epoch(world: World,
     world.meet()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that rank 0 has trained alone for an epoch of three."""
-    world = World(MPI.COMM_WORLD)
-    folder = world.at_root(lambda: tmp_path_factory.mktemp("trained") / "run")
-    if world.is_root:
-        run(World(MPI.COMM_SELF), folder, [], 1)._loader.close()
+def test_a_frozen_backbone_stays_as_it_is(world: World, trained: Path, tmp_path: Path) -> None:
+    folder = world.at_root(lambda: tmp_path)
+    weights = Checkpoint.load(trained / LAST)
+    flags = ["--weights", str(trained / LAST), "--freeze", "1"]
+    made = run(world, folder / "run", flags, 1, 2)
+    frozen = last(world, folder / "run")
+    for name, value in weights.parameters.items():
+        assert torch.equal(frozen.parameters[name], value) == (not name.startswith("classifier.4"))
+    assert frozen.progress.frozen_updates == frozen.progress.updates > 0
+    for epoch in made.epochs():
+        made.train(epoch)
+        made.validate()
+        made.end_epoch()
+    made._loader.close()
+    after = last(world, folder / "run")
+    for name, value in weights.buffers.items():  # batch norm has not looked at any image
+        assert all(torch.equal(row, value[0]) for row in after.buffers[name])
+    assert not any(torch.equal(after.parameters[name], value) for name, value in frozen.parameters.items())
+    assert after.progress.updates == 2 * after.progress.frozen_updates
     world.meet()
-    return folder
+
+
+def test_another_number_of_ranks_goes_on_after_the_backbone_was_frozen(
+    world: World, trained: Path, tmp_path: Path
+) -> None:
+    folder = world.at_root(lambda: tmp_path)
+    flags = ["--weights", str(trained / LAST), "--freeze", "1", "--backbone-lr", "0.1", "--lr", "1e-4"]
+    run(world, folder / "whole", flags, 2, 2)
+    if world.is_root:
+        run(World(MPI.COMM_SELF), folder / "half", flags, 1, 2)._loader.close()
+    world.meet()
+    again = TrainingRun(world, ["--resume", str(folder / "half"), "--quiet", "--device", "cpu"])
+    for epoch in again.epochs():
+        again.train(epoch)
+        again.validate()
+        again.end_epoch()
+    again._loader.close()
+    whole, resumed = last(world, folder / "whole"), last(world, folder / "half")
+    assert resumed.progress.frozen_updates == whole.progress.frozen_updates
+    for name, truth in whole.parameters.items():
+        assert (resumed.parameters[name] - truth).norm() <= 1e-5 * max(1e-2, truth.norm())
+    world.meet()
 
 
 @pytest.mark.parametrize(
@@ -160,6 +217,13 @@ def test_another_network_or_other_classes_are_told(
         (["--weights", __file__], "no file of torch's"),
         (["--resume", "nowhere"], "a run has one from its first epoch on"),
         (["--resume", ".", "--out", "new"], "no --out, no --weights"),
+        (["--resume", ".", "--head", "ridge"], "no --pretrained, no --head"),
+        (["--freeze", "2"], "--freeze and --head ridge build on what a network has learnt"),
+        (["--head", "ridge"], "this one begins at random; add --pretrained or --weights FILE"),
+        (
+            ["--network", "squeezenet1_1", "--image-size", "32", "--backbone-lr", "0.1"],
+            "--network squeezenet1_1: there is no linear layer at its end",
+        ),
         (["--device", "cuda"], "--device cuda: not every rank sees a GPU"),
     ],
 )
@@ -178,6 +242,9 @@ def test_wrong_input_is_told_on_every_rank(world: World, tmp_path: Path, flags: 
         (["--augment", "blur"], "'blur' is none of flip, crop"),
         (["--label-smoothing", "1"], "is not a number from 0 to below 1"),
         (["--lr", "0"], "'0' is not a number above 0"),
+        (["--backbone-lr", "0"], "--backbone-lr: '0' is not a number above 0"),
+        (["--freeze", "-1"], "--freeze: '-1' is not a whole number from 0 up"),
+        (["--head", "random_forest"], "--head: invalid choice: 'random_forest'"),
         (["--image-size", "9999"], "'9999' is more than 4096"),
     ],
 )

@@ -92,13 +92,19 @@ def test_a_classifier_of_torchvision_from_weights_of_other_classes(tmp_path: Pat
 def test_a_pretrained_network_is_trained_further_and_embeds_images(tmp_path: Path, folder_of_images: Path) -> None:
     network = ["--network", "efficientnet-lite0", "--image-size", "64"]
     flags = ["--data", f"folder:{folder_of_images}", *network, "--pretrained", "--epochs", "1", "--lr", "1e-9"]
+    flags += ["--head", "ridge", "--freeze", "1", "--backbone-lr", "0.1"]
     done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "has no weights that fit _fc.weight, _fc.bias: these start at random" in done.stdout
     weights = torch.load(pretrained_weights("efficientnet-lite0"), weights_only=True)
     last = Checkpoint.load(tmp_path / "run" / LAST)
-    assert torch.allclose(last.parameters["_conv_stem.weight"], weights["_conv_stem.weight"], atol=1e-4)
+    assert torch.equal(last.parameters["_conv_stem.weight"], weights["_conv_stem.weight"])
     assert last.parameters["_fc.weight"].shape == (3, 1280)
+    assert "the head begins as a ridge classifier: λ " in done.stdout
+    begun = metrics_of(tmp_path / "run")["ridge_head"]
+    assert begun.keys() == {"lambda", "scale", "validation_accuracy", "validation_loss"}
+    assert metrics_of(tmp_path / "run")["validation_accuracy"] >= begun["validation_accuracy"] - 0.2
+    assert "Its head began as a ridge classifier" in (tmp_path / "run" / "report.html").read_text()
     words = ["--data", f"folder:{folder_of_images}", "--features", "network:run,root", "--out", "fitted"]
     fitted = serial(*words, cwd=tmp_path)
     assert fitted.returncode == 0, fitted.stderr
@@ -322,9 +328,13 @@ def test_checkpoints_keep_their_keys_and_older_ones_load(tmp_path: Path, undistu
     }
     assert contents["progress"].keys() == {
         *("epoch", "step", "cut", "updates", "images", "loss", "correct", "seconds", "history", "skipped"),
+        *("frozen_updates", "ridge_head"),
     }
     assert contents["preprocessing"].keys() == {"form", "mean", "deviation"}
-    del contents["class_ids"]  # which the first checkpoints did not have
+    # which the first checkpoints did not have
+    del contents["class_ids"]
+    for key in ("frozen_updates", "ridge_head"):
+        del contents["progress"][key]
     torch.save(contents, tmp_path / LAST)
     older, checkpoint = Checkpoint.load(tmp_path / LAST), Checkpoint.load(undisturbed / BEST)
     assert older.classes == checkpoint.classes._replace(ids=None)
