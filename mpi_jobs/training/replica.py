@@ -120,10 +120,11 @@ class Replica:
         """Return a hook that moves the gradient of parameter number i into the vector."""
 
         def arrived(parameter: Tensor) -> None:
+            # torch calls this for gradients that a WeightGradient has computed, too: that one tells of them itself
             if parameter.grad is not None:
                 self._views[i].copy_(parameter.grad)
                 parameter.grad = None
-            self.exchange.arrive([i])
+                self.exchange.arrive([i])
 
         return arrived
 
