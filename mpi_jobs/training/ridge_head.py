@@ -144,9 +144,8 @@ def _fit(moments: Moments | None) -> RidgePath:
             "--head ridge: the network makes numbers of these images that are not finite; mend its weights"
         )
     spread = float(np.trace(moments.gram) - moments.sum_x @ moments.sum_x / moments.n)
-    unit = spread / (
-        moments.n * len(moments.sum_x) * INTENSITY**2
-    )  # the path is for features divided by INTENSITY
+    # the path takes λ for features divided by INTENSITY
+    unit = spread / (moments.n * len(moments.sum_x) * INTENSITY**2)
     return ridge_path(moments, [lambda_ * unit for lambda_ in LAMBDAS], "mean")
 
 

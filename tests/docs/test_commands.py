@@ -85,7 +85,9 @@ ELSEWHERE = {
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.spread --check": "takes minutes: tests/bench runs the same code on fewer images",
     "mpiexec -n 2 python mpi_jobs/train_cnn.py --data folder:my-images --network efficientnet-lite0 --pretrained "
-    "--head ridge --image-size 96 --epochs 2 --lr 0.001 --out runs/tuned": "tests/mpi_jobs runs it with smaller images",
+    "--head ridge --image-size 96 --epochs 2 --lr 0.001 --out runs/tuned": (
+        "tests/mpi_jobs runs it with smaller images"
+    ),
     "python spark_jobs/serial.py --data folder:my-images --features network:runs/tuned --out runs/tuned-ridge": (
         "tests/mpi_jobs runs it after that"
     ),
