@@ -61,18 +61,18 @@ def check_head(layer: nn.Linear) -> None:
     """Refuse heads that a ridge classifier cannot become.
 
     Raises:
-        InputError: the layer has no bias, or the weights at all λ would be too large.
+        InputError: the layer has no bias, or the moments or the weights at all λ would be too large.
     """
     d, n_classes = layer.in_features, layer.out_features
     if layer.bias is None:
         raise InputError(
             "--head ridge: the linear layer at the end of this network has no bias; leave the flag out"
         )
-    size = 8 * len(LAMBDAS) * d * n_classes
+    size = 8 * d * max(d + n_classes, len(LAMBDAS) * n_classes)
     if size > MAX_MOMENTS_BYTES:
         raise InputError(
-            f"--head ridge: the weights of {len(LAMBDAS)} λ for {n_classes:,} classes and {d:,} values per image "
-            f"would take {size / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB; leave the flag out"
+            f"--head ridge: {d:,} values per image and {n_classes:,} classes would take matrices of "
+            f"{size / 2**30:.1f} GiB, of {MAX_MOMENTS_BYTES / 2**30:g} GiB allowed; leave the flag out"
         )
 
 

@@ -110,8 +110,12 @@ def test_without_images_there_is_no_head(world: World, sizes: tuple[int, int, in
 
 def test_heads_that_cannot_be_fitted_are_refused() -> None:
     check_head(nn.Linear(1280, 1000, device="meta"))
-    with pytest.raises(InputError, match=r"for 64,500 classes and 1,280 values per image would take 8.0 GiB"):
+    with pytest.raises(
+        InputError, match=r"1,280 values per image and 64,500 classes would take matrices of 8.0 GiB"
+    ):
         check_head(nn.Linear(1280, 64_500, device="meta"))
+    with pytest.raises(InputError, match=r"matrices of 5.7 GiB, of 2 GiB allowed"):
+        check_head(nn.Linear(27_648, 10, device="meta"))
     with pytest.raises(InputError, match="has no bias; leave the flag out"):
         check_head(nn.Linear(1280, 3, bias=False))
 
