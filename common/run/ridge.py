@@ -336,17 +336,11 @@ def _split_table(
         InputError: the table has another pixel format than the flags ask for, or a split is empty.
     """
     # Imported here, because workers that read other sources need no pyarrow.
-    from common.data.table.reading import TableImages
+    from common.data.table.reading import split_table
 
     if chosen not in (PixelFormat(), table.pixel_format):
         raise InputError(
             f"--data {arguments.data}: its images are {table.pixel_format}, not {chosen}; "
             "--size, --grey and --binarize are for ingest.py"
         )
-    train, test = TableImages(table, rule, "train", arguments.limit), TableImages(table, rule, "test")
-    for name, images in (("training", train), ("test", test)):
-        if not len(images):
-            raise InputError(
-                f"--data {arguments.data}: it has no {name} images; ingest more, or with another --test"
-            )
-    return train, test
+    return split_table(table, arguments.data, rule, arguments.limit)

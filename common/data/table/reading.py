@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from common.arrays import Labels, Pixels
+from common.arrays import Folds, Labels, Pixels
 from common.data.images import Block, Images, Sample
 from common.data.splits import ALWAYS_TRAINING, FoldRule, shard
 from common.data.storage import Storage
@@ -31,6 +32,20 @@ class RowRange(NamedTuple):
     file: str
     group: int
     rows: int
+
+
+class Listed(NamedTuple):
+    """Images of a row group, without their pixels.
+
+    Attributes:
+        names: strings (n,).
+        labels: int64 (n,).
+        folds: int16 (n,), the fold that each validates.
+    """
+
+    names: NDArray[np.object_]
+    labels: Labels
+    folds: Folds
 
 
 @dataclass(frozen=True)
@@ -149,6 +164,27 @@ class TableImages(Images):
         return parts
 
 
+def split_table(
+    table: Table, spec: str, rule: FoldRule, limit: int | None = None
+) -> tuple[TableImages, TableImages]:
+    """Return the training and test images of a table, whose splits follow from the names of images.
+
+    Args:
+        table: the table.
+        spec: the table as --data names it.
+        rule: how images are held out.
+        limit: the number of training images to take; None for all.
+
+    Raises:
+        InputError: a split is empty.
+    """
+    train, test = TableImages(table, rule, "train", limit), TableImages(table, rule, "test")
+    for name, images in (("training", train), ("test", test)):
+        if not len(images):
+            raise InputError(f"--data {spec}: it has no {name} images; ingest more, or with another --test")
+    return train, test
+
+
 def _identity(file: TableFile) -> str:
     return file.file.rpartition("/")[2].partition(".")[0]
 
@@ -192,14 +228,29 @@ class TablePart:
         Raises:
             InputError: a file is missing or damaged, or does not belong to this table.
         """
-        columns = ["pixels", "label", "fold", *(["name"] if names or self.choice else [])]
+        for file, read in self._row_groups(["pixels", "label", "fold", *(["name"] if names else [])]):
+            yield self._block(file, read, names)
+
+    def listed(self) -> Iterator[Listed]:
+        """Yield what is known of the images of each row group; their pixels are not read.
+
+        Raises:
+            InputError: as `blocks` does.
+        """
+        for file, read in self._row_groups(["label", "fold", "name"]):
+            folds = self.rule.of_buckets(read.column("fold").to_numpy())
+            yield Listed(read.column("name").to_numpy(), self._labels(file, read), folds)
+
+    def _row_groups(self, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Yield these columns of each row group, with the name of its file."""
+        columns = columns if self.choice is None or "name" in columns else [*columns, "name"]
         for file, ranges in groupby(self.ranges, key=lambda each: each.file):
             group = None
             try:
                 with pq.ParquetFile(self.storage.open(file), page_checksum_verification=True) as opened:
                     for _, group, rows in ranges:
                         read = _row_group(opened, group, rows, columns)
-                        yield self._block(file, read if self.choice is None else self.choice.of(read), names)
+                        yield file, read if self.choice is None else self.choice.of(read)
             except FileNotFoundError as error:
                 raise InputError(
                     f"{self.storage}/{file}: not there, though the table names it; ingest again"
@@ -213,17 +264,24 @@ class TablePart:
 
     def _block(self, file: str, read: pa.Table, names: bool) -> Block:
         pixels = _whole(read.column("pixels"))
-        d = int(np.prod(self.shape))
-        labels = read.column("label").to_numpy().astype(np.int64)
-        if pixels.type != pa.binary(d) or pixels.null_count or not _all_below(labels, self.n_classes):
-            raise InputError(f"{self.storage}/{file}: not of this table's shape and classes; ingest again")
+        if pixels.type != pa.binary(int(np.prod(self.shape))) or pixels.null_count:
+            raise self._foreign(file)
         return Block(
             pixel_view(pixels).reshape(-1, *self.shape),
-            labels,
+            self._labels(file, read),
             self.rule.of_buckets(read.column("fold").to_numpy()),
             _whole(read.column("name")) if names else None,
             [],
         )
+
+    def _labels(self, file: str, read: pa.Table) -> Labels:
+        labels: Labels = read.column("label").to_numpy().astype(np.int64)
+        if not _all_below(labels, self.n_classes):
+            raise self._foreign(file)
+        return labels
+
+    def _foreign(self, file: str) -> InputError:
+        return InputError(f"{self.storage}/{file}: not of this table's shape and classes; ingest again")
 
 
 def _row_group(opened: pq.ParquetFile, group: int, rows: int, columns: Sequence[str]) -> pa.Table:
