@@ -19,7 +19,7 @@ import numpy as np
 from common.atomic import refuse_utf16
 from common.data import shipped
 from common.data.catalogue import PixelReader
-from common.data.sources import find_source, open_unlabelled, specs
+from common.data.sources import TABLE, TABLE_SPEC, find_source, open_table, open_unlabelled, specs
 from common.data.sources.files import FileReader
 from common.data.sources.source import ImageList, Requirements, Unlabelled
 from common.errors import InputError
@@ -41,7 +41,7 @@ NO_IMAGES = ImageList([], np.empty(0, object), np.empty(0, np.int64))
 
 def prediction_specs() -> str:
     """Return the sources of images to predict, for help texts and messages."""
-    return specs(f"{LIST}:FILE", f"or {LIST}:{STANDARD_INPUT} for names on standard input")
+    return specs(TABLE_SPEC, f"{LIST}:FILE", f"or {LIST}:{STANDARD_INPUT} for names on standard input")
 
 
 class Inputs(ABC):
@@ -226,6 +226,11 @@ def absolute(spec: str) -> str:
     kind, colon, location = spec.partition(":")
     if not location or location == STANDARD_INPUT:
         return spec
+    if kind == TABLE:
+        # imported here, because other sources need no pyarrow
+        from common.data.storage import Storage
+
+        return f"{kind}:{Storage.at(location)}"
     return f"{kind}{colon}{shipped.absolute(Path(location))}"
 
 
@@ -235,7 +240,8 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
     Args:
         spec: the source, as `--data` names it.
         data_root: the folder in which named sources live.
-        split: "train" or "test" for sources with both; None for the test set if there is one.
+        split: "train" or "test" for sources with both; None for the test set if there is one, and for all images
+            of a table.
         requirements: the model's.
         below: the folder that relative names in a list are relative to.
 
@@ -247,6 +253,11 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
         if split is not None:
             raise InputError(f"--split {split}: --data {spec} has no splits; leave it out")
         return StreamedInputs(FileReader.for_model(below, requirements), _descriptor(spec, location))
+    table = open_table(spec)
+    if table is not None:
+        from common.predict.table import open_rows  # pyarrow, as above
+
+        return KnownInputs(*open_rows(table, spec, split, requirements))
     if find_source(spec) is None:
         raise InputError(f"--data {spec}: no such source; use one of {prediction_specs()}")
     inputs = KnownInputs(*open_unlabelled(spec, data_root, split, requirements))

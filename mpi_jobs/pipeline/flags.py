@@ -47,7 +47,7 @@ def _model_flags(group: argparse._ActionsContainer, required: bool) -> None:
     group.add_argument(
         "--split",
         choices=("train", "test"),
-        help="split to predict, for sources that have both (default: the test set)",
+        help="split to predict, for sources that have both (default: the test set, or all images of a table)",
     )
 
 

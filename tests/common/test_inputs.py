@@ -50,7 +50,8 @@ def test_named_sets_and_what_is_no_source() -> None:
     assert digits.total == 1797
     assert everything(digits, 500).labels[:3].tolist() == [9, 8, 7]
     for spec, message in {
-        "parquet:x": "no such source",
+        "parquet:x": "no dataset.json there",
+        "parquet:": "no such source",
         "folder:": "no such source",
         "folder:/nowhere": "no such folder",
         "list:/nowhere": "No such file",

@@ -33,6 +33,7 @@ from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.prediction_run import PredictionRun
 from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.profile_run import ProfileRun
+from tests.support.tables import make_table
 
 SIDE = 24
 SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)
@@ -246,6 +247,36 @@ def test_what_a_kill_left_is_completed_to_the_same(made: Made, kind: str) -> Non
     assert after["resumed_after"] > 0
     for key in ("images", "predicted", "accuracy", "macro_f1"):
         assert after[key] == before[key]
+
+
+def test_a_table_is_predicted_as_the_folder_is_that_it_was_made_of(made: Made) -> None:
+    ranks = WORLD
+    table = made.folder / f"table-{ranks.size}"
+    ranks.at_root(lambda: make_table(made.folder / "images", table, PREPROCESSING.pixel_format))
+    flags = ["--top", "2", "--scores", "--batch", "5"]
+    title, *rows = rows_of(predict(ranks, made, "files", *flags))
+    whole = predict(ranks, made, "rows", *flags, data=f"parquet:{table}")
+    found_title, *found = rows_of(whole)
+    assert found_title == title
+    truth = {row[0]: row[1:] for row in rows if row[1]}  # what cannot be decoded is not in the table
+    assert sorted(row[0] for row in found) == sorted(truth)
+    for name, *row in found:
+        assert row[::2] == truth[name][::2]
+        assert [float(score) for score in row[1::2]] == pytest.approx(
+            [float(s) for s in truth[name][1::2]], abs=1e-5
+        )
+    cut = made.folder / f"cut-rows-{ranks.size}"
+    if ranks.is_root:
+        shutil.copytree(whole, cut)
+        (cut / "metrics.json").unlink()
+        data = (whole / "predictions.csv").read_bytes()
+        (cut / "predictions.csv").write_bytes(data[: len(data) // 2])
+    ranks.meet()
+    run = PredictionRun(ranks, ["--resume", str(cut)])
+    run.predict()
+    ranks.meet()
+    # the last digit of a score depends on the images beside it
+    assert [[*row[:2], row[3]] for row in rows_of(cut)] == [[*row[:2], row[3]] for row in rows_of(whole)]
 
 
 def test_a_list_with_what_is_not_there_and_no_end_of_its_last_line(made: Made) -> None:
