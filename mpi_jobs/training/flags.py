@@ -9,7 +9,7 @@ from typing import Any
 
 from common.data import shipped
 from common.data.imagenet import PHOTOGRAPH_SIDE
-from common.data.sources import specs
+from common.data.sources import TABLE_SPEC, specs
 from common.nets.networks import SMALL
 from common.nets.preprocessing import AUGMENTATIONS
 from common.nets.pretrained import EFFICIENTNET
@@ -45,9 +45,9 @@ def training_parser() -> Parser:
 
 
 def _data_flags(group: argparse._ActionsContainer) -> None:
-    data_flags(group, specs())
+    data_flags(group, specs(TABLE_SPEC))
     max_pixels_flag(group)
-    sizes = f"(default: photographs to {PHOTOGRAPH_SIDE}, digits and MNIST as they are)"
+    sizes = f"(default: photographs to {PHOTOGRAPH_SIDE}, digits, MNIST and tables as they are)"
     group.add_argument("--image-size", metavar="N", type=_side, help=f"resize and crop every image to N×N {sizes}")
     group.add_argument("--grey", action=Switch, default=False, help="one channel of luminance")
     changes = " and ".join(AUGMENTATIONS)
@@ -57,7 +57,7 @@ def _data_flags(group: argparse._ActionsContainer) -> None:
         type=_augmentations,
         help=f"change training images at random: {changes}, separated by commas",
     )
-    memory = "memory per machine for decoded images; 0 for none"
+    memory = "memory per machine for images that were decoded or read from a table; 0 for none"
     group.add_argument("--cache", metavar="MIB", type=number, default=1024.0, help=memory)
 
 

@@ -18,6 +18,9 @@ from mpi_jobs.training.shared_memory import shared_bytes
 AHEAD = 3
 """The number of batches that are read before the network asks for them."""
 
+TOGETHER_BYTES = 32 << 20
+"""Pixels of a table that are read at once, because a row group holds images of many batches."""
+
 
 class Share(NamedTuple):
     """A rank's images of one step, not read yet.
@@ -54,7 +57,7 @@ Change = Callable[[Pixels, int], Pixels]
 
 
 class PixelCache:
-    """Decoded images that the ranks of a machine keep for each other.
+    """Pixels of images that the ranks of a machine keep for each other.
 
     An image is looked up only in a pass over the data after the one in which it was stored: all ranks call
     begin_pass() once all of them have ended the pass before.
@@ -64,11 +67,15 @@ class PixelCache:
         count: the number of images of the run.
         shape: (height, width, channels) of each image.
         budget: the most bytes that it may take; images with the highest numbers are left out.
+
+    Attributes:
+        machine: these ranks.
+        slots: the number of images for which there is room.
     """
 
     def __init__(self, machine: World, count: int, shape: tuple[int, int, int], budget: int) -> None:
         image_bytes = int(np.prod(shape))
-        self._machine = machine
+        self.machine = machine
         self.slots = min(count, budget // (image_bytes + 1))
         memory = shared_bytes(machine, self.slots * (image_bytes + 1)) if self.slots else None
         if memory is None:
@@ -80,7 +87,7 @@ class PixelCache:
     def begin_pass(self) -> None:
         """Look up which images are stored, before any rank of this machine adds to them."""
         self._available[: self.slots] = self._stored
-        self._machine.meet()
+        self.machine.meet()
 
     def has(self, numbers: Indices) -> NDArray[np.bool_]:
         """Return which images can be loaded in this pass, bool (n,)."""
@@ -103,13 +110,21 @@ class Loader:
     Args:
         reader: turns items into pixels.
         threads: the number of threads that decode.
-        cache: decoded images; None to read each image again in every epoch.
+        cache: images that were read before; None to read each image again in every epoch.
+        together: bytes of pixels that are read at once, though they belong to several shares; 0 to read each share
+            by itself, as readers that skip images must.
+
+    Attributes:
+        cache: as above.
     """
 
-    def __init__(self, reader: PixelReader, threads: int, cache: PixelCache | None = None) -> None:
+    def __init__(
+        self, reader: PixelReader, threads: int, cache: PixelCache | None = None, together: int = 0
+    ) -> None:
         self._reader = reader
         self._threads = threads
-        self._cache = cache if reader.decodes else None
+        self.cache = cache
+        self._together = together // int(np.prod(reader.shape))
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def name(self, item: Any) -> str:
@@ -130,20 +145,54 @@ class Loader:
         Raises:
             InputError: the source cannot be read any more.
         """
-        if self._cache is not None:
-            self._cache.begin_pass()
-        waiting = iter(shares)
-        underway: deque[list[Future[Batch]]] = deque()
+        if self.cache is not None:
+            self.cache.begin_pass()
+        waiting = self._windows(shares)
+        underway: deque[tuple[list[int], list[Future[Batch]]]] = deque()
         try:
             while True:
-                while len(underway) < AHEAD and (share := next(waiting, None)) is not None:
-                    underway.append(self._begin(share, change))
+                while len(underway) < AHEAD and (window := next(waiting, None)) is not None:
+                    counts = [len(share.labels) for share in window]
+                    underway.append((counts, self._begin(_merged(window), change)))
                 if not underway:
                     return
-                yield _concatenated([part.result() for part in underway.popleft()], self._reader.shape)
+                counts, parts = underway.popleft()
+                yield from _cut(_concatenated([part.result() for part in parts], self._reader.shape), counts)
         finally:
-            for part in (part for parts in underway for part in parts):
+            for part in (part for _, parts in underway for part in parts):
                 part.cancel()
+
+    def fill(self, pieces: Iterable[tuple[Indices, Items]]) -> None:
+        """Read images into the cache before the first pass.
+
+        Args:
+            pieces: numbers and items of images that one thread reads at once.
+
+        Raises:
+            InputError: the source cannot be read.
+        """
+
+        def read(piece: tuple[Indices, Items]) -> None:
+            numbers, items = piece
+            result = self._reader.read(items)
+            if self.cache is not None:
+                self.cache.store(numbers[result.kept], result.pixels)
+
+        for _ in self._pool.map(read, pieces):
+            pass  # to raise what a thread has raised
+
+    def _windows(self, shares: Iterable[Share]) -> Iterator[list[Share]]:
+        """Yield shares in lists, each of which is read at once."""
+        window: list[Share] = []
+        n = 0
+        for share in shares:
+            window.append(share)
+            n += len(share.labels)
+            if n >= self._together:
+                yield window
+                window, n = [], 0
+        if window:
+            yield window
 
     def _begin(self, share: Share, change: Change | None) -> list[Future[Batch]]:
         """Deal a share out to the threads."""
@@ -155,7 +204,7 @@ class Loader:
 
     def _read(self, share: Share, change: Change | None) -> Batch:
         """Read some images, in their order, whether they come from the cache or not."""
-        cache = self._cache
+        cache = self.cache
         pixels, kept, skipped = self._read_cached(share, cache) if cache else self._reader.read(share.items)
         if change is not None:
             changed = np.empty_like(pixels)
@@ -178,6 +227,23 @@ class Loader:
         pixels[cached], pixels[new] = cache.load(share.numbers[cached]), read.pixels
         available[new] = True
         return ReadResult(pixels[available], np.flatnonzero(available), read.skipped)
+
+
+def _merged(shares: list[Share]) -> Share:
+    """Return one share of several."""
+    return shares[0] if len(shares) == 1 else Share(*map(np.concatenate, zip(*shares, strict=True)))
+
+
+def _cut(batch: Batch, counts: list[int]) -> Iterator[Batch]:
+    """Yield the batches of shares that were merged, of which no image was skipped."""
+    if len(counts) == 1:
+        yield batch
+        return
+    end = 0
+    for n in counts:
+        start, end = end, end + n
+        pixels, labels, items, _ = batch
+        yield Batch(pixels[start:end], labels[start:end], items[start:end], [])
 
 
 def _concatenated(parts: list[Batch], shape: tuple[int, int, int]) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from common.data.decode import PixelFormat
 from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.data.images import CatalogueImages
 from common.data.labelled import warn_of_splits
-from common.data.sources import TABLE, specs
+from common.data.sources import check_classes, open_table
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, find_last, remove_partials
@@ -29,6 +29,9 @@ from common.run.folder import RunFolder
 from mpi_jobs.engine.world import counted_ranks
 from mpi_jobs.training.flags import RANDOM, RIDGE, differences, keep, training_parser
 from mpi_jobs.training.optimisers import LEARNING_RATES
+
+if TYPE_CHECKING:
+    from common.data.table.table import Table
 
 BATCH = 32
 """Default number of images per step on each rank."""
@@ -59,6 +62,7 @@ class OpenedTraining:
         folder: the run folder that is to be made; None once it is there.
         path: the path of the run folder.
         checkpoint: the checkpoint to resume; None for a new run, and once it has been restored.
+        table: the table that the images are in; None for other sources.
     """
 
     train: CatalogueImages
@@ -67,6 +71,7 @@ class OpenedTraining:
     folder: RunFolder | None
     path: Path
     checkpoint: Checkpoint | None
+    table: Table | None = None
 
     def numbers(self, validation: bool) -> Indices:
         """Return the numbers of the validation images in `train`, or of the training images."""
@@ -106,6 +111,7 @@ class TrainingPlan(NamedTuple):
         n_validation: the number of validation images.
         n_test: the number of test images.
         n_ignored: the number of files beside the images that are none.
+        n_quarantined: the number of images that were skipped when their table was made; None without a table.
     """
 
     spec: NetworkSpec
@@ -117,6 +123,12 @@ class TrainingPlan(NamedTuple):
     n_validation: int
     n_test: int
     n_ignored: int
+    n_quarantined: int | None
+
+    @property
+    def in_table(self) -> bool:
+        """True if the images are in a table."""
+        return self.n_quarantined is not None
 
 
 def read_request(argv: Sequence[str] | None, n_ranks: int) -> TrainingRequest:
@@ -186,20 +198,28 @@ def open_training(request: TrainingRequest, console: Console) -> OpenedTraining:
     """
     arguments, checkpoint, _ = request
     kind, _, location = arguments.data.partition(":")
+    rule = FoldRule(None, arguments.validation)
     with console.phase("open"):
-        if kind == TABLE:
-            raise InputError(f"--data {arguments.data}: train_cnn.py reads {specs()}")
-        side = arguments.image_size or (PHOTOGRAPH_SIDE if location else None)
-        pixel_format = PixelFormat(
-            (side, side) if side else None, arguments.grey, crop=side is not None, max_pixels=arguments.max_pixels
-        )
-        train, test = named_splits(arguments, FoldRule(None, arguments.validation), pixel_format, console)
+        table = open_table(arguments.data)
+        if table is not None:
+            from mpi_jobs.training.table import open_rows  # other sources need no pyarrow
+
+            check_classes(arguments.data, table.class_names)
+            train, test = open_rows(table, arguments)
+            pixel_format = replace(table.pixel_format, max_pixels=arguments.max_pixels)
+        else:
+            side = arguments.image_size or (PHOTOGRAPH_SIDE if location else None)
+            size = (side, side) if side else None
+            pixel_format = PixelFormat(
+                size, arguments.grey, crop=side is not None, max_pixels=arguments.max_pixels
+            )
+            train, test = named_splits(arguments, rule, pixel_format, console)
         warn_of_splits(console, arguments.limit, train)
     if checkpoint is None:
         folder = RunFolder(arguments.out, f"train_cnn-{kind}")
-        return OpenedTraining(train, test, pixel_format, folder, folder.path, None)
+        return OpenedTraining(train, test, pixel_format, folder, folder.path, None, table)
     path = find_last(arguments.resume).resolve().parent
-    opened = OpenedTraining(train, test, pixel_format, None, path, checkpoint)
+    opened = OpenedTraining(train, test, pixel_format, None, path, checkpoint, table)
     _check_images(arguments, opened, checkpoint)
     remove_partials(opened.path)
     return opened
@@ -253,6 +273,7 @@ def make_plan(arguments: argparse.Namespace, opened: OpenedTraining) -> Training
         n_validation,
         len(opened.test),
         sum(opened.train.catalogue.ignored.values()),
+        None if opened.table is None else opened.table.quarantined,
     )
 
 

@@ -85,6 +85,7 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
             "validation": plan.n_validation - n_skipped,
             "test": confusion.n,
             "skipped": len(skipped),
+            **({} if plan.n_quarantined is None else {"quarantined": plan.n_quarantined}),
             "ignored": plan.n_ignored,
         },
         "shape": list(plan.reader.shape),

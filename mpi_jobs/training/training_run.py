@@ -21,7 +21,7 @@ from mpi_jobs.engine.clock import RankClock
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.devices import find_device
 from mpi_jobs.training.flags import RIDGE, recipe
-from mpi_jobs.training.loading import Batch, Loader, PixelCache, Share
+from mpi_jobs.training.loading import TOGETHER_BYTES, Batch, Loader, PixelCache, Share
 from mpi_jobs.training.optimisers import STATES, Optimiser, Schedule
 from mpi_jobs.training.order import Order, deal
 from mpi_jobs.training.plan import BATCH, OpenedTraining, TrainingRequest, make_plan, open_training, read_request
@@ -120,7 +120,7 @@ class TrainingRun:
             shape=arguments.schedule,
         )
         self._decoders: int = arguments.decoders or self._threads
-        self._loader = Loader(plan.reader, self._decoders, self._make_cache())
+        self._loader = self._make_loader()
         self._trainer = Trainer(
             world,
             self.classifier,
@@ -142,12 +142,14 @@ class TrainingRun:
             Augmentation("flip" in changes, "crop" in changes, arguments.seed) if arguments.augment else None
         )
 
-    def _make_cache(self) -> PixelCache | None:
-        """Make a cache of images, if they have to be decoded."""
-        plan, budget = self.plan, int(self.arguments.cache * 2**20)
-        if not plan.reader.decodes or not budget:
-            return None
-        return PixelCache(self._world.machine(), plan.n_train + plan.n_validation, plan.reader.shape, budget)
+    def _make_loader(self) -> Loader:
+        """Make the reader of training and validation images, with a cache if they are worth keeping."""
+        plan, budget, cache = self.plan, int(self.arguments.cache * 2**20), None
+        n = plan.n_train + plan.n_validation
+        if (plan.reader.decodes or plan.in_table) and budget:
+            cache = PixelCache(self._world.machine(), n, plan.reader.shape, budget)
+        cached = cache is not None and cache.slots == n
+        return Loader(plan.reader, self._decoders, cache, TOGETHER_BYTES if plan.in_table and not cached else 0)
 
     def _begin_head(self) -> None:
         """Let the head begin as the ridge classifier of the backbone's embeddings."""
@@ -259,8 +261,15 @@ class TrainingRun:
     # training
 
     def epochs(self) -> Iterator[int]:
-        """Yield the remaining epochs."""
-        yield from range(self._trainer.progress.epoch, self.arguments.epochs)
+        """Yield the remaining epochs; a table is read before the first."""
+        left = range(self._trainer.progress.epoch, self.arguments.epochs)
+        if self.plan.in_table and left:
+            from mpi_jobs.training.table import fill_cache  # other sources need no pyarrow
+
+            images, _ = self._images(validation=False)
+            with self._clock.phase("read"):
+                fill_cache(self._world, self._loader, self.plan.reader, images, self._console)
+        yield from left
 
     def train(self, epoch: int) -> None:
         """Take the steps of an epoch, and save now and then if it is long."""
@@ -346,7 +355,7 @@ class TrainingRun:
             self._fill_buffers(best.buffers if best else {}, best.progress.images if best else [])
             images = self._opened.value.test.catalogue if world.is_root else None
             numbers = np.arange(plan.n_test) if world.is_root else None
-            loader = Loader(plan.test_reader, self._decoders)
+            loader = Loader(plan.test_reader, self._decoders, None, TOGETHER_BYTES if plan.in_table else 0)
             self._tested = self._score(loader, images, numbers, plan.n_test, "test")
             loader.close()
 

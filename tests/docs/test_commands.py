@@ -104,6 +104,11 @@ ELSEWHERE = {
     "spark-submit spark_jobs/gram.py --features random:1000 --whole 1 --lambdas 1,10 --out runs/in-tiles": (
         "tests/spark_jobs/test_tiles.py runs it, and looks at what comes of it"
     ),
+    "mpiexec -n 4 python mpi_jobs/train_cnn.py --data parquet:tables/mine --out runs/network": (
+        "tests/mpi/test_cnn_tables.py trains on a table, and looks at what comes of it"
+    ),
+    "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/network --data parquet:tables/week2 "
+    "--out runs/week2-by-network": "tests/mpi/test_pipeline.py predicts a table",
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}

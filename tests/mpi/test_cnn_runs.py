@@ -212,7 +212,6 @@ def test_another_network_or_other_classes_are_told(
         ),
         (["--network", "alexnet"], "cannot take images of 8x8"),
         (["--image-size", "3"], "too small for this network"),
-        (["--data", "parquet:table"], "train_cnn.py reads digits, mnist, fashion-mnist, kmnist, folder:PATH"),
         (["--weights", "nowhere.pt"], "nowhere.pt: no such file"),
         (["--weights", __file__], "no file of torch's"),
         (["--resume", "nowhere"], "a run has one from its first epoch on"),
