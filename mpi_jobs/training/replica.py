@@ -120,7 +120,7 @@ class Replica:
         """Return a hook that moves the gradient of parameter number i into the vector."""
 
         def arrived(parameter: Tensor) -> None:
-            # torch calls this for gradients that a WeightGradient has computed, too: that one tells of them itself
+            # none if no gradient reaches it, or if a WeightGradient has computed it and tells of it itself
             if parameter.grad is not None:
                 self._views[i].copy_(parameter.grad)
                 parameter.grad = None
