@@ -100,8 +100,8 @@ def fill_cache(
         AgreedError: a rank cannot read the table.
     """
     cache = loader.cache
-    own = _Place(cache.machine.rank, cache.machine.size, cache.slots) if cache else _Place(0, 1, 0)
-    places = world.all_gather(own)
+    here = _Place(cache.machine.rank, cache.machine.size, cache.slots) if cache else _Place(0, 1, 0)
+    places = world.all_gather(here)
     if not isinstance(reader, TableReader):
         raise TypeError("only tables have row groups")
 

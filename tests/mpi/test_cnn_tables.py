@@ -106,6 +106,9 @@ def test_a_table_trains_what_the_folder_of_its_images_does(
         # summed in another order
         assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-5)
     assert found.preprocessing == truth.preprocessing
+    again = TrainingRun(world, ["--resume", str(made.runs / f"table-{slots}"), "--epochs", "3", "--quiet"])
+    assert list(again.epochs()) == [2]
+    again._loader.close()
     if world.is_root:
         assert table._tested is not None
         assert folder._tested is not None
