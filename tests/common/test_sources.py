@@ -132,6 +132,69 @@ def test_fashion_mnist_is_found_where_debian_puts_it_unless_the_data_root_has_it
     assert source.local_files(root).tops == [root / "fashion-mnist"]
 
 
+def write_emnist(folder: Path, chosen: str, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Write images of a set of EMNIST, whose training and test images have the same labels, and return them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = {split: RNG.integers(0, 256, (len(labels), 6, 5), np.uint8) for split in ("train", "test")}
+    for split, array in images.items():
+        stem = folder / f"emnist-{chosen}-{split}"
+        write_idx(stem.with_name(f"{stem.name}-images-idx3-ubyte.gz"), array.swapaxes(1, 2))
+        write_idx(stem.with_name(f"{stem.name}-labels-idx1-ubyte"), labels.astype(np.uint8))
+    return images
+
+
+@pytest.mark.parametrize(
+    ("chosen", "n_classes", "first", "names"),
+    [
+        ("balanced", 47, 0, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt"),
+        ("letters", 26, 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ("byclass", 62, 0, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"),
+    ],
+)
+def test_sets_of_emnist_are_turned_upright_and_have_their_classes(
+    tmp_path: Path, chosen: str, n_classes: int, first: int, names: str
+) -> None:
+    labels = np.arange(first, first + n_classes)
+    truth = write_emnist(tmp_path / "emnist", chosen, labels)
+    train, test = open_labelled(f"emnist-{chosen}", tmp_path, AS_THEY_ARE)[:2]
+    assert test is not None
+    assert train.class_names == tuple(names)
+    assert train.shape == (6, 5, 1)
+    assert np.array_equal(load(train).pixels[..., 0], truth["train"])
+    assert np.array_equal(load(test).pixels[..., 0], truth["test"])
+    assert load(test).labels.tolist() == list(range(n_classes))
+    assert test.names()[3] == f"emnist-{chosen}/test/00003"
+    resized = open_labelled(f"emnist-{chosen}", tmp_path, PixelFormat((12, 10))).train
+    assert load(resized).pixels.shape == (n_classes, 12, 10, 1)
+    mapping = tmp_path / "emnist" / f"emnist-{chosen}-mapping.txt"
+    mapping.write_text("".join(f"{label} {1000 + label} 97\n" for label in labels))
+    named = open_labelled(f"emnist-{chosen}", tmp_path, AS_THEY_ARE).train
+    assert named.class_names == tuple(chr(1000 + label) for label in labels)
+    mapping.write_text("".join(f"{label} {1000 + label}\n" for label in labels[:-1]))
+    with pytest.raises(InputError, match=rf"label {labels[-1]}, but those of emnist-{chosen} are {first} to"):
+        open_labelled(f"emnist-{chosen}", tmp_path, AS_THEY_ARE)
+    mapping.write_text("0\n")
+    with pytest.raises(InputError, match=r"mapping.txt: a line is no label with codes"):
+        open_labelled(f"emnist-{chosen}", tmp_path, AS_THEY_ARE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("emnist", "--data emnist: no set of EMNIST; use one of emnist-byclass, emnist-bymerge, emnist-balanced"),
+        ("emnist-fashion", "--data emnist-fashion: no set of EMNIST"),
+        (
+            "emnist-digits",
+            r"emnist/emnist-digits-train-images-idx3-ubyte\[.gz\]: not found; put the files of this set",
+        ),
+    ],
+)
+def test_a_set_of_emnist_that_is_not_there(tmp_path: Path, spec: str, message: str) -> None:
+    write_emnist(tmp_path / "emnist", "mnist", np.arange(10))
+    with pytest.raises(InputError, match=message):
+        open_labelled(spec, tmp_path, AS_THEY_ARE)
+
+
 @pytest.mark.mnist
 def test_mnist_is_mnist(data_root: Path) -> None:
     train, test = open_labelled("mnist", data_root, AS_THEY_ARE)[:2]
@@ -288,7 +351,9 @@ def test_class_names_escape_what_no_page_can_show(folder_of_images: Path) -> Non
 
 @pytest.mark.parametrize("spec", ["", "cifar", "folder", "folder:", "mnist:here", "parquet"])
 def test_an_unknown_source_is_refused_with_the_list_of_sources(spec: str) -> None:
-    with pytest.raises(InputError, match="digits, mnist, fashion-mnist, kmnist, folder:PATH, herbarium:PATH"):
+    with pytest.raises(
+        InputError, match="digits, mnist, fashion-mnist, kmnist, emnist-SET, folder:PATH, herbarium:PATH"
+    ):
         open_labelled(spec, Path(), AS_THEY_ARE)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from common.data.decode import PixelFormat
 from common.data.shipped import seen_by_workers
 from common.data.sources.digits import Digits
+from common.data.sources.emnist import Emnist
 from common.data.sources.folder import Folder
 from common.data.sources.herbarium import Herbarium
 from common.data.sources.mnist import FashionMnist, Kmnist, Mnist
@@ -19,7 +20,7 @@ from common.errors import InputError
 if TYPE_CHECKING:
     from common.data.table.table import Table
 
-SOURCES: tuple[Source, ...] = (Digits(), Mnist(), FashionMnist(), Kmnist(), Folder(), Herbarium())
+SOURCES: tuple[Source, ...] = (Digits(), Mnist(), FashionMnist(), Kmnist(), Emnist(), Folder(), Herbarium())
 """Every source, in the order in which help texts list them."""
 
 TABLE = "parquet"

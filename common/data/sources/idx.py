@@ -6,7 +6,7 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Items
-from common.data.catalogue import ReadResult
+from common.data.catalogue import Catalogue, ReadResult
 from common.data.decode import PixelFormat, reformat
 from common.errors import InputError
 
@@ -39,7 +39,7 @@ def find(folder: Path, stem: str, remedy: str) -> Path:
     for name in (stem, f"{stem}.gz", dotted, f"{dotted}.gz"):
         if (folder / name).is_file():
             return folder / name
-    others = sorted(path.name for path in folder.glob("*idx?-ubyte*")) if folder.is_dir() else []
+    others = sorted(path.name for name in (stem, dotted) for path in folder.glob(f"*{name}*"))
     hint = f" (there is {others[0]}: rename the files of one set)" if others else ""
     raise InputError(f"{folder / stem}[.gz]: not found{hint}; {remedy}, or use --data digits")
 
@@ -121,17 +121,20 @@ class IdxReader:
         source: the beginning of every name.
         lengths: (n, height, width), from its header.
         pixel_format: what each image is brought into.
+        transposed: True if the file holds the columns of each image where others hold its rows.
     """
 
     path: Path
     source: str
     lengths: tuple[int, ...]
     pixel_format: PixelFormat
+    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, 1)."""
-        height, width = self.pixel_format.size or self.lengths[1:]
+        rows, columns = self.lengths[1:]
+        height, width = self.pixel_format.size or ((columns, rows) if self.transposed else (rows, columns))
         return height, width, 1
 
     @property
@@ -156,4 +159,40 @@ class IdxReader:
             pixels = np.asarray(read(self.path, self.lengths)[items])[..., None]
         except (OSError, EOFError, ValueError, zlib.error) as error:  # the file was whole when its header was read
             raise InputError(f"{self.path}: cannot be read any more ({error})") from error
+        if self.transposed:
+            pixels = np.ascontiguousarray(pixels.swapaxes(1, 2))
         return ReadResult(reformat(pixels, self.pixel_format), np.arange(len(items)), [])
+
+
+def open_pair(
+    images: Path, labels: Path, name: str, classes: Mapping[int, str], pixel_format: PixelFormat, transposed: bool
+) -> Catalogue:
+    """Open a file of images and the file of their labels.
+
+    Args:
+        images: the images, (n, height, width).
+        labels: their labels, (n,).
+        name: the beginning of the images' names, for example mnist/train.
+        classes: the names of the classes, by their labels.
+        pixel_format: what each image is brought into.
+        transposed: True if the file holds the columns of each image where others hold its rows.
+
+    Raises:
+        InputError: a file is damaged, or the two do not belong together, or a label is none of the classes.
+    """
+    lengths, label_lengths = read_header(images, 3), read_header(labels, 1)
+    if lengths[0] != label_lengths[0]:
+        raise InputError(
+            f"{images} holds {lengths[0]:,} images and {labels.name} {label_lengths[0]:,} labels; "
+            "the two files do not belong together"
+        )
+    found = read_array(labels, label_lengths)
+    position = np.full(256, -1, np.int64)  # of each label that a byte can be, among the classes
+    position[sorted(classes)] = np.arange(len(classes))
+    unknown = found[position[found] < 0]
+    if len(unknown):
+        known = f"those of {name.partition('/')[0]} are {min(classes)} to {max(classes)}"
+        raise InputError(f"{labels}: label {unknown.max()}, but {known}; get it again")
+    reader = IdxReader(images, name, lengths, pixel_format, transposed)
+    names = tuple(classes[label] for label in sorted(classes))
+    return Catalogue(reader, np.arange(len(found)), position[found], names)

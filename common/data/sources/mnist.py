@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from common.data.catalogue import Catalogue
 from common.data.decode import PixelFormat
 from common.data.sources import idx
@@ -36,19 +34,14 @@ class IdxSet(NamedSource):
             InputError: a file is missing or damaged, or images and labels do not belong together.
         """
         root = self._root(location)
-        if not root.is_dir():
-            raise InputError(
-                f"{root.absolute()}: no such data root; {self.remedy}, --data-root or $IMAGE_DATA_ROOT names "
-                "another, --data digits needs none"
-            )
+        check_root(root, self.remedy)
         train, test = (self._split(root / self.kind, split, pixel_format) for split in STEMS)
         return Splits(train, test)
 
     def local_files(self, location: Path) -> LocalFiles:
         """Return the folder of the IDX files."""
         root = self._root(location)
-        remedy = f"{self.remedy}, and --data-root or $IMAGE_DATA_ROOT say where it is"
-        return LocalFiles("data", root, [root / self.kind], remedy=remedy)
+        return LocalFiles("data", root, [root / self.kind], remedy=remedy_elsewhere(self.remedy))
 
     def _root(self, location: Path) -> Path:
         """Return the folder that holds the folder of this set."""
@@ -57,25 +50,30 @@ class IdxSet(NamedSource):
         return location
 
     def _split(self, folder: Path, split: str, pixel_format: PixelFormat) -> Catalogue:
-        images, labels_path = (
+        images, labels = (
             idx.find(folder, f"{STEMS[split]}-{what}-ubyte", self.remedy)
             for what in ("images-idx3", "labels-idx1")
         )
-        lengths = idx.read_header(images, 3)
-        label_lengths = idx.read_header(labels_path, 1)
-        if lengths[0] != label_lengths[0]:
-            raise InputError(
-                f"{images} holds {lengths[0]:,} images and {labels_path.name} {label_lengths[0]:,} labels; "
-                "the two files do not belong together"
-            )
-        labels = idx.read_array(labels_path, label_lengths).astype(np.int64)
-        last = len(self.class_names) - 1
-        if labels.max(initial=0) > last:
-            raise InputError(
-                f"{labels_path}: label {labels.max()}, but those of {self.kind} end at {last}; get it again"
-            )
-        reader = idx.IdxReader(images, f"{self.kind}/{split}", lengths, pixel_format)
-        return Catalogue(reader, np.arange(len(labels)), labels, self.class_names)
+        classes = dict(enumerate(self.class_names))
+        return idx.open_pair(images, labels, f"{self.kind}/{split}", classes, pixel_format, transposed=False)
+
+
+def check_root(root: Path, remedy: str) -> None:
+    """Make sure that there is a data root.
+
+    Raises:
+        InputError: there is none; the message says how to get the files that belong there.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"{root.absolute()}: no such data root; {remedy}, --data-root or $IMAGE_DATA_ROOT names "
+            "another, --data digits needs none"
+        )
+
+
+def remedy_elsewhere(remedy: str) -> str:
+    """Return how to get files of the data root, or to say that they are elsewhere."""
+    return f"{remedy}, and --data-root or $IMAGE_DATA_ROOT say where it is"
 
 
 class Mnist(IdxSet):
