@@ -16,4 +16,5 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Hashes = NDArray[np.uint32]  # (n, splits.HASHES), hashes of names
 Keys = NDArray[np.uint64]  # 64-bit hashes by which names are compared
+Groups = NDArray[Any]  # names of the groups that images belong to, text
 Items = NDArray[Any]  # row numbers in a file of many images, or file names

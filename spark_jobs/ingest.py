@@ -19,7 +19,15 @@ from common.features.table import write_map
 from common.report.table import write_report
 from common.run.features import with_network
 from common.run.flag_types import fraction, input_location, output_location, seed, source_spec
-from common.run.flags import data_root_flag, features_flag, pixel_flags, pixel_format, quiet_flag
+from common.run.flags import (
+    data_root_flag,
+    features_flag,
+    label_file,
+    labels_flags,
+    pixel_flags,
+    pixel_format,
+    quiet_flag,
+)
 from common.run.parser import Parser
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 from spark_jobs.ingestion.features import TableMap, check_spec, learn_map
@@ -53,7 +61,7 @@ def ingest(
     shape = stored.image_shape if stored else before.shape if before else None
     with console.phase("list"):
         decoded_into = options.pixel_format_for(before)
-        listing = open_listing(context, source, options.data_root, decoded_into, shape)
+        listing = open_listing(context, source, options.data_root, decoded_into, shape, options.labels)
         for note in listing.notes:
             console.say(note)
         if listing.ignored:
@@ -72,6 +80,12 @@ def ingest(
         if update.lost:
             console.warn(
                 f"{update.lost:,} images of the table were in files that are gone; it goes on without them"
+            )
+        changed = listing.n_relabelled(update.settings.classes, update.kept)
+        if changed:
+            console.warn(
+                f"{changed:,} images have another class than in the table, which keeps the old one; "
+                "name another DEST to have the new ones"
             )
     with console.phase("decode and write"):
         written = [
@@ -103,6 +117,7 @@ def parser() -> Parser:
         type=output_location,
         help="the table: a path that all workers see, or s3://…",
     )
+    labels_flags(flags, "SOURCE")
     data_root_flag(flags)
     pixel_flags(flags)
     flags.add_argument(
@@ -127,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, open the table, ingest, and write the report."""
     arguments = parser().parse_arguments(argv)
     console = Console(arguments.quiet)
+    labels = label_file(arguments)
     destination = Destination.open(Storage.at(str(arguments.destination)))
     features = arguments.features if destination.before else with_network(arguments.features)
     options = IngestOptions(
@@ -136,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         classes_of(str(arguments.classes)) if arguments.classes else None,
         features,
         arguments.seed,
+        labels,
     )
     with spark_context("ingest", console) as context:
         ingested = ingest(context, arguments.source, destination, options, console)

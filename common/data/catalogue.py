@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Indices, Items, Labels, Pixels
+from common.arrays import Groups, Indices, Items, Labels, Pixels
 from common.atomic import READABLE, write_atomically
 
 
@@ -146,6 +146,8 @@ class Catalogue:
         class_names: one name per class, the same in every split.
         class_ids: the source's own identifiers of the classes; None if those are the names.
         ignored: the number of files beside the images that are none, by kind.
+        groups: text (n,), the group of each image; images of one group stay together when images are split. None
+            if every image is by itself.
     """
 
     reader: PixelReader
@@ -154,6 +156,7 @@ class Catalogue:
     class_names: tuple[str, ...]
     class_ids: tuple[str, ...] | None = None
     ignored: Mapping[str, int] = field(default_factory=dict)
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -176,21 +179,33 @@ class Catalogue:
 
     def take(self, indices: NDArray[Any] | slice) -> Catalogue:
         """Return the images at `indices` (integers, a mask or a slice), in that order."""
-        return replace(self, items=self.items[indices], labels=self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, items=self.items[indices], labels=self.labels[indices], groups=groups)
 
     def followed_by(self, other: Catalogue) -> Catalogue:
         """Return these images and those of another catalogue of the same reader and classes."""
         items, labels = (np.concatenate(pair) for pair in ((self.items, other.items), (self.labels, other.labels)))
-        return replace(self, items=items, labels=labels)
+        grouped = self.groups is not None and other.groups is not None
+        groups = np.concatenate([self.groups, other.groups]) if grouped else None
+        return replace(self, items=items, labels=labels, groups=groups)
+
+    def shared_group(self, other: Catalogue) -> str | None:
+        """Return a group that has images here and in another catalogue, or None."""
+        if self.groups is None or other.groups is None:
+            return None
+        return min(set(self.groups) & set(other.groups), default=None)
 
     def names(self) -> list[str]:
         """Return a stable name of each image."""
         return [self.reader.name(item) for item in self.items]
 
     def digest(self) -> str:
-        """Return a SHA-256 of names and labels, which does not depend on the order of the images."""
+        """Return a SHA-256 of names, labels and groups, which does not depend on the order of the images."""
         keys = self.classes.keys
-        rows = sorted(f"{keys[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True))
+        rows = [f"{keys[label]}\0{name}" for name, label in zip(self.names(), self.labels, strict=True)]
+        if self.groups is not None:
+            rows = [f"{row}\0{group}" for row, group in zip(rows, self.groups, strict=True)]
+        rows.sort()
         return hashlib.sha256("\n".join(rows).encode(errors="surrogateescape")).hexdigest()
 
 

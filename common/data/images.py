@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from common.arrays import Features, Folds, Indices, Items, Labels, Pixels
+from common.arrays import Features, Folds, Groups, Indices, Items, Labels, Pixels
 from common.data.catalogue import Catalogue, PixelReader, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.splits import ALWAYS_TRAINING, shard, stratified_order
@@ -35,6 +35,7 @@ class Block(NamedTuple):
         names: n stable names, as strings or as objects that str() turns into them; None if not asked for.
         skipped: images that belonged to this block and could not be used.
         features: of the images that validate, in order, uint8 (m, d); None if they were not computed yet.
+        groups: the group of each image, which no split may divide; None if each is by itself, or nobody asked.
     """
 
     pixels: Pixels
@@ -43,6 +44,7 @@ class Block(NamedTuple):
     names: Sequence[object] | None
     skipped: list[Skipped]
     features: Features | None = None
+    groups: Sequence[str] | None = None
 
 
 def readable_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -244,12 +246,14 @@ class CataloguePart:
         items: (n,).
         labels: int64 (n,).
         folds: int16 (n,).
+        groups: text (n,), for those who split the images by their groups; None for others.
     """
 
     reader: PixelReader
     items: Items
     labels: Labels
     folds: Folds
+    groups: Groups | None = None
 
     def blocks(self, names: bool = False) -> Iterator[Block]:
         """Read the items in their order."""
@@ -265,4 +269,5 @@ class CataloguePart:
         read = self.reader.read(items)
         kept = read.kept + where.start
         named = [self.reader.name(item) for item in items[read.kept]] if names else None
-        return Block(read.pixels, self.labels[kept], self.folds[kept], named, read.skipped)
+        groups = None if self.groups is None else self.groups[kept].tolist()
+        return Block(read.pixels, self.labels[kept], self.folds[kept], named, read.skipped, groups=groups)

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from common.arrays import Folds
 from common.console import Console
 from common.data.catalogue import Catalogue, Skipped
 from common.data.decode import AS_THEY_ARE, PixelFormat
 from common.data.images import CatalogueImages, Images
-from common.data.sources import check_classes, open_labelled
+from common.data.joined import join
+from common.data.sources import TABLE, check_classes, check_groups, open_labelled
 from common.data.sources.finding import ignored_files
+from common.data.sources.label_file import LabelFile
+from common.data.sources.source import Splits
 from common.data.splits import FoldRule, hold_out, stratified_limit
 from common.errors import InputError
 
@@ -31,8 +35,12 @@ def open_splits(
     pixel_format: PixelFormat = AS_THEY_ARE,
     data_root: Path = DATA_ROOT,
     *,
+    labels: LabelFile | None = None,
     test: float = 0.2,
     test_data: str | None = None,
+    test_labels: LabelFile | None = None,
+    validation_data: str | None = None,
+    validation_labels: LabelFile | None = None,
     seed: int = 0,
     limit: int | None = None,
     say: Callable[[str], object] = lambda _: None,
@@ -41,11 +49,16 @@ def open_splits(
 
     Args:
         spec: the source, as --data names it: "digits", "folder:PATH", …
-        rule: how images are held out for validation.
+        rule: how images are held out for validation, if no source has images for it.
         pixel_format: what every image is decoded into.
         data_root: the folder in which named sources live.
+        labels: a file with the classes of the images of a folder; None if the source has them.
         test: the fraction of images held out for testing, if the source has no test set.
         test_data: another source, whose test set is used, or all of its images if it has none.
+        test_labels: as `labels`, for `test_data`.
+        validation_data: another source, whose images for validation are used, or its test set if it has none of
+            these, or all of its images.
+        validation_labels: as `labels`, for `validation_data`.
         seed: the seed of all shuffles.
         limit: the number of training images to use; None for all.
         say: called with each line for people about how the source was read.
@@ -54,63 +67,104 @@ def open_splits(
         Training images, with the fold that each validates, and test images.
 
     Raises:
-        InputError: there is no such source, or too few images.
+        InputError: there is no such source, or too few images; K folds leave nothing to validate elsewhere.
     """
-    train, tested, validation, notes = open_labelled(spec, data_root, pixel_format)
-    check_classes(spec, train.class_names)
-    if test_data is not None:
-        if tested is not None:
-            notes = (*notes, f"{spec}: its own {len(tested):,} test images are left out")
-        tested, more = _other_test_set(train, spec, test_data, data_root, pixel_format)
-        notes = (*notes, *more)
-        train = replace(train, ignored=Counter(train.ignored) + Counter(tested.ignored))
-    for note in notes:
+    splits = open_labelled(spec, data_root, pixel_format, labels)
+    check_classes(spec, splits.train.class_names)
+    others = {"validation": (validation_data, validation_labels), "test": (test_data, test_labels)}
+    for split, (other, its_labels) in others.items():
+        if other is not None:
+            _check_other(split, other, rule)
+            found = open_labelled(other, data_root, pixel_format, its_labels)
+            splits = _with_other(splits, split, spec, other, found)
+    check_groups(spec, splits)
+    train, tested, validation = splits.train, splits.test, splits.validation
+    for note in [*splits.notes, *([ignored_files(train.ignored)] if train.ignored else [])]:
         say(note)
-    if train.ignored:
-        say(ignored_files(train.ignored))
     if tested is None:
-        parts = hold_out(train.labels, test, seed, "test")
+        parts = hold_out(train.labels, test, seed, "test", train.groups)
         train, tested = train.take(parts.rest), train.take(parts.held_out)
     if limit is not None:
         train = train.take(stratified_limit(train.labels, limit, seed))
-    n_learnt = len(train) + (len(validation) if validation is not None and rule.k else 0)
+    learnt = _folded(train, validation, rule, seed, elsewhere=validation_data is not None)
+    return CatalogueImages(*learnt, pixel_format), CatalogueImages(tested, pixel_format=pixel_format)
+
+
+def _folded(
+    train: Catalogue, validation: Catalogue | None, rule: FoldRule, seed: int, elsewhere: bool
+) -> tuple[Catalogue, Folds]:
+    """Return training images followed by those for validation, and the folds of all.
+
+    Args:
+        train: the training images.
+        validation: the images for validation that a source has; None to hold out training images.
+        rule: how images are held out.
+        seed: the seed of that.
+        elsewhere: True if `validation` is of another source than `train`.
+
+    Raises:
+        InputError: there are too few images.
+    """
+    n_train = len(train)
+    n_learnt = n_train + (len(validation) if validation is not None and rule.k else 0)
     if n_learnt < max(2, rule.k or 0):
         raise InputError(f"{n_learnt} training images are too few to hold any out for validation")
     if validation is None:
-        folds = rule.of_labels(train.labels, seed)
-    else:
-        n_train, train = len(train), train.followed_by(validation)
-        folds = rule.of_split(n_train, train.labels, seed)
-    return (
-        CatalogueImages(train, folds, pixel_format),
-        CatalogueImages(tested, pixel_format=pixel_format),
-    )
+        return train, rule.of_labels(train.labels, seed, train.groups)
+    images = join(train, validation, "validation: ") if elsewhere else train.followed_by(validation)
+    return images, rule.of_split(n_train, images.labels, seed, images.groups)
 
 
-def _other_test_set(
-    train: Catalogue, spec: str, test_data: str, data_root: Path, pixel_format: PixelFormat
-) -> tuple[Catalogue, tuple[str, ...]]:
-    """Return the test images of another source, or all of its images, labelled as the training images are.
-
-    Lines for people about how it was read come with them.
+def _check_other(split: str, spec: str, rule: FoldRule) -> None:
+    """Make sure that a source may have the images of one split.
 
     Raises:
-        InputError: there is none, or their classes or their shape are not those of the training images.
+        InputError: it is a table, or each fold validates.
     """
-    splits = open_labelled(test_data, data_root, pixel_format)
-    other, notes = splits.learnt, splits.notes
-    if splits.test is not None:
-        other = splits.test
-        notes = (*notes, f"{test_data}: its {len(splits.learnt):,} images for training are left out")
-    positions = train.classes.positions(other.classes)
-    unknown = [other.class_names[label] for label in np.unique(other.labels) if positions[label] < 0]
+    if split == "validation" and rule.k:
+        raise InputError(f"--validation-data and {rule} do not go together: each fold validates; leave one out")
+    if spec.partition(":")[0] == TABLE:
+        raise InputError(f"--{split}-data {spec}: a table; name the images that it was made from")
+
+
+def _with_other(splits: Splits, split: str, spec: str, other_spec: str, other: Splits) -> Splits:
+    """Return splits whose images of one split are those of another source, with lines for people about both.
+
+    Raises:
+        InputError: the classes or the shape of the other images are not those of the training images.
+    """
+    flag = f"--{split}-data {other_spec}"
+    chosen = other.test if split == "test" or other.validation is None else other.validation
+    images = other.learnt if chosen is None else chosen
+    train, own, notes = splits.train, getattr(splits, split), [*splits.notes, *other.notes]
+    if split == "test" and splits.test_validates:
+        splits = splits._replace(validation=own)
+        notes.append(f"{spec}: its own test images are for validation now")
+    elif own is not None:
+        notes.append(f"{spec}: its own {len(own):,} {split} images are left out")
+    left_out = sum(len(part) for part in other[:3] if part is not None) - len(images)
+    if left_out:
+        notes.append(f"{other_spec}: its {left_out:,} other images are left out")
+    positions = train.classes.positions(images.classes)
+    unknown = [images.class_names[label] for label in np.unique(images.labels) if positions[label] < 0]
     if unknown:
-        raise InputError(f"--test-data {test_data}: images of the class {unknown[0]!r}, which {spec} has not")
-    if other.shape != train.shape:
-        theirs, ours = ("x".join(map(str, images.shape)) for images in (other, train))
-        raise InputError(f"--test-data {test_data}: images of {theirs}, and {spec} has {ours}; use --size")
-    labels = positions[other.labels]
-    return replace(other, labels=labels, class_names=train.class_names, class_ids=train.class_ids), notes
+        raise InputError(f"{flag}: images of the class {unknown[0]!r}, which {spec} has not")
+    if images.shape != train.shape:
+        theirs, ours = ("x".join(map(str, each.shape)) for each in (images, train))
+        raise InputError(f"{flag}: images of {theirs}, and {spec} has {ours}; use --size")
+    images = replace(
+        images,
+        labels=positions[images.labels],
+        class_names=train.class_names,
+        class_ids=train.class_ids,
+    )
+    train = replace(train, ignored=Counter(train.ignored) + Counter(images.ignored))
+    return Splits(
+        train,
+        images if split == "test" else splits.test,
+        images if split == "validation" else splits.validation,
+        tuple(notes),
+    )
 
 
 def warn_of_splits(console: Console, limit: int | None, train: Images, unseen: bool = True) -> None:

@@ -4,6 +4,7 @@ One order serves them all. Within each class the images are shuffled. Image j of
 key (j + u) / m, with u uniform in [0, 1) drawn once per class, and all images are sorted by key. Any stretch of
 this order holds each class in proportion, give or take two images, and the only image of a rare class may fall
 anywhere. So a limit is a prefix, a held-out fraction is a suffix, and K folds are K stretches of even length.
+Images in groups are dealt out by groups.py instead, so that no group is split.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Folds, Hashes, Indices, Labels
+from common.arrays import Folds, Groups, Hashes, Indices, Labels
+from common.data.groups import deal_groups
 
 ALWAYS_TRAINING = -1
 """The fold number of images that never validate."""
@@ -48,8 +50,18 @@ class Holdout(NamedTuple):
     held_out: Indices
 
 
-def hold_out(labels: Labels, fraction: float, seed: int, purpose: str) -> Holdout:
-    """Hold out a stratified fraction: at least one image, and never all."""
+def hold_out(labels: Labels, fraction: float, seed: int, purpose: str, groups: Groups | None = None) -> Holdout:
+    """Hold out a stratified fraction: at least one image, and never all.
+
+    Of images in groups (n,), whole groups are held out, of about that many images.
+
+    Raises:
+        InputError: all images are of one group.
+    """
+    if groups is not None:
+        what = f"training and {purpose}"
+        held_out = deal_groups(labels, groups, (1 - fraction, fraction), seed, purpose, what) == 1
+        return Holdout(np.flatnonzero(~held_out), np.flatnonzero(held_out))
     order = stratified_order(labels, seed, purpose)
     n_held_out = min(max(round(fraction * len(labels)), 1), len(labels) - 1)
     n_rest = len(labels) - n_held_out
@@ -61,15 +73,23 @@ def stratified_limit(labels: Labels, n: int, seed: int) -> Indices:
     return np.sort(stratified_order(labels, seed, "limit")[:n])
 
 
-def validation_fold(labels: Labels, fraction: float, seed: int) -> Folds:
-    """Return fold numbers, int16 (n,): 0 for a stratified fraction, ALWAYS_TRAINING for the rest."""
+def validation_fold(labels: Labels, fraction: float, seed: int, groups: Groups | None = None) -> Folds:
+    """Return fold numbers, int16 (n,): 0 for what `hold_out` holds out, ALWAYS_TRAINING for the rest."""
     folds = np.full(len(labels), ALWAYS_TRAINING, np.int16)
-    folds[hold_out(labels, fraction, seed, "validation").held_out] = 0
+    folds[hold_out(labels, fraction, seed, "validation", groups).held_out] = 0
     return folds
 
 
-def k_folds(labels: Labels, k: int, seed: int) -> Folds:
-    """Return fold numbers 0 to k-1, int16 (n,): stratified folds whose sizes differ by at most one."""
+def k_folds(labels: Labels, k: int, seed: int, groups: Groups | None = None) -> Folds:
+    """Return fold numbers 0 to k-1, int16 (n,): stratified folds whose sizes differ by at most one.
+
+    Of images in groups (n,), each fold is some of the groups, and sizes are as even as these allow.
+
+    Raises:
+        InputError: there are fewer groups than folds.
+    """
+    if groups is not None:
+        return deal_groups(labels, groups, [1 / k] * k, seed, "folds", f"{k} folds").astype(np.int16)
     folds = np.empty(len(labels), np.int16)
     order = stratified_order(labels, seed, "folds")
     for fold in range(k):
@@ -97,6 +117,21 @@ def stable_hashes(names: Iterable[str]) -> Hashes:
     return np.frombuffer(digests, "<u4").astype(np.uint32).reshape(-1, HASHES)
 
 
+def image_hashes(names: Iterable[str], groups: Iterable[str] | None) -> Hashes:
+    """Return the hashes that decide where each image of a table goes, uint32 (n, HASHES).
+
+    Images of one group share the hashes for split and fold, and so stay together.
+
+    Args:
+        names: n names.
+        groups: the group of each; None if every image is by itself.
+    """
+    hashes = stable_hashes(names)
+    if groups is not None:
+        hashes[:, :2] = stable_hashes(groups)[:, :2]
+    return hashes
+
+
 def hashed_test(hashes: Hashes, fraction: float) -> NDArray[np.bool_]:
     """Return which names belong to the test set if it takes this fraction of all names, bool (n,)."""
     return hashes[:, 0] < fraction * 2.0**32
@@ -119,11 +154,17 @@ class FoldRule:
     k: int | None
     validation: float
 
-    def of_labels(self, labels: Labels, seed: int) -> Folds:
-        """Return stratified folds of images whose labels are all known, int16 (n,)."""
-        return k_folds(labels, self.k, seed) if self.k else validation_fold(labels, self.validation, seed)
+    def of_labels(self, labels: Labels, seed: int, groups: Groups | None = None) -> Folds:
+        """Return stratified folds of images whose labels are all known, int16 (n,); no group is split.
 
-    def of_split(self, n_train: int, labels: Labels, seed: int) -> Folds:
+        Raises:
+            InputError: there are too few groups.
+        """
+        if self.k:
+            return k_folds(labels, self.k, seed, groups)
+        return validation_fold(labels, self.validation, seed, groups)
+
+    def of_split(self, n_train: int, labels: Labels, seed: int, groups: Groups | None = None) -> Folds:
         """Return folds of training images that are followed by a source's own images for validation, int16 (n,).
 
         A hold-out holds out those; K folds are made of all images.
@@ -132,9 +173,13 @@ class FoldRule:
             n_train: the number of training images.
             labels: int64 (n,), of all images.
             seed: the seed of K folds.
+            groups: text (n,), the group of each image, which no fold splits; None if every image is by itself.
+
+        Raises:
+            InputError: there are too few groups.
         """
         if self.k:
-            return k_folds(labels, self.k, seed)
+            return k_folds(labels, self.k, seed, groups)
         return np.where(np.arange(len(labels)) < n_train, np.int16(ALWAYS_TRAINING), np.int16(0))
 
     def of_buckets(self, buckets: Folds) -> Folds:

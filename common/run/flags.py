@@ -12,8 +12,11 @@ from common.data.decode import PixelFormat
 from common.data.images import CatalogueImages
 from common.data.labelled import open_splits
 from common.data.pillow import MAX_PIXELS
+from common.data.shipped import expanded
 from common.data.sources import TABLE_SPEC, specs
+from common.data.sources.label_file import LabelFile
 from common.data.splits import FoldRule
+from common.errors import InputError
 from common.features.augmentation import NONE
 from common.features.spec import CHAINS, FORMS, FeatureSpec
 from common.ridge.fit import MAX_KEPT_BYTES
@@ -23,6 +26,7 @@ from common.run.flag_types import (
     data_root,
     feature_spec,
     fraction,
+    input_location,
     lambda_grid,
     n_folds,
     number,
@@ -91,12 +95,20 @@ def ridge_parser(description: str) -> Parser:
 def data_flags(group: argparse._ActionsContainer, sources: str) -> None:
     """Add the flags that say which images to use; `sources` names the sources in --help."""
     group.add_argument("--data", metavar="SPEC", type=source_spec, default="digits", help=sources)
-    group.add_argument(
-        "--test-data",
-        metavar="SPEC",
-        type=source_spec,
-        help="another source, all of whose images are the test set",
-    )
+    labels_flags(group, "--data")
+    for split, use in (("validation", "for validation"), ("test", "the test set")):
+        group.add_argument(
+            f"--{split}-data",
+            metavar="SPEC",
+            type=source_spec,
+            help=f"another source, whose images are {use}",
+        )
+        group.add_argument(
+            f"--{split}-labels",
+            metavar="FILE",
+            type=input_location,
+            help=f"as --labels, for the folder of --{split}-data",
+        )
     data_root_flag(group)
     group.add_argument(
         "--limit", metavar="N", type=positive_integer, help="use N training images, stratified by class"
@@ -108,6 +120,50 @@ def data_flags(group: argparse._ActionsContainer, sources: str) -> None:
         default=0.01,
         help="stop if a larger share of the images than this cannot be used",
     )
+
+
+def labels_flags(group: argparse._ActionsContainer, source: str) -> None:
+    """Add --labels and its columns, which label_file() reads; `source` is the flag of the images."""
+    group.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=input_location,
+        help=f"the classes of the images in folder:PATH of {source}: a CSV file with one row per image",
+    )
+    group.add_argument(
+        "--file-column", metavar="NAME", help="the column of the names of images: its header, or its number from 1"
+    )
+    group.add_argument("--label-column", metavar="NAME", help="the column of the classes, likewise")
+    group.add_argument(
+        "--group-column",
+        metavar="NAME",
+        help="a column of groups, such as patients: images of one group are never split",
+    )
+
+
+def label_file(arguments: argparse.Namespace, name: str = "labels") -> LabelFile | None:
+    """Return the label file of the images of a source, or None if there is none.
+
+    Args:
+        arguments: the flags.
+        name: labels, test_labels or validation_labels; the latter two may lack the column of groups.
+
+    Raises:
+        InputError: it is at an address, or there are columns or images for it, and no file or source.
+    """
+    path, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
+    columns = (arguments.file_column, arguments.label_column, arguments.group_column)
+    if path is None:
+        for column, value in zip(("file", "label", "group"), columns, strict=True):
+            if name == "labels" and value is not None:
+                raise InputError(f"--{column}-column {value}: a column of a label file; name that by --labels")
+        return None
+    if isinstance(path, str):
+        raise InputError(f"{flag} {path}: copy the file to this machine, and name it here")
+    source = name.replace("labels", "data")
+    if name != "labels" and getattr(arguments, source) is None:
+        raise InputError(f"{flag} {path}: labels of the images of --{source.replace('_', '-')}; name these too")
+    return LabelFile(expanded(path), *columns, groups_needed=name == "labels")
 
 
 def validation_flag(group: argparse._ActionsContainer, what: str) -> None:
@@ -194,12 +250,22 @@ def named_splits(
         rule,
         pixel_format,
         arguments.data_root,
+        labels=label_file(arguments),
         test=arguments.test,
         test_data=arguments.test_data,
+        test_labels=label_file(arguments, "test_labels"),
+        validation_data=arguments.validation_data,
+        validation_labels=label_file(arguments, "validation_labels"),
         seed=arguments.seed,
         limit=arguments.limit,
         say=console.say,
     )
+
+
+def others_named(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the places beside --data that flags name, for metrics.json."""
+    names = ("labels", "group_column", "validation_data", "validation_labels", "test_data", "test_labels")
+    return {name: str(value) for name in names if (value := getattr(arguments, name)) is not None}
 
 
 def quiet_flag(group: argparse._ActionsContainer) -> None:

@@ -27,7 +27,7 @@ from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
 from common.run.features import feature_map, with_network
-from common.run.flags import named_splits, pixel_format
+from common.run.flags import label_file, named_splits, others_named, pixel_format
 from common.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -106,16 +106,14 @@ class RidgeRun:
         with console.phase("open"):
             wanted = with_network(arguments.features)
             quarantined = ignored = 0
-            split = f"--seed {arguments.seed} --test {arguments.test:g}"
-            if arguments.test_data is not None:
-                split = f"--seed {arguments.seed} --test-data"
+            split = _split_by(arguments)
             table = open_table(arguments.data)
             if table is not None:
-                if arguments.test_data is not None:
-                    raise InputError("--test-data: a table has test images of its own; predict.py scores others")
+                _check_flags_of_table(arguments)
                 check_classes(arguments.data, table.class_names)
                 train, test = _split_table(table, arguments, rule, pixel_format(arguments))
-                quarantined, split = table.quarantined, "the hash of each name"
+                quarantined = table.quarantined
+                split = "the hash of each group" if table.grouped else "the hash of each name"
                 ignored = table.n_ignored
             else:
                 train, test = named_splits(arguments, rule, pixel_format(arguments, wanted), console)
@@ -208,7 +206,7 @@ class RidgeRun:
             "engine": engine.name,
             "command": command(),
             "data": self.arguments.data,
-            **({"test_data": self.arguments.test_data} if self.arguments.test_data else {}),
+            **others_named(self.arguments),
             "images": {
                 "train": fit.n_fitted if problem.rule.k else fit.n_fitted - fit.n_validation,
                 "validation": fit.n_validation,
@@ -325,6 +323,31 @@ def warn_of_large_systems(console: Console, problem: Problem) -> None:
 def _new_folder(job: str, arguments: argparse.Namespace) -> RunFolder:
     out: Path | str | None = arguments.out
     return RunFolder(out, f"{job}-{arguments.data.partition(':')[0]}")
+
+
+def _split_by(arguments: argparse.Namespace) -> str:
+    """Return the flags that decide about the split and fold of an image, for moments files."""
+    flags = [
+        f"--seed {arguments.seed}",
+        f"--test {arguments.test:g}" if arguments.test_data is None else "--test-data",
+    ]
+    flags += [] if arguments.validation_data is None else ["--validation-data"]
+    flags += [] if arguments.group_column is None else ["--group-column"]
+    return " ".join(flags)
+
+
+def _check_flags_of_table(arguments: argparse.Namespace) -> None:
+    """Refuse flags that a table has no use for.
+
+    Raises:
+        InputError: images or labels of other places are named.
+    """
+    for split in ("test", "validation"):
+        if getattr(arguments, f"{split}_data") is not None:
+            raise InputError(f"--{split}-data: a table has {split} images of its own; predict.py scores others")
+    for name in ("labels", "test_labels", "validation_labels"):
+        if label_file(arguments, name) is not None:
+            raise InputError(f"--{name}: a table has the classes of its images; ingest.py takes a label file")
 
 
 def _split_table(

@@ -30,6 +30,11 @@ NOT_KEPT = {"out", "resume", "weights", "pretrained", "head", "quiet", "batch", 
 """Flags that hold for one start of a run. Checkpoints keep all others, which hold when the run is resumed."""
 
 
+SPECS = ("data", "validation_data", "test_data")
+PATHS = ("data_root", "labels", "validation_labels", "test_labels")
+"""Flags that are kept so that they name the same from any current folder."""
+
+
 def training_parser() -> Parser:
     """Return the parser of train_cnn.py."""
     parser = Parser(
@@ -129,11 +134,9 @@ def _output_flags(group: argparse._ActionsContainer) -> None:
 def recipe(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the flags that a checkpoint keeps, as plain values."""
     kept = {name: value for name, value in vars(arguments).items() if name not in NOT_KEPT}
-    return (
-        kept
-        | {"data_root": str(shipped.absolute(arguments.data_root)), "data": absolute(arguments.data)}
-        | ({"test_data": absolute(arguments.test_data)} if arguments.test_data else {})
-    )
+    specs = {name: absolute(kept[name]) for name in SPECS if kept[name] is not None}
+    paths = {name: str(shipped.absolute(Path(kept[name]))) for name in PATHS if kept[name] is not None}
+    return kept | specs | paths
 
 
 def keep(parser: Parser, kept: dict[str, Any]) -> None:

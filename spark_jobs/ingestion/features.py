@@ -12,7 +12,7 @@ from pyspark import RDD, SparkContext
 
 from common.arrays import Hashes, Labels, Pixels
 from common.data.images import Block, Sample
-from common.data.splits import hashed_test, stable_hashes
+from common.data.splits import hashed_test, image_hashes
 from common.data.storage import Storage
 from common.data.table.table import FEATURES, Table
 from common.data.table.writing import TableSettings, plain_names
@@ -159,7 +159,7 @@ def _candidates(blocks: RDD[Block], split: str | None, test_fraction: float, n: 
     def of_partition(part: Iterable[Block]) -> Iterator[Candidates]:
         left = each
         for block in part:
-            hashes = stable_hashes(plain_names(block.names or ()))
+            hashes = image_hashes(plain_names(block.names or ()), block.groups)
             own = np.arange(len(hashes))
             if split is None:
                 own = np.flatnonzero(~hashed_test(hashes, test_fraction))

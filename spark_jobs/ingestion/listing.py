@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -17,9 +17,11 @@ from common.data.decode import PixelFormat
 from common.data.images import Block, CataloguePart
 from common.data.sources import open_labelled
 from common.data.sources.glob import LocalGlob
+from common.data.sources.label_file import LabelFile
 from common.data.sources.source import Splits
 from common.data.splits import ALWAYS_TRAINING, stable_hashes
-from common.data.table.writing import TableSettings, name_keys, plain_names
+from common.data.table.writing import FileContent, TableSettings, name_keys, plain_names
+from common.errors import InputError
 from spark_jobs.engine.blocks import read_parts
 from spark_jobs.ingestion.globs import RemoteGlob, is_glob
 
@@ -49,6 +51,10 @@ class Listing(Protocol):
     def notes(self) -> tuple[str, ...]:
         """Lines for people about how the source was read."""
 
+    @property
+    def grouped(self) -> bool:
+        """True if images have groups, which are not split."""
+
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], str | None]]:
@@ -69,6 +75,14 @@ class Listing(Protocol):
     def count(self) -> int:
         """Return the number of images that the source names."""
 
+    def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
+        """Return the number of images that files of the table have with another class than the source says.
+
+        Args:
+            classes: the table's.
+            kept: the names and labels of these files.
+        """
+
 
 def open_listing(
     context: SparkContext,
@@ -76,6 +90,7 @@ def open_listing(
     data_root: Path,
     pixel_format: PixelFormat,
     shape: tuple[int, int, int] | None,
+    labels: LabelFile | None = None,
 ) -> Listing:
     """List the images of a source.
 
@@ -85,12 +100,15 @@ def open_listing(
         data_root: folder of the named sets.
         pixel_format: what images are decoded into.
         shape: the shape of the table's images, if there is a table already.
+        labels: a file with the classes of the images of a folder; None if the source has them.
 
     Raises:
         InputError: there is no such source, or no image in it.
     """
     if not is_glob(source):
-        return ListedCatalogues(open_labelled(source, data_root, pixel_format))
+        return ListedCatalogues(open_labelled(source, data_root, pixel_format, labels))
+    if labels is not None:
+        raise InputError(f"{labels.path}: label files are for folder:PATH, and in a glob the folder is the class")
     local = LocalGlob.of(source)
     if local is not None:
         return ListedCatalogues(local.open(pixel_format, shape))
@@ -113,6 +131,7 @@ class ListedGlob:
     classes: Classes
     ignored: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    grouped: bool = False
 
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
@@ -127,6 +146,10 @@ class ListedGlob:
     def count(self) -> int:
         """Return the number of files."""
         return self.glob.count()
+
+    def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
+        """Return 0: the class is part of the name."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -159,6 +182,11 @@ class ListedCatalogues:
         """Lines for people about how the source was read."""
         return self.splits.notes
 
+    @property
+    def grouped(self) -> bool:
+        """True if a label file gave the images groups."""
+        return self.splits.train.groups is not None
+
     def _splits(self) -> list[tuple[Catalogue, str | None]]:
         learnt, test = self.splits.learnt, self.splits.test
         return [(learnt, None)] if test is None else [(learnt, "train"), (test, "test")]
@@ -179,6 +207,20 @@ class ListedCatalogues:
     def count(self) -> int:
         """Return the number of images of all splits."""
         return sum(len(catalogue) for catalogue, _ in self._splits())
+
+    def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
+        """Return how many names have another label in these files."""
+        if not kept:
+            return 0
+        images = [relabelled(catalogue, classes) for catalogue, _ in self._splits()]
+        keys = np.concatenate([name_keys(plain_names(each.names())) for each in images])
+        order = np.argsort(keys, kind="stable")
+        keys, labels = keys[order], np.concatenate([each.labels for each in images])[order]
+        found, theirs = (
+            np.concatenate(parts) for parts in zip(*((c.hashes, c.labels) for c in kept), strict=True)
+        )
+        at = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
+        return int(((keys[at] == found) & (labels[at] != theirs)).sum())
 
 
 def relabelled(catalogue: Catalogue, classes: Classes) -> Catalogue:
@@ -210,6 +252,7 @@ def new_parts(catalogue: Catalogue, done: Keys, cores: int) -> list[CataloguePar
             catalogue.items[own],
             catalogue.labels[own],
             np.full(len(own), ALWAYS_TRAINING, np.int16),
+            None if catalogue.groups is None else catalogue.groups[own],
         )
         for own in (np.array_split(new, n_parts) if n_parts else [])
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from common.atomic import read_text
 from common.data.catalogue import Classes, printable
 from common.data.decode import PixelFormat
 from common.data.shipped import absolute
+from common.data.sources.label_file import LabelFile
 from common.data.storage import Storage
 from common.data.table.table import Table
 from common.data.table.writing import TableSettings
@@ -36,6 +37,7 @@ class IngestOptions:
         classes: the classes of the table, or None to take those of the source.
         features: what to store in the place of pixels; None for the table's features, or pixels.
         seed: of the sample that features are learnt from.
+        labels: a file with the classes of the images of a folder; None if the source has them.
     """
 
     data_root: Path = Path("data")
@@ -44,6 +46,7 @@ class IngestOptions:
     classes: Classes | None = None
     features: FeatureSpec | None = None
     seed: int = 0
+    labels: LabelFile | None = None
 
     def pixel_format_for(self, before: Table | None) -> PixelFormat:
         """Return the pixel format of the table, or the chosen one if there is no table.
@@ -78,12 +81,22 @@ class IngestOptions:
         classes = joined_classes(listing.classes, before, self.classes)
         if before is None:
             fraction = self.test_fraction or TEST_FRACTION
-            return TableSettings(listing.shape, pixel_format, classes.names, fraction, source, classes.ids)
+            settings = TableSettings(listing.shape, pixel_format, classes.names, fraction, source, classes.ids)
+            return replace(settings, grouped=listing.grouped)
+        if before.grouped != listing.grouped:
+            has, wants = ("" if grouped else "no " for grouped in (before.grouped, listing.grouped))
+            raise InputError(
+                f"{before.storage}: its images have {has}groups, and these have {wants}groups, so that a group "
+                "could be split; name another DEST, or give --group-column as before"
+            )
         if shape != listing.shape:
             raise InputError(
                 f"{before.storage}: holds images of {shape}, and the source has {listing.shape}; use --size"
             )
-        return TableSettings(listing.shape, pixel_format, classes.names, before.test_fraction, source, classes.ids)
+        settings = TableSettings(
+            listing.shape, pixel_format, classes.names, before.test_fraction, source, classes.ids
+        )
+        return replace(settings, grouped=before.grouped)
 
 
 def joined_classes(found: Classes, before: Table | None, chosen: Classes | None) -> Classes:

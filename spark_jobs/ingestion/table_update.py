@@ -210,6 +210,7 @@ class TableUpdate:
             class_names=self.settings.class_names,
             class_ids=self.settings.class_ids,
             features=self.features.describe() if self.features else None,
+            grouped=self.settings.grouped,
             ignored=(self.before.ignored if self.before else {}) | {source: dict(ignored)},
             test_fraction=self.settings.test_fraction,
             files=tuple(files[name] for name in sorted(files)),

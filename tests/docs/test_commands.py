@@ -109,6 +109,8 @@ ELSEWHERE = {
     ),
     "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/network --data parquet:tables/week2 "
     "--out runs/week2-by-network": "tests/mpi/test_pipeline.py predicts a table",
+    "python spark_jobs/serial.py --data folder:photos --labels labels.csv --group-column patient --size 24x36 "
+    "--grey": "tests/common/test_label_files.py runs it, and looks at what comes of it",
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}

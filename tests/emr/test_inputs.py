@@ -69,7 +69,11 @@ def test_a_switch_that_is_new_to_a_job_does_not_swallow_the_word_behind_it(
 
 ROLES = {
     "--data": ValueRole.SOURCE,
+    "--labels": ValueRole.INPUT,
     "--test-data": ValueRole.SOURCE,
+    "--test-labels": ValueRole.INPUT,
+    "--validation-data": ValueRole.SOURCE,
+    "--validation-labels": ValueRole.INPUT,
     "SOURCE": ValueRole.SOURCE,
     "DEST": ValueRole.OUTPUT,
     "--classes": ValueRole.INPUT,
@@ -109,6 +113,32 @@ def test_a_folder_travels_without_what_is_hidden(tmp_path: Path) -> None:
     inputs = of("gram", "--data", f"folder:{tmp_path}/photos")
     assert inputs.words == ["--data=folder:shipped-photos"]
     assert list(inputs.shipped[0].files) == ["ash/1.png", "linked/b"]
+
+
+def test_a_label_file_and_other_places_of_images_travel(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").touch()
+    inputs = of(
+        "gram", "--data", "folder:photos", "--labels", "labels.csv", "--validation-data", "folder:photos/ash"
+    )
+    on_cluster = ["--data=folder:shipped-photos", "--labels=shipped-labels/labels.csv"]
+    assert inputs.words == [*on_cluster, "--validation-data=folder:shipped-ash"]
+    assert list(inputs.shipped[1].files) == ["labels.csv"]
+
+
+def test_a_set_of_emnist_travels_without_the_others(tmp_path: Path) -> None:
+    (tmp_path / "data" / "emnist").mkdir()
+    for name in (
+        "emnist-letters-train-images-idx3-ubyte",
+        "emnist-letters-mapping.txt",
+        "emnist-mnist-mapping.txt",
+    ):
+        (tmp_path / "data" / "emnist" / name).touch()
+    inputs = of("gram", "--data", "emnist-letters")
+    assert inputs.words == ["--data-root=shipped-data", "--data=emnist-letters"]
+    assert sorted(inputs.shipped[0].files) == [
+        "emnist/emnist-letters-mapping.txt",
+        "emnist/emnist-letters-train-images-idx3-ubyte",
+    ]
 
 
 def test_a_model_and_data_of_one_name_travel_apart(tmp_path: Path) -> None:

@@ -71,10 +71,17 @@ def test_a_folder_with_an_image_that_cannot_be_used(
     images = world.at_root(lambda: folder_of_images)
     if world.is_root:
         (images / "cedar" / "11.png").write_bytes(b"damaged")
+        rows = [
+            f"{path.parent.name}/{path.stem},{path.parent.name},{path.stem[1]}" for path in images.rglob("*.png")
+        ]
+        (images / "labels.csv").write_text("\n".join(["image,label,who", *rows]))
     world.meet()
     flags = ["--data", f"folder:{images}", "--max-corrupt", "0.1"]
+    if way == "scatter":  # the same images, told by other flags: those for validation are all of them
+        flags += ["--labels", str(images / "labels.csv"), "--group-column", "who"]
+        flags += ["--validation-data", f"folder:{images}"]
     for found in assert_agreed(world, tmp_path, list(JOBS), flags, ["--images", way]):
-        assert found["images"]["skipped"] == 1
+        assert found["images"]["skipped"] == (2 if way == "scatter" else 1)
     if world.is_root:
         for job in JOBS:
             assert "cedar/11.png" in (tmp_path / job / "skipped.csv").read_text()

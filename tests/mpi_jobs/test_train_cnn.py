@@ -153,12 +153,20 @@ def test_a_run_goes_on_from_any_folder_though_its_images_were_named_from_one(
     tmp_path: Path, folder_of_images: Path
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
-    flags = ["--data", f"folder:{folder_of_images.name}", "--image-size", "16", "--out", "run", "--quiet"]
+    (tmp_path / "flat").mkdir()
+    for path in folder_of_images.rglob("1*.png"):
+        path.rename(tmp_path / "flat" / f"{path.parent.name}-{path.name}")
+    rows = [f"{path.stem},{path.name.partition('-')[0]}" for path in (tmp_path / "flat").iterdir()]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label", *rows]))
+    flags = ["--data", "folder:flat", "--labels", "labels.csv", "--image-size", "16", "--out", "run", "--quiet"]
+    flags += ["--validation-data", f"folder:{folder_of_images.name}"]
     done = mpiexec(1, JOB, *flags, "--epochs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = mpiexec(1, JOB, "--resume", "../run", "--epochs", "2", "--quiet", cwd=tmp_path / "elsewhere")
     assert done.returncode == 0, done.stderr
-    assert len(metrics_of(tmp_path / "run")["epochs"]) == 2
+    metrics = metrics_of(tmp_path / "run")
+    assert len(metrics["epochs"]) == 2
+    assert metrics["images"] == {"train": 24, "validation": 30, "test": 6, "skipped": 0, "ignored": 0}
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from common.data.sources.digits import Digits
 from common.data.sources.emnist import Emnist
 from common.data.sources.folder import Folder
 from common.data.sources.herbarium import Herbarium
+from common.data.sources.label_file import LabelFile
 from common.data.sources.mnist import FashionMnist, Kmnist, Mnist
 from common.data.sources.source import Requirements, Source, Splits, Unlabelled
 from common.errors import InputError
@@ -43,20 +45,28 @@ def find_source(spec: str) -> Source | None:
     return next((source for source in SOURCES if source.location(spec, Path()) is not None), None)
 
 
-def open_labelled(spec: str, data_root: Path, pixel_format: PixelFormat) -> Splits:
+def open_labelled(
+    spec: str, data_root: Path, pixel_format: PixelFormat, labels: LabelFile | None = None
+) -> Splits:
     """Open the labelled images of a source that is no table.
 
     Args:
         spec: the source as `--data` names it.
         data_root: the folder in which named sources live.
         pixel_format: what every image is decoded into.
+        labels: a file with the classes of the images; None if the source has them.
 
     Raises:
-        InputError: there is no such source, its files are missing or invalid, or its test images differ in shape.
+        InputError: there is no such source, its files are missing or invalid, its test images differ in shape, or
+            images of one group are in several splits.
     """
     source, location = _located(spec, data_root)
     with _errors_of(spec):
-        splits = source.open(location, pixel_format)
+        if labels is None:
+            splits = source.open(location, pixel_format)
+        else:
+            splits = source.open_with_labels(location, pixel_format, labels)
+    check_groups(spec, splits)
     train, test = splits.train, splits.test
     if test is not None and test.shape != train.shape:
         shapes = " and ".join("×".join(map(str, images.shape)) for images in (train, test))
@@ -116,6 +126,22 @@ def _errors_of(spec: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"--data {spec}: {error.filename or 'it'}: {error.strerror}; make it readable") from error
+
+
+def check_groups(spec: str, splits: Splits) -> None:
+    """Make sure that the images of each group are in one split.
+
+    Raises:
+        InputError: images of a group are in two.
+    """
+    named = {"training": splits.train, "validation": splits.validation, "test": splits.test}
+    for (one, images), (other, others) in combinations(named.items(), 2):
+        group = images.shared_group(others) if images is not None and others is not None else None
+        if group is not None:
+            raise InputError(
+                f"--data {spec}: images of the group {group!r} are for {one} and for {other}; a group must not be "
+                "split, so move them, or leave out --group-column"
+            )
 
 
 def check_classes(spec: str, class_names: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from common.arrays import Items, Labels
 from common.atomic import readable
 from common.data.catalogue import Catalogue, Classes, PixelReader, ReadResult, Skipped
 from common.data.decode import DecodingSteps, PixelFormat
+from common.data.sources.label_file import LabelFile
 from common.errors import InputError
 
 
@@ -26,12 +27,14 @@ class Splits(NamedTuple):
         test: the source's own test set, or None if it has none.
         validation: the source's own images for validation, or None if it has none.
         notes: lines for people about how the source was read.
+        test_validates: True if the test images were meant for validation, and are for the test for want of others.
     """
 
     train: Catalogue
     test: Catalogue | None
     validation: Catalogue | None = None
     notes: tuple[str, ...] = ()
+    test_validates: bool = False
 
     @property
     def learnt(self) -> Catalogue:
@@ -227,6 +230,20 @@ class Source(ABC):
             InputError: its files are missing or invalid.
             OSError: a file cannot be read.
         """
+
+    def open_with_labels(self, location: Path, pixel_format: PixelFormat, labels: LabelFile) -> Splits:
+        """Open the images that a label file names. Override it if the source can hold images without labels.
+
+        Args:
+            location: as for `open`.
+            pixel_format: what every image is decoded into.
+            labels: the classes of the images.
+
+        Raises:
+            InputError: the source has labels of its own, or the two do not fit together.
+            OSError: a file cannot be read.
+        """
+        raise InputError(f"{labels.path}: label files are for folder:PATH, and {self.spec} has labels of its own")
 
     def open_unlabelled(self, location: Path, split: str | None, requirements: Requirements) -> Unlabelled:
         """Open images to predict.

@@ -72,6 +72,7 @@ class Table:
         class_ids: the sources' own identifiers of the classes; None if those are the names.
         ignored: by source, the number of files beside the images that are none, by kind.
         features: in a table of features, what computed them; see common.features.table.described_map.
+        grouped: True if split and fold follow from the hashes of groups, and not of names.
     """
 
     storage: Storage
@@ -87,6 +88,7 @@ class Table:
     class_ids: tuple[str, ...] | None = None
     ignored: dict[str, dict[str, int]] = field(default_factory=dict)
     features: dict[str, Any] | None = None
+    grouped: bool = False
 
     @property
     def classes(self) -> Classes:
@@ -107,6 +109,7 @@ class Table:
             "class_names": self.class_names,
             **({"class_ids": self.class_ids} if self.class_ids else {}),
             **({"features": self.features} if self.features else {}),
+            **({"grouped": True} if self.grouped else {}),
             "test_fraction": self.test_fraction,
             "images": {split: int(counts.sum()) for split, counts in self.class_counts.items()},
             "quarantined": self.quarantined,
@@ -169,6 +172,7 @@ class Table:
                 class_ids=tuple(described["class_ids"]) if "class_ids" in described else None,
                 ignored=described.get("ignored", {}),
                 features=described.get("features"),
+                grouped=bool(described.get("grouped", False)),
             )
             table._check()
         except InputError:

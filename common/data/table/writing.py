@@ -19,7 +19,7 @@ from common.atomic import READABLE, readable
 from common.data.catalogue import Classes, Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, readable_blocks
-from common.data.splits import hashed_buckets, hashed_test, stable_hashes
+from common.data.splits import hashed_buckets, hashed_test, image_hashes, stable_hashes
 from common.data.storage import Storage, Writing, writing_to
 from common.data.table.table import FORMAT, IMAGES, SPLITS, TableFile
 
@@ -53,6 +53,7 @@ class TableSettings:
             source.
         class_ids: the source's own identifiers of the classes; None if those are the names.
         features: the digest of the map that computes what is stored; None if that is pixels.
+        grouped: True if images have groups, whose hashes decide about split and fold.
     """
 
     shape: tuple[int, int, int]
@@ -62,6 +63,7 @@ class TableSettings:
     source: str
     class_ids: tuple[str, ...] | None = None
     features: str | None = None
+    grouped: bool = False
 
     @property
     def classes(self) -> Classes:
@@ -76,6 +78,8 @@ class TableSettings:
         del described["source"], described["class_ids"]
         if self.features is None:
             del described["features"]  # files of versions that stored nothing but pixels lack it
+        if not self.grouped:
+            del described["grouped"]  # so do files of versions that knew no groups
         return {SETTINGS: json.dumps(described, sort_keys=True).encode(), SOURCE: self.source.encode(*READABLE)}
 
     def schema(self) -> pa.Schema:
@@ -118,7 +122,7 @@ def write_files(
         storage: the table's folder.
         settings: how its files are made.
         blocks: images with their names.
-        split: "train" or "test", or None to decide by the hashes of the names.
+        split: "train" or "test", or None to decide by the hashes of the names, or of groups if there are any.
         samples: the number of classes of which one image is returned.
 
     Raises:
@@ -131,7 +135,7 @@ def write_files(
         for block in readable_blocks(blocks):
             written.skipped.extend(block.skipped)
             names = np.array(plain_names(block.names or ()), dtype=object)
-            hashes = stable_hashes(names)
+            hashes = image_hashes(names, block.groups)
             in_test = (
                 hashed_test(hashes, settings.test_fraction)
                 if split is None
