@@ -31,7 +31,7 @@ from common.run.flags import (
 from common.run.parser import Parser
 from spark_jobs.engine.session import engine, run_spark_job, spark_context
 from spark_jobs.ingestion.features import TableMap, check_spec, learn_map
-from spark_jobs.ingestion.listing import open_listing
+from spark_jobs.ingestion.listing import Listing, open_listing
 from spark_jobs.ingestion.options import TEST_FRACTION, IngestOptions, classes_of
 from spark_jobs.ingestion.table_update import Destination, Ingested, TableUpdate
 
@@ -77,16 +77,7 @@ def ingest(
         settings = replace(settings, shape=stored.shape, features=stored.features.digest)
     with console.phase("list"):
         update = TableUpdate.open(destination, settings, stored)
-        if update.lost:
-            console.warn(
-                f"{update.lost:,} images of the table were in files that are gone; it goes on without them"
-            )
-        changed = listing.n_relabelled(update.settings.classes, update.kept)
-        if changed:
-            console.warn(
-                f"{changed:,} images have another class than in the table, which keeps the old one; "
-                "name another DEST to have the new ones"
-            )
+        warn_of_kept(console, update, listing)
     with console.phase("decode and write"):
         written = [
             files
@@ -100,6 +91,18 @@ def ingest(
             "sources: if these are others, rename them, or use a glob that begins further up"
         )
     return ingested
+
+
+def warn_of_kept(console: Console, update: TableUpdate, listing: Listing) -> None:
+    """Warn of images of the table whose files are gone, and of those that have another class now."""
+    if update.lost:
+        console.warn(f"{update.lost:,} images of the table were in files that are gone; it goes on without them")
+    changed = listing.n_relabelled(update.settings.classes, update.kept)
+    if changed:
+        console.warn(
+            f"{changed:,} images have another class than in the table, which keeps the old one; "
+            "name another DEST to have the new ones"
+        )
 
 
 def parser() -> Parser:

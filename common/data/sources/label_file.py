@@ -188,7 +188,7 @@ def _columns(file: LabelFile, first: list[str], has_header: bool) -> Columns:
     if file_at is None:
         file_at = next((at for at in others if at != usual_label), None)
     others = [at for at in others if at != file_at]
-    label_at = usual_label if usual_label is not None else _usual(header, others, LABEL_HEADERS)
+    label_at = usual_label
     if label_at is None and others and (len(others) == 1 or not has_header):
         label_at = others[0]
     if file_at is None or label_at is None or len({file_at, label_at, group_at}) < 3:
