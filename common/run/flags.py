@@ -262,6 +262,25 @@ def named_splits(
     )
 
 
+def refuse_beside_table(arguments: argparse.Namespace, predictor: str) -> None:
+    """Refuse flags of `data_flags` that a table has no use for.
+
+    Args:
+        arguments: the flags.
+        predictor: the job that scores other images.
+
+    Raises:
+        InputError: images or labels of other places are named.
+    """
+    for split in ("test", "validation"):
+        if getattr(arguments, f"{split}_data") is not None:
+            raise InputError(f"--{split}-data: a table has {split} images of its own; {predictor} scores others")
+    for name in ("labels", "test_labels", "validation_labels"):
+        if label_file(arguments, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise InputError(f"{flag}: a table has the classes of its images; ingest.py takes a label file")
+
+
 def others_named(arguments: argparse.Namespace) -> dict[str, str]:
     """Return the places beside --data that flags name, for metrics.json."""
     names = ("labels", "group_column", "validation_data", "validation_labels", "test_data", "test_labels")

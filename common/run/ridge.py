@@ -27,7 +27,7 @@ from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
 from common.run.features import feature_map, with_network
-from common.run.flags import label_file, named_splits, others_named, pixel_format
+from common.run.flags import named_splits, others_named, pixel_format, refuse_beside_table
 from common.run.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class RidgeRun:
             split = _split_by(arguments)
             table = open_table(arguments.data)
             if table is not None:
-                _check_flags_of_table(arguments)
+                refuse_beside_table(arguments, "predict.py")
                 check_classes(arguments.data, table.class_names)
                 train, test = _split_table(table, arguments, rule, pixel_format(arguments))
                 quarantined = table.quarantined
@@ -334,20 +334,6 @@ def _split_by(arguments: argparse.Namespace) -> str:
     flags += [] if arguments.validation_data is None else ["--validation-data"]
     flags += [] if arguments.group_column is None else ["--group-column"]
     return " ".join(flags)
-
-
-def _check_flags_of_table(arguments: argparse.Namespace) -> None:
-    """Refuse flags that a table has no use for.
-
-    Raises:
-        InputError: images or labels of other places are named.
-    """
-    for split in ("test", "validation"):
-        if getattr(arguments, f"{split}_data") is not None:
-            raise InputError(f"--{split}-data: a table has {split} images of its own; predict.py scores others")
-    for name in ("labels", "test_labels", "validation_labels"):
-        if label_file(arguments, name) is not None:
-            raise InputError(f"--{name}: a table has the classes of its images; ingest.py takes a label file")
 
 
 def _split_table(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from common.arrays import Pixels
 from common.blas import limit_blas
 from common.data.catalogue import Classes
@@ -94,6 +96,9 @@ class RidgeScorer:
 
     def best_classes(self, pixels: Pixels, row_format: RowFormat) -> BestClasses:
         """Compute features and score them; scores are float64, as everywhere."""
+        channels = self.model.shape[2]
+        if pixels.shape[3] < channels:  # of a table without colour
+            pixels = np.repeat(pixels, channels, axis=3)
         return BestClasses(*best_classes(self.model, pixels, row_format))
 
     def seconds(self, pixels: Pixels, batch: int, enough_s: float) -> dict[str, float]:

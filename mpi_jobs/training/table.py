@@ -18,6 +18,7 @@ from common.data.table.reading import split_table
 from common.data.table.rows import TableReader, listed, row_items
 from common.data.table.table import Table
 from common.errors import InputError
+from common.run.flags import refuse_beside_table
 from mpi_jobs.engine.world import World
 from mpi_jobs.training.loading import Loader
 
@@ -61,8 +62,7 @@ def _check_flags(table: Table, arguments: argparse.Namespace) -> None:
             f"{what}it holds the features {table.features.get('spec')} and no pixels; ridge jobs fit those, "
             "and a table that was ingested without --features is for train_cnn.py"
         )
-    if arguments.test_data is not None:
-        raise InputError("--test-data: a table has test images of its own; predict_cnn.py scores others")
+    refuse_beside_table(arguments, "predict_cnn.py")
     height, width, channels = table.shape
     side = arguments.image_size
     if side is not None and (height, width) != (side, side):

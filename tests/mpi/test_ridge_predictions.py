@@ -21,11 +21,13 @@ from common.errors import InputError
 from common.features.chain import Chain
 from common.features.pixels import PIXELS
 from common.features.random_layer import RandomRecipe
+from common.predict.predictions import RowFormat
 from common.ridge.model import RidgeModel
 from mpi_jobs.engine.world import AgreedError, World
 from mpi_jobs.pipeline.prediction_run import PredictionRun
 from mpi_jobs.pipeline.profile import Profile
 from mpi_jobs.pipeline.profile_run import ProfileRun
+from mpi_jobs.pipeline.ridge_model import RidgeScorer
 from tests.support.images import CLASSES, write_images
 
 WORLD = World(MPI.COMM_WORLD)
@@ -133,6 +135,14 @@ def test_what_a_kill_left_is_completed_to_the_same_with_all_digits(made: Made) -
         rows = {name: (predicted, score) for name, predicted, score in list(csv.reader(file))[1:]}
     expected = {name: (IDS[int(s.argmax())], repr(float(s.max()))) for name, s in made.scores.items()}
     assert rows == expected | {DAMAGED: ("", "")}
+
+
+def test_images_without_colour_are_grey_colours() -> None:
+    weights = np.random.default_rng(1).normal(size=(12, 3))
+    model = RidgeModel(weights, np.zeros(3), CLASSES, (2, 2, 3), PixelFormat((2, 2)), 1.0, "sum", PIXELS)
+    grey = np.random.default_rng(2).integers(0, 256, (5, 2, 2, 1), np.uint8)
+    best = RidgeScorer(model, 1).best_classes(grey, RowFormat())
+    assert best.top[:, 0].tolist() == model.predict(np.repeat(grey, 3, axis=3)).tolist()
 
 
 def test_wrong_input_is_told_on_every_rank(made: Made) -> None:
