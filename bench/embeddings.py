@@ -71,7 +71,7 @@ class Case(NamedTuple):
 SETS = {"apple-leaves": Case(12, 0.985, False), "hands": Case(20, 0.97, True)}
 TUNED = (
     *("--network", EFFICIENTNET, "--pretrained", "--image-size", "96", "--epochs", "10"),
-    *("--lr", "0.001", "--augment", "crop"),
+    *("--head", "ridge", "--lr", "0.001", "--augment", "crop"),
 )
 
 TRAIN = ROOT / "mpi_jobs" / "train_cnn.py"
