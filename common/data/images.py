@@ -6,7 +6,7 @@ Engines send parts to their workers. Parts are small and travel by pickle betwee
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -36,6 +36,7 @@ class Block(NamedTuple):
         skipped: images that belonged to this block and could not be used.
         features: of the images that validate, in order, uint8 (m, d); None if they were not computed yet.
         groups: the group of each image, which no split may divide; None if each is by itself, or nobody asked.
+        thumbnails: of all images, where pixels are features to be stored; else None.
     """
 
     pixels: Pixels
@@ -45,6 +46,16 @@ class Block(NamedTuple):
     skipped: list[Skipped]
     features: Features | None = None
     groups: Sequence[str] | None = None
+    thumbnails: Sequence[bytes] | None = None
+
+    def without(self, rows: Sequence[int], reason: str) -> Block:
+        """Return the other images of this block, which must have names; those at `rows` count as skipped."""
+        names = self.names or ()
+        kept = np.delete(np.arange(len(self.labels)), rows)
+        skipped = [*self.skipped, *(Skipped(str(names[row]), reason) for row in rows)]
+        own = [names[row] for row in kept.tolist()]
+        groups = None if self.groups is None else [self.groups[row] for row in kept.tolist()]
+        return Block(self.pixels[kept], self.labels[kept], self.folds[kept], own, skipped, groups=groups)
 
 
 def readable_blocks(blocks: Iterable[Block]) -> Iterator[Block]:
@@ -116,6 +127,13 @@ class Images(ABC):
     @abstractmethod
     def without(self, identities: frozenset[str]) -> Images:
         """Return the images that have none of these identities."""
+
+    def thumbnails(self, names: Collection[str]) -> Mapping[str, Pixels | None]:
+        """Return pictures of the images of some names, uint8 (h, w, 3), where they stand beside stored features.
+
+        None stands for a picture that is there and cannot be read.
+        """
+        return {}
 
     @property
     @abstractmethod

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.arrays import Features, Pixels
+from common.arrays import Features, Indices, Pixels
+from common.errors import UnusableImagesError
 
 Shape = tuple[int, int, int]
 """(height, width, channels) of an image."""
@@ -53,8 +54,41 @@ class FeatureMap(Protocol):
         ...
 
     def __call__(self, pixels: Pixels) -> Features:
-        """Compute features: uint8 (n, height, width, channels) to uint8 (n, d)."""
+        """Compute features: uint8 (n, height, width, channels) to uint8 (n, d).
+
+        Raises:
+            UnusableImagesError: the map can make nothing of some images.
+        """
         ...
+
+
+class Usable(NamedTuple):
+    """The features of the images that a map can use.
+
+    Attributes:
+        x: the features, uint8 (m, d).
+        kept: positions of the images, int64 (m,).
+        reason: why the others cannot be used; empty if there are none.
+    """
+
+    x: Features
+    kept: Indices
+    reason: str
+
+
+def usable_features(features: FeatureMap, pixels: Pixels) -> Usable:
+    """Compute the features of those images, uint8 (n, height, width, channels), that a map can use, in batches."""
+    found, kept, reason = [np.empty((0, features.n_features(pixels.shape[1:])), np.uint8)], [], ""
+    for start in range(0, len(pixels), BATCH_ROWS):
+        rows = np.arange(start, min(start + BATCH_ROWS, len(pixels)))
+        try:
+            x = features(pixels[rows[0] : rows[-1] + 1])
+        except UnusableImagesError as error:
+            rows, reason = np.delete(rows, error.rows), error.reason
+            x = features(pixels[rows]) if len(rows) else found[0]
+        found.append(x)
+        kept.append(rows)
+    return Usable(np.concatenate(found), np.concatenate([np.empty(0, np.int64), *kept]), reason)
 
 
 class FieldsOnly:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Pixels, Singles
+from common.errors import UnusableImagesError
 from common.features.feature_map import FieldsOnly, Shape, array_digests, digest_of
 from common.features.network_file import BATCH, NetworkFile, check_shape
 
@@ -100,9 +101,18 @@ class NetworkFeatures(FieldsOnly):
         return {**super().__getstate__(), "network": replace(self.network, reference=None)}
 
     def __call__(self, pixels: Pixels) -> Features:
-        """Compute features: uint8 (n, height, width, channels) to uint8 (n, d)."""
+        """Compute features: uint8 (n, height, width, channels) to uint8 (n, d).
+
+        Raises:
+            UnusableImagesError: the network makes NaN or infinity of some images, as one that overflows does.
+        """
         check_shape(self.network, pixels.shape[1:])
-        values = _rooted(self.network.embed(pixels), self.root)
+        values = self.network.embed(pixels)
+        unusable = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(unusable):
+            reason = f"{self.network.name} makes numbers of it that are not finite"
+            raise UnusableImagesError(unusable.tolist(), reason)
+        values = _rooted(values, self.root)
         values -= np.float32(self.lowest)
         values *= np.float32(self.factor)
         return np.rint(np.clip(values, 0, 255)).astype(np.uint8)
@@ -139,14 +149,18 @@ class NetworkRecipe:
     def learn(self, sample: Pixels, seed: int) -> NetworkFeatures:
         """Fix the scale on some images, and compare the embeddings of a few with those of the other runtime.
 
+        Images whose embeddings are not finite have no say.
+
         Raises:
-            ValueError: images have another shape, or the two runtimes differ.
+            ValueError: images have another shape, none has a finite embedding, or the two runtimes differ.
         """
         check_shape(self.network, sample.shape[1:])
         images = sample[: self.rows]
         values = self.network.embed(images)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{self.network.name} makes numbers that are not finite of these images")
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.any():
+            raise ValueError(f"{self.network.name} makes numbers that are not finite of all {len(images)} images")
+        images, values = images[finite], values[finite]
         if self.network.reference is not None:
             few = images[: 2 * BATCH]
             difference = np.abs(values[: len(few)] - self.network.reference(few)).max()

@@ -10,13 +10,13 @@ from typing import Protocol
 
 import numpy as np
 
-from common.arrays import Features, Labels, Pixels
+from common.arrays import Labels, Pixels
 from common.data.decode import PixelFormat
 from common.data.images import Sample
 from common.errors import InputError
 from common.features.chain import Chain
 from common.features.default import default_spec
-from common.features.feature_map import BATCH_ROWS, SAMPLE, FeatureMap, Shape
+from common.features.feature_map import SAMPLE, FeatureMap, Shape, usable_features
 from common.features.fourier import FourierRecipe
 from common.features.generated import generated_images
 from common.features.landmarks import LandmarksRecipe
@@ -301,7 +301,8 @@ class FeatureSpec:
         found: FeatureMap = PIXELS if self.first is None else self.first.learn(pixels[:SAMPLE], seed)
         if not self.stages:
             return found
-        x = _in_batches(found, pixels)
+        x, usable, _ = usable_features(found, pixels)
+        labels = labels[usable]
         for position, recipe in enumerate(self.stages):
             stage = recipe.learn(x, labels, seed + position * STEP)
             found = Chain(found, stage)
@@ -312,12 +313,6 @@ class FeatureSpec:
 
 STEP = 1_000_003
 """Added to the seed once per earlier stage, so that two stages of one kind differ."""
-
-
-def _in_batches(features: FeatureMap, pixels: Pixels) -> Features:
-    return np.concatenate(
-        [features(pixels[start : start + BATCH_ROWS]) for start in range(0, len(pixels), BATCH_ROWS)]
-    )
 
 
 def _part(text: str, word: str) -> tuple[str, int, Options]:

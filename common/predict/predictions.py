@@ -18,6 +18,7 @@ from common.atomic import readable
 from common.data.catalogue import MOST_SKIPPED, Skipped
 from common.data.images import Block, readable_blocks
 from common.data.storage import Storage, writing_to
+from common.errors import UnusableImagesError
 from common.evaluate.metrics import Confusion
 from common.ridge.model import RidgeModel
 
@@ -151,8 +152,8 @@ def write_predictions(
             file.stream, schema, compression="lz4", use_dictionary=_repeating(schema), write_statistics=False
         ) as writer:
             waiting: list[pa.Table] = []
-            for block in readable_blocks(blocks):
-                top, scores, margins = best_classes(model, block.pixels, row_format)
+            for read in readable_blocks(blocks):
+                block, (top, scores, margins) = _scored(model, read, row_format)
                 errors = pa.nulls(len(top), pa.string())
                 waiting.append(rows_table(schema, names, text_array(block.names or ()), top, scores, errors))
                 if block.skipped:
@@ -172,7 +173,20 @@ def _repeating(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
 
 
-def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> tuple[Labels, Floats | None, Floats]:
+Best = tuple[Labels, Floats | None, Floats]
+"""The best classes (n, top), their scores or None, and the margins between the best two (n,)."""
+
+
+def _scored(model: RidgeModel, block: Block, row_format: RowFormat) -> tuple[Block, Best]:
+    """Score the images of a block of which the model's features can be computed; the others become skipped."""
+    while True:
+        try:
+            return block, best_classes(model, block.pixels, row_format)
+        except UnusableImagesError as error:
+            block = block.without(error.rows, error.reason)
+
+
+def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> Best:
     """Score images.
 
     Args:
@@ -183,6 +197,9 @@ def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> tu
     Returns:
         the best classes, int64 (n, top), best first; their scores, float64 (n, top), or None if rows have none;
         and the margins between the best two, float64 (n,).
+
+    Raises:
+        UnusableImagesError: the model's features cannot be computed of some.
     """
     if row_format.top == 1 and not row_format.scores:
         classes, margins = model.best_classes(pixels)

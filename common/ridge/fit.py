@@ -73,6 +73,11 @@ class Problem:
         return self.images.shape if self.stored is None else self.stored.image_shape
 
     @property
+    def names_wanted(self) -> bool:
+        """True if blocks should have names: a network may fail on an image, which the error then names."""
+        return not self.features.exact
+
+    @property
     def n_features(self) -> int:
         """The number of features of an image, d."""
         return self.features.n_features(self.images.shape)
@@ -141,7 +146,7 @@ class Problem:
             InputError: too many images had to be skipped.
         """
         with console.bar(len(self.images), "img") as advance:
-            loaded = self.images.load(advance)
+            loaded = self.images.load(advance, self.names_wanted)
         self.check_skipped(loaded.skipped)
         return loaded
 

@@ -13,11 +13,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from common.arrays import Floats, Labels, Pixels
+from common.arrays import Features, Floats, Labels, Pixels
 from common.atomic import write_atomically
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
-from common.errors import InputError
+from common.errors import InputError, UnusableImagesError
 from common.features.feature_map import BATCH_ROWS, FeatureMap, FieldsOnly
 from common.features.pixels import PIXELS
 from common.features.registry import saved_arrays, saved_map
@@ -88,11 +88,21 @@ class RidgeModel(FieldsOnly):
 
         Yields:
             positions of images, and their scores, float64 (rows, n_classes).
+
+        Raises:
+            UnusableImagesError: the feature map can make nothing of some images.
         """
         rows = score_rows(len(self.class_names))
         for start in range(0, len(pixels), rows):
             block = slice(start, min(start + rows, len(pixels)))
-            yield block, self.path.scores(self.features(pixels[block]))[:, 0]
+            yield block, self.path.scores(self._features_of(pixels, block))[:, 0]
+
+    def _features_of(self, pixels: Pixels, rows: slice) -> Features:
+        """Compute the features of some images, uint8 (m, d); errors count positions among all images."""
+        try:
+            return self.features(pixels[rows])
+        except UnusableImagesError as error:
+            raise error.moved(rows.start) from None
 
     def predict(self, pixels: Pixels) -> Labels:
         """Return the class with the highest score of each image, int64 (n,)."""
@@ -102,11 +112,14 @@ class RidgeModel(FieldsOnly):
         """Return the class with the highest score of each image, int64 (n,), and its margin, float64 (n,).
 
         The margin is the highest score minus the next, to the precision of float32.
+
+        Raises:
+            UnusableImagesError: the feature map can make nothing of some images.
         """
         classes, margins = np.empty(len(pixels), np.int64), np.empty(len(pixels))
         for start in range(0, len(pixels), BATCH_ROWS):
             rows = slice(start, start + BATCH_ROWS)
-            best, margin = self.path.best_classes(self.features(pixels[rows]))
+            best, margin = self.path.best_classes(self._features_of(pixels, rows))
             classes[rows], margins[rows] = best[:, 0], margin[:, 0]
         return classes, margins
 

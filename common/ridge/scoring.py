@@ -8,6 +8,7 @@ import numpy as np
 
 from common.arrays import Labels
 from common.data.images import Block
+from common.errors import UnusableImagesError
 from common.evaluate.evaluation import Evaluation, judge
 from common.features.feature_map import BATCH_ROWS, FeatureMap
 from common.ridge.kept import features_of
@@ -16,8 +17,15 @@ from common.ridge.path import RidgePath
 
 
 def evaluate(model: RidgeModel, images: Block) -> Evaluation:
-    """Score images, which must have names, and compare with their labels."""
-    return judge(model.score_blocks(images.pixels), images, len(model.class_names))
+    """Score images, which must have names, and compare with their labels.
+
+    Raises:
+        InputError: the feature map can make nothing of an image.
+    """
+    try:
+        return judge(model.score_blocks(images.pixels), images, len(model.class_names))
+    except UnusableImagesError as error:
+        raise error.named(images.names or ()) from None
 
 
 def validate(paths: Mapping[int, RidgePath], features: FeatureMap, blocks: Iterable[Block]) -> tuple[int, Labels]:

@@ -90,6 +90,7 @@ class ProblemSize(NamedTuple):
         features: computes the features of images.
         augmentation: the variants of each image that are fitted with it.
         keeps: True if ranks keep the features of images that validate.
+        names_wanted: see Problem.names_wanted.
     """
 
     n_images: int
@@ -103,6 +104,7 @@ class ProblemSize(NamedTuple):
     features: FeatureMap
     augmentation: Augmentation
     keeps: bool
+    names_wanted: bool
 
     @classmethod
     def of(cls, problem: Problem, ranks: int) -> ProblemSize:
@@ -119,6 +121,7 @@ class ProblemSize(NamedTuple):
             problem.features,
             problem.augmentation,
             problem.keeps(ranks),
+            problem.names_wanted,
         )
 
 
@@ -194,8 +197,9 @@ class DealtProblem:
         held_out = HeldOut()
         images = self._world.make_at_root(lambda: self._problem.value.images)
         with self.console.bar(self.size.n_images // self._world.size, "img") as advance:
-            delivery = self._settings.images
-            for block in dealt_blocks(images, delivery, self._clock, "read", self._note_skipped, finish=finish):
+            delivery, names = self._settings.images, self.size.names_wanted
+            blocks = dealt_blocks(images, delivery, self._clock, "read", self._note_skipped, names, finish)
+            for block in blocks:
                 with self.phase("moments"):
                     if self.size.keeps:
                         block = with_features(block, self.size.features)

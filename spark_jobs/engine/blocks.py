@@ -49,6 +49,7 @@ def image_blocks(
     names: bool = False,
     record: int = 0,
     keep: FeatureMap | None = None,
+    once: bool = False,
 ) -> RDD[Block]:
     """Return images as an RDD of blocks that executors read.
 
@@ -59,14 +60,15 @@ def image_blocks(
         context: the Spark context.
         images: the images of one split.
         partitions: the number of partitions; None for one per core, or more if partitions would be large.
-        names: True if blocks need the names of their images, as test images do.
+        names: True if blocks need the names of their images.
         record: the size in bytes of the record that a partition will send on.
         keep: computes features of the images that validate, which executors keep with the blocks; None for none.
+        once: True if the blocks are read once, as test images are.
     """
     blocks = read_parts(context, image_parts(context, images, partitions, record), names)
     if keep is not None:
         blocks = blocks.map(partial(with_features, features=keep))
-    kept = (images.decodes and not names) or keep is not None
+    kept = (images.decodes and not once) or keep is not None
     return blocks.persist(StorageLevel.MEMORY_AND_DISK) if kept else blocks
 
 

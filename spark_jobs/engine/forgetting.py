@@ -88,7 +88,7 @@ class Forgotten:
         moments = reduce_moments(image_blocks(context, images, partitions, record=problem.moments_bytes), problem)
         n = sum(own.n for own in moments.moments.values()) // problem.augmentation.n_variants
         if n != len(names):
-            blocks = image_blocks(context, images, partitions, names=True)
+            blocks = image_blocks(context, images, partitions, names=True, once=True)
             found = blocks.flatMap(lambda block: [str(name) for name in block.names or ()]).collect()
             missing = sorted(names - set(found))
             listed = ", ".join(missing[:MOST_LISTED]) + (", …" if len(missing) > MOST_LISTED else "")

@@ -19,7 +19,7 @@ def training_blocks(
 ) -> RDD[Block]:
     """Return the training and validation images of a problem; see image_blocks for the arguments."""
     keep = problem.features if problem.keeps(context.defaultParallelism) else None
-    return image_blocks(context, problem.images, partitions, record=record, keep=keep)
+    return image_blocks(context, problem.images, partitions, problem.names_wanted, record, keep)
 
 
 def sum_moments(
@@ -77,7 +77,7 @@ def score_test_images(
         InputError: too many images were skipped.
     """
     with run.console.phase("test"):
-        blocks = image_blocks(context, run.test, partitions, names=True)
+        blocks = image_blocks(context, run.test, partitions, names=True, once=True)
         evaluation, skipped = evaluate_blocks(blocks, run.problem.scoring(model))
         run.check_test(skipped)
     return Tested(evaluation, skipped)

@@ -21,7 +21,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from common.console import Console
-from common.errors import InputError, JobError, RunError
+from common.errors import InputError, JobError, RunError, UnusableImagesError
 from common.provenance import Engine
 from common.run.exits import INTERRUPTED, run_job
 from common.run.flag_types import positive_integer
@@ -40,7 +40,11 @@ FIRST_ARRIVAL_S, ARRIVAL_S = 30, 1
 JVM_STACK = "\n\tat "
 """How each line of a Java stack trace begins."""
 
-TASK_ERRORS: dict[str, type[JobError]] = {error.__name__: error for error in (InputError, RunError)}
+TASK_ERRORS: dict[str, type[JobError]] = {
+    "InputError": InputError,
+    "RunError": RunError,
+    UnusableImagesError.__name__: InputError,
+}
 """Errors that, if a task raises them, end the job with one line."""
 
 TASK_ERROR = rf"(?m)^{JobError.__module__}\.({'|'.join(TASK_ERRORS)}): (.+)"

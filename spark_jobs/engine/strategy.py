@@ -21,6 +21,7 @@ from common.data.images import Images, Part
 from common.features.augmentation import Augmentation
 from common.features.feature_map import FeatureMap
 from common.ridge.fit import Problem
+from common.ridge.kept import features_of
 from common.ridge.moments import FoldSums, packed_bytes
 from common.ridge.path import RidgePath
 from spark_jobs.engine.blocks import GATHERED_BYTES, image_parts
@@ -178,9 +179,9 @@ def _warm_up(_: int) -> None:
 def _on_worker(
     part: Part, features: FeatureMap, augmentation: Augmentation, n_classes: int, n_lambdas: int
 ) -> OnWorker:
-    block = next(iter(part.blocks()))
+    block = next(iter(part.blocks(names=not features.exact)))
     read = _seconds(lambda: next(iter(part.blocks())))  # a second time: each process unpacks an IDX file once
-    x = features(block.pixels)
+    x = features_of(block, slice(None), features)
     n, d = max(1, len(x)), x.shape[1]
 
     def score(count: int) -> float:

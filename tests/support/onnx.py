@@ -22,6 +22,8 @@ def embedder(
     rows: bool = True,
     external: bool = False,
     dense: bool = False,
+    fragile: bool = False,
+    work: int = 0,
 ) -> Path:
     """Write a network of one convolution, pooled over the image: WIDTH numbers per image.
 
@@ -35,6 +37,8 @@ def embedder(
         rows: False for an output that is no row of numbers per image.
         external: whether its weights are in a file of their own.
         dense: whether two dense layers take the place of the pooling.
+        fragile: whether the embeddings of white images are NaN.
+        work: how many convolutions to add, each of which takes some milliseconds per image.
     """
     rng = np.random.default_rng(4)
     channels = size[3] if channels_last else size[1]
@@ -63,6 +67,26 @@ def embedder(
             helper.make_node("Relu", ["hidden"], ["rectified"]),
             helper.make_node("Gemm", ["rectified", "second"], ["embedding"]),
         ]
+    if fragile:  # the root of something negative, where even the darkest number is nearly that of white
+        nodes[-1].output[0] = "sound"
+        initial.append(numpy_helper.from_array(np.array(2.24, np.float32), "white"))
+        nodes += [
+            helper.make_node("ReduceMin", ["images0"], ["darkest"], axes=[1, 2, 3]),
+            helper.make_node("Sub", ["white", "darkest"], ["difference"]),
+            helper.make_node("Sqrt", ["difference"], ["root"]),
+            helper.make_node("Add", ["sound", "root"], ["embedding"]),
+        ]
+    if work:
+        nodes[-1].output[0] = "quick"
+        last = "images0"
+        for i in range(work + 1):
+            shape = (64, 64 if i else int(channels), 5, 5)
+            slow = (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+            initial.append(numpy_helper.from_array(slow, f"slow{i}"))
+            nodes.append(helper.make_node("Conv", [last, f"slow{i}"], [f"work{i}"], pads=[2, 2, 2, 2]))
+            last = f"work{i}"
+        nodes.append(helper.make_node("ReduceMean", [last], ["mean"], axes=[1, 2, 3]))
+        nodes.append(helper.make_node("Add", ["quick", "mean"], ["embedding"]))
     graph = helper.make_graph(
         nodes,
         "embedder",
