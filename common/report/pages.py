@@ -12,10 +12,11 @@ from jinja2 import Environment, FunctionLoader
 
 from common.arrays import Pixels
 from common.atomic import READABLE, write_atomically
+from common.data.thumbnails import scaled_down
 from common.evaluate.evaluation import Mistake
 from common.report import plots
 
-THUMBNAIL_SIDE = 128
+LARGEST_SIDE = 128
 """The largest side of the picture of a mistake, in pixels."""
 
 PICTURED = (1, 3)
@@ -64,7 +65,7 @@ def write_page(folder: Path, page: bytes) -> None:
 
 def picture(pixels: Pixels) -> bytes | None:
     """Return an image, uint8 (h, w, channels), as a small PNG; None for stored features, which are no picture."""
-    return plots.png(plots.thumbnail(pixels, THUMBNAIL_SIDE)) if pixels.shape[2] in PICTURED else None
+    return plots.png(scaled_down(pixels, LARGEST_SIDE)) if pixels.shape[2] in PICTURED else None
 
 
 def shown_mistake(mistake: Mistake, class_names: Sequence[str]) -> dict[str, Any]:

@@ -229,16 +229,6 @@ def weight_images(weights: Floats, shape: tuple[int, int, int]) -> list[Pixels]:
     return images
 
 
-def thumbnail(pixels: Pixels, side: int) -> Pixels:
-    """Scale an image, uint8 (h, w, 1 or 3), down to at most `side` pixels in height and width."""
-    height, width, channels = pixels.shape
-    if max(height, width) <= side:
-        return pixels
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    image.thumbnail((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image.height, image.width, channels)
-
-
 def png(pixels: Pixels) -> bytes:
     """Encode uint8 (h, w, 1 or 3) as PNG, pixel by pixel."""
     buffer = io.BytesIO()

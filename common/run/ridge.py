@@ -182,6 +182,7 @@ class RidgeRun:
         """
         from common.report.ridge import write_report  # matplotlib: only the process that writes a report loads it
 
+        tested = tested._replace(evaluation=self._with_thumbnails(tested.evaluation))
         skipped = [*sorted(fit.skipped), *sorted(tested.skipped)]
         record = self._record(engine, fit, tested.evaluation, len(skipped)) | fit.details | more
         with self.folder.written() as folder:
@@ -194,6 +195,18 @@ class RidgeRun:
             record["seconds"] = self._seconds()
             write_json(folder / "metrics.json", record)
         return self._announce(record, len(skipped))
+
+    def _with_thumbnails(self, evaluation: Evaluation) -> Evaluation:
+        """Put pictures in the place of stored features in the mistakes, where the table has them."""
+        found = self.test.thumbnails({mistake.name for mistake in evaluation.mistakes})
+        damaged = sum(pixels is None for pixels in found.values())
+        if damaged:
+            self.console.warn(f"{damaged} thumbnails of mistakes cannot be read; the report names these images")
+        mistakes = [
+            mistake if (pixels := found.get(mistake.name)) is None else mistake._replace(pixels=pixels)
+            for mistake in evaluation.mistakes
+        ]
+        return replace(evaluation, mistakes=mistakes)
 
     def _record(self, engine: Engine, fit: Fit, evaluation: Evaluation, n_skipped: int) -> dict[str, Any]:
         """Return the entries of metrics.json."""

@@ -194,8 +194,7 @@ def everyones_blocks(
     for rank, counts in enumerate(world.all_gather([len(block.labels) for block in own])):
         for i, n in enumerate(counts):
             if rank == world.rank:
-                block = own[i]
-                pixels, labels, folds, features = block.pixels, block.labels, block.folds, block.features
+                pixels, labels, folds, features = own[i].pixels, own[i].labels, own[i].folds, own[i].features
             else:
                 pixels = np.empty((n, *shape), np.uint8)
                 labels, folds = np.empty(n, np.int64), np.empty(n, np.int16)

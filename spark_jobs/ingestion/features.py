@@ -16,8 +16,9 @@ from common.data.splits import hashed_test, image_hashes
 from common.data.storage import Storage
 from common.data.table.table import FEATURES, Table
 from common.data.table.writing import TableSettings, plain_names
+from common.data.thumbnails import thumbnail
 from common.errors import InputError
-from common.features.feature_map import BATCH_ROWS, FeatureMap, Shape
+from common.features.feature_map import FeatureMap, Shape, usable_features
 from common.features.spec import FeatureSpec
 from common.features.stored import stored_shape
 from common.features.table import described_map, left_map, read_map
@@ -71,14 +72,16 @@ class TableMap:
         return described_map(self.features, self.spec, self.image_shape)
 
     def stored(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield blocks with features in the place of pixels."""
+        """Yield blocks with features in the place of pixels, and thumbnails beside them.
+
+        Images that the map can make nothing of count as skipped.
+        """
         for block in blocks:
-            batches = [
-                self.features(block.pixels[start : start + BATCH_ROWS])
-                for start in range(0, len(block.labels), BATCH_ROWS)
-            ]
-            x = np.concatenate(batches) if batches else np.empty((0, self.shape[2]), np.uint8)
-            yield block._replace(pixels=x.reshape(-1, *self.shape))
+            x, kept, reason = usable_features(self.features, block.pixels)
+            pictures = [thumbnail(block.pixels[row]) for row in kept]
+            if len(kept) < len(block.labels):
+                block = block.without(np.delete(np.arange(len(block.labels)), kept).tolist(), reason)
+            yield block._replace(pixels=x.reshape(-1, *self.shape), thumbnails=pictures)
 
 
 def learn_map(

@@ -166,9 +166,8 @@ class TableUpdate:
         def of_partition(part: int, own: Iterable[Block]) -> list[WrittenFiles]:
             # only the first partitions send samples: the driver holds few images however many partitions there are
             features = shared.value
-            if features is not None:
-                return [write_files(storage, settings, features.stored(readable_blocks(own)), split, 0)]
-            return [write_files(storage, settings, own, split, samples if part < SAMPLES else 0)]
+            stored = own if features is None else features.stored(readable_blocks(own))
+            return [write_files(storage, settings, stored, split, samples if part < SAMPLES else 0)]
 
         return blocks.mapPartitionsWithIndex(of_partition).collect()
 

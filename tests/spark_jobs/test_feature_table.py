@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from common.data.splits import FoldRule
 from common.data.storage import Storage
+from common.data.table.reading import TableImages
 from common.data.table.table import Table
 from common.errors import InputError
 from common.features.stored import StoredFeatures
@@ -36,6 +42,12 @@ def tables(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     stored = ["digits", str(folder / "stored"), "--features", f"from:{folder / 'run'}", "--quiet"]
     assert ingest.main(stored) == 0
     return folder
+
+
+def contents(folder: Path) -> dict[str, np.ndarray]:
+    """The images of a table by name."""
+    images = TableImages(Table.open(Storage.at(str(folder))), FoldRule(None, 0.2)).load(names=True)
+    return dict(zip(map(str, images.names or ()), images.pixels, strict=True))
 
 
 def test_every_job_finds_the_fingerprint_of_the_images(tables: Path, tmp_path: Path) -> None:
@@ -134,6 +146,80 @@ def test_what_does_not_go_with_a_table_of_features_is_told(tables: Path, tmp_pat
             (damaged / "features.npz").unlink()
         with pytest.raises(InputError, match=r"features\.npz: the feature map of the table cannot be read"):
             run_main(serial.main, tmp_path / "b", "--data", f"parquet:{damaged}", "--lambdas", "1")
+
+
+def mistakes(run: Path) -> list[str]:
+    """The figures of a report's mistakes, as HTML."""
+    page = (run / "report.html").read_text()
+    _, _, shown = page.partition('id="mistakes"')
+    return re.findall(r"<figure>.*?</figure>", shown.partition("</section>")[0])
+
+
+def png_of(figure: str) -> tuple[str, np.ndarray]:
+    """The name and the pixels of a mistake that is shown."""
+    name, data = re.findall(r'alt="(.*?)".*src="data:image/png;base64,(.*?)"', figure)[0]
+    return name, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), float)
+
+
+def test_a_report_shows_thumbnails_which_a_fit_does_not_read(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damage the column of thumbnails: the fit is the same, and the report names what it cannot show."""
+    flags = ["--lambdas", "1e6,1e7"]  # so large that there are mistakes
+    metrics = run_main(serial.main, tmp_path / "run", "--data", f"parquet:{tables / 'stored'}", *flags)
+    shown = dict(png_of(figure) for figure in mistakes(tmp_path / "run"))
+    assert len(shown) == 24
+    truth = contents(tables / "pixels")
+    for name, picture in shown.items():
+        assert picture.shape == (8, 8)
+        assert np.abs(picture - truth[name][:, :, 0]).mean() < 10  # out of 255: JPEG is not exact
+    assert (tables / "stored" / "report.html").read_text().count('src="data:image/png') == 10
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tables / "stored", damaged)
+    for path in (damaged / "images").iterdir():
+        data = bytearray(path.read_bytes())
+        facts = pq.ParquetFile(path).metadata
+        for group in range(facts.num_row_groups):
+            column = facts.row_group(group).column(facts.num_columns - 1)
+            assert column.path_in_schema == "thumbnail"
+            start = column.data_page_offset
+            for i in range(start + 100, start + column.total_compressed_size):
+                data[i] ^= 255
+        path.write_bytes(data)
+    found = run_main(serial.main, tmp_path / "again", "--data", f"parquet:{damaged}", *flags)
+    assert {key: found[key] for key in AGREED} == {key: metrics[key] for key in AGREED}
+    assert all("<img" not in figure for figure in mistakes(tmp_path / "again"))
+    assert "24 thumbnails of mistakes cannot be read; the report names these images" in capsys.readouterr().err
+
+
+def test_a_table_of_an_earlier_version_has_no_thumbnails_and_takes_new_images(
+    tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(tables / "stored", old)
+    for path in (old / "images").iterdir():
+        stored = pq.read_table(path)
+        pq.write_table(stored.drop_columns("thumbnail"), path, row_group_size=len(stored))
+    described = json.loads((old / "dataset.json").read_text())
+    for file in described["files"]:
+        file["group_rows"] = file["rows"]
+    (old / "dataset.json").write_text(json.dumps(described))
+    flags = ["--data", f"parquet:{old}", "--lambdas", "1e6,1e7"]
+    metrics = run_main(serial.main, tmp_path / "run", *flags)
+    assert all("<img" not in figure for figure in mistakes(tmp_path / "run"))
+    assert "thumbnails" not in capsys.readouterr().err
+    # one of its files is lost, and made again with thumbnails
+    lost = max((old / "images").glob("test-*"))
+    n_lost = pq.ParquetFile(lost).metadata.num_rows
+    lost.unlink()
+    assert ingest.main(["digits", str(old), "--quiet"]) == 0
+    assert sum(pq.ParquetFile(path).metadata.num_rows for path in (old / "images").iterdir()) == 1797
+    again = run_main(serial.main, tmp_path / "again", *flags)
+    assert again["moments_sha256"] == metrics["moments_sha256"]
+    assert again["test_accuracy"] == metrics["test_accuracy"]
+    assert n_lost
+    assert any("<img" in figure for figure in mistakes(tmp_path / "again"))
 
 
 @pytest.mark.parametrize("more", [[], ["--features", SPEC]])

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from common.data.storage import Storage
+from common.data.table.table import Table
 from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, ingest, inner, outer, predict, serial
@@ -143,6 +147,54 @@ def test_what_does_not_go_with_a_network_is_one_line(
     words += ["--out", str(tmp_path / "run")]
     with pytest.raises(InputError, match=message):
         gram.main(words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def fragile(tmp_path: Path) -> Path:
+    """A network that makes NaN of white images."""
+    return embedder(tmp_path / "fragile.onnx", fragile=True)
+
+
+def whiten(folder: Path, *names: str) -> None:
+    for name in names:
+        Image.new("RGB", (12, 10), "white").save(folder / name)
+
+
+def test_images_of_which_a_network_makes_no_number_go_to_the_quarantine(
+    spark: Any, tmp_path: Path, fragile: Path, folder_of_images: Path
+) -> None:
+    whiten(folder_of_images, "ash/03.png", "ash/04.png", "cedar/11.png")
+    features = f"network:{fragile}+random:20"  # what the second stage learns from needs no white image either
+    words = [f"folder:{folder_of_images}", str(tmp_path / "table"), "--features", features, "--quiet"]
+    assert ingest.main(words) == 0
+    table = Table.open(Storage.at(str(tmp_path / "table")))
+    rows = pq.read_table(tmp_path / "table" / str(table.quarantine)).to_pylist()
+    assert {row["name"] for row in rows} == {"ash/03.png", "ash/04.png", "cedar/11.png"}
+    assert {row["reason"] for row in rows} == {"fragile.onnx makes numbers of it that are not finite"}
+    assert sum(int(counts.sum()) for counts in table.class_counts.values()) == 57
+    metrics = run_main(serial.main, tmp_path / "run", "--data", f"parquet:{tmp_path / 'table'}", *LAMBDAS)
+    assert metrics["images"]["quarantined"] == 3
+
+    # the model predicts all other images, and says why it does not predict these
+    flags = ["--model", str(tmp_path / "run"), "--data", f"folder:{folder_of_images}", "--format", "csv"]
+    assert predict.main([*flags, "--quiet", "--out", str(tmp_path / "predicted")]) == 0
+    found = list(csv.DictReader((tmp_path / "predicted" / "predictions.csv").open()))
+    failed = {row["Id"] for row in found if row["Error"] == "fragile.onnx makes numbers of it that are not finite"}
+    assert failed == {"ash/03.png", "ash/04.png", "cedar/11.png"}
+    assert sum(bool(row["Predicted"]) for row in found) == 57
+
+
+@pytest.mark.parametrize("job", [serial, gram, outer], ids=lambda job: job.__name__)
+def test_a_ridge_job_names_the_image_that_its_network_fails_on(
+    spark: Any, tmp_path: Path, fragile: Path, folder_of_images: Path, job: Any
+) -> None:
+    whiten(folder_of_images, "beech/02.png")
+    words = ["--data", f"folder:{folder_of_images}", "--features", f"network:{fragile}", "--lambdas", "1"]
+    with pytest.raises(InputError) as error:
+        job.main([*words, "--quiet", "--out", str(tmp_path / "run")])
+    said = "beech/02.png: fragile.onnx makes numbers of it that are not finite; leave the image out, or use other"
+    assert str(error.value) == f"{said} --features"
     assert not (tmp_path / "run").exists()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -19,6 +19,7 @@ from common.arrays import Folds, Labels, Pixels
 from common.data.images import Block, Images, Sample
 from common.data.splits import ALWAYS_TRAINING, FoldRule, shard
 from common.data.storage import Storage
+from common.data.table.pictures import thumbnails
 from common.data.table.table import Table, TableFile
 from common.errors import InputError
 
@@ -152,6 +153,10 @@ class TableImages(Images):
         """Return the images that have one of some names, or if they are not wanted, those that have none."""
         choice = NameChoice(names, wanted)
         return TableImages(self.table, self.rule, self.split, self._limit, self._without, choice)
+
+    def thumbnails(self, names: Collection[str]) -> dict[str, Pixels | None]:
+        """Look in the files of these images, whose names are read for that."""
+        return thumbnails(self.table.storage, dict.fromkeys(each.file for each in self._ranges), names)
 
     def parts(self, count: int) -> list[TablePart]:
         """Return the row groups in their order, in parts of even size."""

@@ -29,6 +29,9 @@ QUARANTINE = re.compile(rf"{QUARANTINED}/[0-9a-f]{{32}}\.parquet")
 
 SPLITS = ("train", "test")
 
+THUMBNAIL = "thumbnail"
+"""The column of thumbnails, in a table of features."""
+
 COLUMNS = {
     "pixels": "fixed-size binary, uint8 in the order height, width, channel",
     "label": "int32, position in class_names",
@@ -36,6 +39,8 @@ COLUMNS = {
     "split": "string, train or test",
     "fold": "int16, 0 to 5039 by the hash of the name; K folds and hold-outs are ranges of it",
 }
+
+IN_A_THUMBNAIL = "binary, the image as a JPEG file of 64 by 64 pixels at most; files of earlier versions lack it"
 
 
 class TableFile(NamedTuple):
@@ -116,7 +121,7 @@ class Table:
             "quarantine": self.quarantine,
             "ignored": self.ignored,
             "sources": self.sources,
-            "columns": COLUMNS,
+            "columns": COLUMNS | ({THUMBNAIL: IN_A_THUMBNAIL} if self.features else {}),
             "class_counts": {split: counts.tolist() for split, counts in self.class_counts.items()},
             "files": [file._asdict() for file in self.files],
         }

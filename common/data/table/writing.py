@@ -21,10 +21,14 @@ from common.data.decode import PixelFormat
 from common.data.images import Block, readable_blocks
 from common.data.splits import hashed_buckets, hashed_test, image_hashes, stable_hashes
 from common.data.storage import Storage, Writing, writing_to
-from common.data.table.table import FORMAT, IMAGES, SPLITS, TableFile
+from common.data.table.table import FORMAT, IMAGES, SPLITS, THUMBNAIL, TableFile
+from common.data.thumbnails import picture_of
 
 GROUP_BYTES = 4 << 20
 """Pixels of one row group, which a reader holds at once."""
+
+GROUP_THUMBNAILS = 4096
+"""Rows of a row group with thumbnails, at most: they take about 5 MB."""
 
 SORTED_GROUPS = 16
 """Row groups whose images are sorted together by hashes of their names, so that a part of a file is a sample."""
@@ -91,6 +95,8 @@ class TableSettings:
             pa.field("split", pa.string(), nullable=False),
             pa.field("fold", pa.int16(), nullable=False),
         ]
+        if self.features is not None:
+            fields.append(pa.field(THUMBNAIL, pa.binary(), nullable=False))
         return pa.schema(fields, metadata=self.metadata())
 
 
@@ -121,7 +127,7 @@ def write_files(
     Args:
         storage: the table's folder.
         settings: how its files are made.
-        blocks: images with their names.
+        blocks: images with their names; features with thumbnails besides.
         split: "train" or "test", or None to decide by the hashes of the names, or of groups if there are any.
         samples: the number of classes of which one image is returned.
 
@@ -147,9 +153,9 @@ def write_files(
                 if name not in files:
                     files[name] = _FileWriter(settings, name, stack.enter_context(storage.writing(IMAGES)))
                     stack.callback(files[name].writer.close)
-                files[name].add(
-                    Rows(block.pixels[rows].reshape(len(rows), -1), block.labels[rows], names[rows], hashes[rows])
-                )
+                pixels = block.pixels[rows].reshape(len(rows), -1)
+                pictures = np.array(block.thumbnails or [b""] * len(names), object)
+                files[name].add(Rows(pixels, block.labels[rows], names[rows], hashes[rows], pictures[rows]))
                 _count(block, rows, written.class_counts[name], written.samples, samples)
         written.files.extend(file.finish() for file in files.values())
     return written
@@ -160,20 +166,24 @@ def _count(block: Block, rows: Indices, counts: dict[int, int], samples: dict[in
     for label, position, count in zip(labels.tolist(), first, n.tolist(), strict=True):
         counts[label] = counts.get(label, 0) + count
         if label not in samples and len(samples) < most:
-            samples[label] = block.pixels[rows[position]].copy()
+            row = rows[position]
+            kept = block.thumbnails
+            samples[label] = block.pixels[row].copy() if kept is None else picture_of(kept[row])
 
 
 class Rows(NamedTuple):
-    """Images to be written to a file: uint8 (n, d), int64 (n,), objects (n,), uint32 (n, HASHES)."""
+    """Images to be written to a file: uint8 (n, d), int64 (n,), objects (n,), uint32 (n, HASHES), objects (n,)."""
 
     pixels: Pixels
     labels: Labels
     names: NDArray[Any]
     hashes: Hashes
+    thumbnails: NDArray[Any]
 
     def take(self, rows: Indices | slice) -> Rows:
         """Return these rows, in this order."""
-        return Rows(self.pixels[rows], self.labels[rows], self.names[rows], self.hashes[rows])
+        columns: list[Any] = [column[rows] for column in self]
+        return Rows(*columns)
 
 
 @dataclass
@@ -194,6 +204,8 @@ class _FileWriter:
         self.schema = self.settings.schema()
         self.d = int(np.prod(self.settings.shape))
         self.group_rows = max(1, GROUP_BYTES // self.d)
+        if self.settings.features is not None:
+            self.group_rows = min(self.group_rows, GROUP_THUMBNAILS)
         self.digest = hashlib.blake2b(self.settings.metadata()[SETTINGS] + self.split.encode(), digest_size=16)
         self.writer = pq.ParquetWriter(
             self.writing.stream,
@@ -215,10 +227,8 @@ class _FileWriter:
 
     def _write(self, n: int) -> None:
         """Write the first n waiting images in the order of their hashes."""
-        pixels, labels, names, hashes = zip(*self.waiting, strict=True)
-        together = Rows(
-            np.concatenate(pixels), np.concatenate(labels), np.concatenate(names), np.concatenate(hashes)
-        )
+        columns: list[Any] = [np.concatenate(column) for column in zip(*self.waiting, strict=True)]
+        together = Rows(*columns)
         first = together.take(np.argsort(together.hashes[:n, 2], kind="stable"))
         self.waiting = [together.take(slice(n, None))]
         self.n_waiting -= len(first.labels)
@@ -227,15 +237,18 @@ class _FileWriter:
         for column in (first.pixels, first.labels, folds):
             self.digest.update(column.data)
         self.digest.update("\0".join(first.names).encode())
+        # thumbnails have no part in it: they follow from the images, up to what a version of Pillow makes of them
         rows = len(first.labels)
-        columns = [
+        arrays = [
             pa.FixedSizeBinaryArray.from_buffers(pa.binary(self.d), rows, [None, pa.py_buffer(first.pixels)]),
             pa.array(first.labels.astype(np.int32)),
             pa.array(first.names, pa.string()),
             pa.array([self.split], pa.string()).take(pa.array(np.zeros(rows, np.int8))),
             pa.array(folds),
         ]
-        self.writer.write_table(pa.table(columns, schema=self.schema), row_group_size=self.group_rows)
+        if self.settings.features is not None:
+            arrays.append(pa.array(first.thumbnails, pa.binary()))
+        self.writer.write_table(pa.table(arrays, schema=self.schema), row_group_size=self.group_rows)
 
     def finish(self) -> TableFile:
         """Write the waiting images and give the file its name."""
