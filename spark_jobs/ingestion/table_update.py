@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -136,9 +137,7 @@ class TableUpdate:
                 done = np.concatenate([done, content.hashes])
             else:
                 storage.delete(file)
-        for folder in ("", IMAGES, QUARANTINED):
-            for file in filter(PARTIAL_FILE.fullmatch, storage.names(folder)):
-                storage.delete(file)
+        _remove_half_written(storage)
         return cls(storage, settings, before, kept, features)
 
     @property
@@ -220,6 +219,7 @@ class TableUpdate:
         )
         table.save()
         remove_other_quarantines(self.storage, table.quarantine)
+        _remove_half_written(self.storage)  # by tasks whose executor died
         added = sum(file.rows for part in written for file in part.files)
         return Ingested(
             table,
@@ -254,6 +254,13 @@ class TableUpdate:
                 for label, n in by_label.items():
                     counts[split][label] += n
         return counts
+
+
+def _remove_half_written(storage: Storage) -> None:
+    for folder in ("", IMAGES, QUARANTINED):
+        for file in filter(PARTIAL_FILE.fullmatch, storage.names(folder)):
+            with suppress(FileNotFoundError):  # a lost task may still be finishing one
+                storage.delete(file)
 
 
 def _samples(written: Sequence[WrittenFiles]) -> dict[int, Pixels]:

@@ -11,11 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from common.data.sources import open_table
+from common.data.splits import FoldRule
+from common.data.table.reading import TableImages
+from common.features.network import NetworkRecipe
+from common.features.table import map_of_table
 from spark_jobs import serial
 from tests.support.cluster import Cluster
 from tests.support.jobs import environment, metrics_of, processes, run_main
+from tests.support.onnx import embedder
 from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.spark, pytest.mark.mnist]
@@ -32,26 +38,47 @@ def folder_of(pid: int) -> str:
         return ""
 
 
-def busy_executor(cluster: Cluster) -> int | None:
-    """Return an executor of the cluster whose Python workers have used BUSY_S of processor time, or None."""
+def worker_seconds(cluster: Cluster) -> dict[int, float]:
+    """Return the processor time that the Python workers of each executor of the cluster have used, in seconds."""
     running = processes()
     executors = [
         pid
         for pid, (_, line, _) in running.items()
         if "CoarseGrainedExecutorBackend" in line and str(cluster.folder) in folder_of(pid)
     ]
+    used = {}
     for executor in executors:
-        below, seconds = {executor}, 0.0
+        below = {executor}
         for _ in range(3):  # the daemon, and below it the workers
             below |= {pid for pid, (parent, _, _) in running.items() if parent in below}
-        seconds = sum(running[pid][2] for pid in below if pid != executor and "pyspark" in running[pid][1])
-        if seconds > BUSY_S:
-            return executor
-    return None
+        used[executor] = sum(running[pid][2] for pid in below if pid != executor and "pyspark" in running[pid][1])
+    return used
 
 
-def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
-    """Run a job on the cluster, and with `kill` end an executor that is computing for it."""
+def busy_executor(cluster: Cluster, idle: dict[int, float], busy_s: float) -> int | None:
+    """Return an executor whose Python workers have used `busy_s` more than when they were idle, or None."""
+    used = worker_seconds(cluster).items()
+    return next((pid for pid, seconds in used if seconds - idle.get(pid, 0) > busy_s), None)
+
+
+def submit(
+    cluster: Cluster,
+    cwd: Path,
+    *words: str | Path,
+    kill: bool,
+    after: Path | None = None,
+    busy_s: float = BUSY_S,
+) -> None:
+    """Run a job on the cluster, and with `kill` end an executor that is computing for it.
+
+    Args:
+        cluster: the cluster.
+        cwd: the current folder of the job.
+        words: the job and its flags.
+        kill: whether to end an executor.
+        after: a file that the job writes first.
+        busy_s: seconds of processor time that the executor's workers have used since then.
+    """
     line: Sequence[str] = [
         "spark-submit",
         "--master",
@@ -73,7 +100,10 @@ def submit(cluster: Cluster, cwd: Path, *words: str | Path, kill: bool) -> None:
     )
     if kill:
         deadline = time.monotonic() + 120
-        while (victim := busy_executor(cluster)) is None:
+        idle: dict[int, float] | None = None if after else {}
+        while idle is None or (victim := busy_executor(cluster, idle, busy_s)) is None:
+            if idle is None and after is not None and after.exists():
+                idle = worker_seconds(cluster)
             assert process.poll() is None, (
                 f"the job ended before an executor was killed: {process.communicate()[0]}"
             )
@@ -119,6 +149,37 @@ def test_ingest_survives_the_death_of_an_executor(
     assert np.array_equal(disturbed.class_counts["train"], calm.class_counts["train"])
     present = {f"images/{path.name}" for path in (tmp_path / "table" / "images").glob("*.parquet")}
     assert present == {file.file for file in disturbed.files}
+
+
+def test_an_ingest_that_embeds_survives_the_death_of_an_executor(cluster: Cluster, tmp_path: Path) -> None:
+    """Kill it while it embeds, and compare with what the map makes of the images in this process."""
+    rng = np.random.default_rng(8)
+    truth = {}
+    for name in ("dark", "light"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 128, (24, 36, 3), np.uint8) + np.uint8(100 * (name == "light"))
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+            truth[f"{name}/{i}.png"] = pixels
+    network, table = embedder(tmp_path / "network.onnx", work=4), tmp_path / "table"
+    words = [f"folder:{tmp_path / 'images'}", table, "--features", f"network:{network}", "--quiet"]
+    job = ROOT / "spark_jobs" / "ingest.py"
+    submit(cluster, tmp_path, job, *words, kill=True, after=table / "features.npz", busy_s=0.3)
+    opened = open_table(f"parquet:{table}")
+    assert opened is not None
+    features = map_of_table(opened)
+    assert features is not None
+    found = TableImages(opened, FoldRule(None, 0)).load(names=True)
+    names = [str(name) for name in found.names or ()]
+    assert sorted(names) == sorted(truth)
+    pixels = np.stack([truth[name] for name in names])
+    assert np.array_equal(features(found.pixels), features.computed_by(pixels))
+    training = TableImages(opened, FoldRule(None, 0), "train").load(names=True).names or ()
+    learnt = NetworkRecipe(features.computed_by.network).learn(  # type: ignore[attr-defined]
+        np.stack([truth[str(name)] for name in training]), 0
+    )
+    assert learnt.digest == features.digest
+    assert {f"images/{path.name}" for path in (table / "images").iterdir()} == {f.file for f in opened.files}
 
 
 def test_gram_survives_the_death_of_an_executor(cluster: Cluster, table: Path, tmp_path: Path) -> None:
