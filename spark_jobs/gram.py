@@ -20,6 +20,7 @@ from common.run.flags import ridge_parser
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
 from spark_jobs.engine.blocks import count_correct
+from spark_jobs.engine.dropping import DroppedClasses, drop_class_flag
 from spark_jobs.engine.forgetting import Forgotten, forget_flag
 from spark_jobs.engine.moments_files import MomentsFiles, moments_flags
 from spark_jobs.engine.passes import score_test_images, sum_moments, training_blocks
@@ -92,6 +93,7 @@ def parser() -> Parser:
     partitions_flag(flags)
     moments_flags(flags)
     forget_flag(flags)
+    drop_class_flag(flags)
     flags.add_argument(
         "--whole",
         metavar="MIB",
@@ -107,13 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_arguments(argv)
     complete = not arguments.add_moments
     run = RidgeRun.open("gram", arguments, complete, most_moments=MOST_IN_TILES)
+    run, dropped = DroppedClasses.open(run)
     run, forgotten = Forgotten.open(run)
     partitions, whole = arguments.partitions, min(arguments.whole << 20, MAX_PACKED_BYTES)
-    files = MomentsFiles.open(run)
+    files = MomentsFiles.open(run, dropped)
     with spark_context("gram", run.console) as context:
         fitted = fit(context, run.problem, partitions, run.console, files, forgotten, whole)
         tested = score_test_images(context, run, fitted.model, partitions)
-        run.finish(engine(context), fitted, tested)
+        run.finish(engine(context), fitted, tested, **({} if dropped is None else dropped.details()))
     return 0
 
 

@@ -56,6 +56,18 @@ class Classes(NamedTuple):
         """One text per class that no other class has: names where these are different, else ids."""
         return self.written if len(set(self.names)) < len(self.names) else self.names
 
+    def at(self, positions: Sequence[int]) -> Classes:
+        """Return the classes at some positions."""
+        ids = None if self.ids is None else tuple(self.ids[i] for i in positions)
+        return Classes(tuple(self.names[i] for i in positions), ids)
+
+    def position(self, text: str) -> int:
+        """Return where the class of a name or, if no single class has it, of an id is; -1 if there is none."""
+        (found,) = self.labels([printable(text)]).tolist()
+        if found < 0 and self.ids is not None and text in self.ids:
+            return self.ids.index(text)
+        return int(found)
+
     @classmethod
     def among(cls, names: Iterable[str]) -> Classes:
         """Return the classes that occur among names, sorted."""

@@ -93,6 +93,23 @@ class Moments:
         cross[:, positions] = self.cross
         return Moments(self.n, self.sum_x, sum_y, self.gram, cross)
 
+    def of_classes(self, positions: Labels) -> Moments:
+        """Return the moments over some of the classes, as if the others had never been known.
+
+        No image may be of one of the others: see `has_class`.
+
+        Args:
+            positions: of these classes among all, int64 (n_classes after,).
+        """
+        return Moments(self.n, self.sum_x, self.sum_y[positions], self.gram, self.cross[:, positions].copy())
+
+    def has_class(self, position: int) -> bool:
+        """Return whether images of a class, or features of theirs, are left in these moments.
+
+        With targets of ±1, (XᵀY)_c = 2 Σ_{i in c} x_i − Σx: without an image of class c it is −Σx.
+        """
+        return bool(self.class_counts[position] or (self.cross[:, position] + self.sum_x).any())
+
     @property
     def class_counts(self) -> Floats:
         """The number of images per class, float64 (n_classes,)."""

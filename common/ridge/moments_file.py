@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -126,7 +126,8 @@ class Basis:
         if len(unknown):
             raise InputError(
                 f"{path}: moments of {len(self.class_names)} classes, of which this run has not "
-                f"{self.classes.names[unknown[0]]!r}; `ingest.py --classes` takes those of another table"
+                f"{self.classes.names[unknown[0]]!r}; `ingest.py --classes` takes those of another table, and "
+                f"--drop-class drops one"
             )
 
     @property
@@ -152,12 +153,14 @@ class SavedMoments:
         moments: the sums.
         identities: fingerprints of the images; see Images.identities.
         forgotten: names of images that are among these and do not count.
+        dropped: by class, the identities whose images of this class do not count; see Classes.written.
     """
 
     basis: Basis
     moments: FoldMoments
     identities: frozenset[str]
     forgotten: frozenset[str] = frozenset()
+    dropped: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def over(self, basis: Basis) -> SavedMoments:
         """Return the moments over the classes of a run, which has those of the file; see Moments.over_classes."""
@@ -165,7 +168,7 @@ class SavedMoments:
         if np.array_equal(positions, np.arange(len(basis.class_names))):
             return self
         moments = {fold: own.over_classes(positions, len(basis.class_names)) for fold, own in self.moments.items()}
-        return SavedMoments(basis, moments, self.identities, self.forgotten)
+        return replace(self, basis=basis, moments=moments)
 
     def save(self, path: Path | str) -> None:
         """Write to a path or an address, atomically. Of each symmetric Gram matrix one half is written.
@@ -179,6 +182,7 @@ class SavedMoments:
             **self.basis.describe(),
             "identities": sorted(self.identities),
             **({"forgotten": sorted(self.forgotten)} if self.forgotten else {}),
+            **({"dropped": {name: sorted(of) for name, of in self.dropped.items()}} if self.dropped else {}),
         }
         arrays = {"described": np.array(json.dumps(described)), "folds": np.array(list(self.moments), np.int64)}
         arrays |= saved_arrays(self.basis.features)
@@ -232,7 +236,13 @@ class SavedMoments:
             _check(path, own, d, n_classes)
             gram = unpack(own["gram"], d)
             moments[fold] = Moments(int(own["n"]), own["sum_x"], own["sum_y"], gram, own["cross"])
-        return cls(basis, moments, frozenset(described["identities"]), frozenset(described.get("forgotten", ())))
+        return cls(
+            basis,
+            moments,
+            frozenset(described["identities"]),
+            frozenset(described.get("forgotten", ())),
+            {str(name): frozenset(of) for name, of in described.get("dropped", {}).items()},
+        )
 
 
 def _storage_of(address: str) -> tuple[Storage, str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pyspark import SparkContext
+
+from common.data.catalogue import Classes
 from common.data.splits import FoldRule
 from common.errors import InputError
 from common.ridge.fit import Problem
@@ -15,6 +18,7 @@ from common.ridge.moments_file import Basis, SavedMoments, combined
 from common.run.flag_types import input_location, output_location
 from common.run.parser import Parser
 from common.run.ridge import RidgeRun
+from spark_jobs.engine.dropping import DroppedClasses
 from spark_jobs.engine.forgetting import Forgotten
 
 REPEATED: dict[str, Any] = {"metavar": "FILE", "action": "append", "default": []}
@@ -41,16 +45,22 @@ class MomentsFiles:
         added: moments that count.
         subtracted: moments that count no more, with the files they are from.
         target: where to save the outcome, or None.
+        dropped: classes that count no more, which are in the basis behind those of the run; or None.
     """
 
     basis: Basis
     added: Sequence[SavedMoments]
     subtracted: Sequence[tuple[Path | str, SavedMoments]]
     target: Path | str | None
+    dropped: DroppedClasses | None = None
 
     @classmethod
-    def open(cls, run: RidgeRun) -> MomentsFiles:
+    def open(cls, run: RidgeRun, dropped: DroppedClasses | None = None) -> MomentsFiles:
         """Read the files that the flags name.
+
+        Args:
+            run: its flags.
+            dropped: classes that its images are without.
 
         Raises:
             InputError: they do not fit the data or each other, or cannot be read.
@@ -71,8 +81,27 @@ class MomentsFiles:
         if isinstance(target, Path) and not target.absolute().parent.is_dir():
             raise InputError(f"--save-moments {target}: no such folder as {target.absolute().parent}; make it")
         basis = basis_of(run.problem, run.split)
-        added = _load(arguments.add_moments, basis)
-        return cls(basis, [saved for _, saved in added], _load(arguments.subtract_moments, basis), target)
+        added, subtracted = (_load(files) for files in (arguments.add_moments, arguments.subtract_moments))
+        if dropped is not None:
+            basis = dropped.behind(basis, [saved.basis for _, saved in added])
+        counted = [saved for _, saved in _over(basis, added)]
+        found = cls(basis, counted, _over(basis, subtracted), target, dropped)
+        found._check_dropped(run.problem)
+        return found
+
+    def _check_dropped(self, problem: Problem) -> None:
+        """Refuse files without images of a class that count in this run.
+
+        Raises:
+            InputError: names the class.
+        """
+        images, before = problem.images, self.dropped_before
+        for name in Classes(images.class_names, images.class_ids).written:
+            if before.get(name, frozenset()) & images.identities:
+                raise InputError(
+                    f"--add-moments: the images of {name} in this table were dropped from them; drop that class "
+                    f"with --drop-class here too"
+                )
 
     @property
     def used(self) -> bool:
@@ -104,6 +133,36 @@ class MomentsFiles:
         """Fingerprints of the images that were summed before."""
         return frozenset().union(*(saved.identities for saved in self.added))
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Fingerprints of the images that are subtracted."""
+        return frozenset().union(*(saved.identities for _, saved in self.subtracted))
+
+    @property
+    def dropped_before(self) -> dict[str, frozenset[str]]:
+        """By class, the fingerprints of images that were summed before without those of this class."""
+        found: dict[str, frozenset[str]] = {}
+        for saved in self.added:
+            for name, of in saved.dropped.items():
+                found[name] = found.get(name, frozenset()) | of
+        return found
+
+    def sum_dropped(
+        self, context: SparkContext, problem: Problem, partitions: int | None, forgotten: frozenset[str]
+    ) -> FoldMoments:
+        """Sum the images of the dropped classes that the files count and --data holds.
+
+        Args:
+            context: the Spark context.
+            problem: the problem without them.
+            partitions: see gram.fit.
+            forgotten: names of images that the files do not count.
+        """
+        if self.dropped is None:
+            return {}
+        known = self.identities - self.left_out
+        return self.dropped.sum(context, problem, partitions, known, self.dropped_before, forgotten)
+
     def details(self) -> dict[str, Any]:
         """Return the numbers of images in the files, as an entry of metrics.json; empty without files."""
         n_variants = self.basis.augmentation.n_variants
@@ -114,7 +173,12 @@ class MomentsFiles:
         return {"moments_files": dict(zip(("added", "subtracted"), counts, strict=True))} if any(counts) else {}
 
     def join(
-        self, summed: FoldMoments, problem: Problem, forgotten: Forgotten | None, gone: FoldMoments
+        self,
+        summed: FoldMoments,
+        problem: Problem,
+        forgotten: Forgotten | None,
+        gone: FoldMoments,
+        of_dropped: FoldMoments,
     ) -> FoldMoments:
         """Add and subtract the moments of the files, and save the outcome if asked to.
 
@@ -123,22 +187,31 @@ class MomentsFiles:
             problem: whose images they are of.
             forgotten: images that count no more, or None.
             gone: moments of those of them that `summed` or a file has.
+            of_dropped: what `sum_dropped` returned.
 
         Raises:
             InputError: more is subtracted than there is.
             RunError: the outcome cannot be written.
         """
-        subtracted = list(self.subtracted)
+        basis, subtracted = self.basis, list(self.subtracted)
+        dropped_from = self.dropped_before
+        if self.dropped is not None:
+            summed, gone = (self.dropped.widened(moments, self.basis) for moments in (summed, gone))
+            subtracted.append(("--drop-class", SavedMoments(self.basis, of_dropped, frozenset())))
         if forgotten is not None and gone:
             subtracted.append((forgotten.file, SavedMoments(self.basis, gone, frozenset())))
         moments = combined(summed, self.added, subtracted)
+        if self.dropped is not None:
+            moments = self.dropped.narrowed(moments, problem)
+            basis = replace(basis, class_names=problem.images.class_names, class_ids=problem.images.class_ids)
+            dropped_from = self.dropped.noted(dropped_from)
         if self.target is not None:
-            without = frozenset().union(*(saved.identities for _, saved in self.subtracted))
-            identities = (self.identities | problem.images.identities) - without
+            identities = (self.identities | problem.images.identities) - self.left_out
             names = frozenset().union(*(saved.forgotten for saved in self.added))
             if forgotten is not None:
                 names |= forgotten.names
-            SavedMoments(self.basis, moments, identities, names).save(self.target)
+            dropped_from = {name: of & identities for name, of in dropped_from.items() if of & identities}
+            SavedMoments(basis, moments, identities, names, dropped_from).save(self.target)
         return moments
 
 
@@ -157,19 +230,32 @@ def basis_of(problem: Problem, split: str) -> Basis:
     )
 
 
-def _load(files: Sequence[Path | str], basis: Basis) -> list[tuple[Path | str, SavedMoments]]:
-    """Read files that have no image in common, and take their moments over the classes of the run.
+Loaded = list[tuple[Path | str, SavedMoments]]
+
+
+def _load(files: Sequence[Path | str]) -> Loaded:
+    """Read files that have no image in common.
 
     Raises:
-        InputError: they have, or they are of another basis, or cannot be read.
+        InputError: they have, or cannot be read.
     """
-    loaded: list[tuple[Path | str, SavedMoments]] = []
+    loaded: Loaded = []
     seen: set[str] = set()
     for file in files:
         saved = SavedMoments.load(file)
-        saved.basis.check_equal(file, basis)
         if seen & saved.identities:
             raise InputError(f"{file}: some of its images are in the files before it")
         seen |= saved.identities
-        loaded.append((file, saved.over(basis)))
+        loaded.append((file, saved))
     return loaded
+
+
+def _over(basis: Basis, loaded: Loaded) -> Loaded:
+    """Take moments of files over the classes of a basis.
+
+    Raises:
+        InputError: they are of another basis.
+    """
+    for file, saved in loaded:
+        saved.basis.check_equal(file, basis)
+    return [(file, saved.over(basis)) for file, saved in loaded]

@@ -62,7 +62,8 @@ def sum_moments(
         summed = reduce_moments(to_sum, problem) if len(new) else Summed({}, frozenset(), [])
         problem.check_skipped(summed.skipped)
         if files is not None:
-            joined = files.join(summed.moments, problem, forgotten, gone if known else {})
+            of_dropped = files.sum_dropped(context, problem, partitions, before)
+            joined = files.join(summed.moments, problem, forgotten, gone if known else {}, of_dropped)
             summed = summed._replace(moments=joined)
         problem.check_folds(summed.moments)
     return blocks, summed

@@ -167,3 +167,22 @@ def test_a_fingerprint_knows_every_bit() -> None:
 def test_class_counts_come_back_out_of_the_targets() -> None:
     pixels, labels = images(100)
     assert np.array_equal(Moments.of(pixels, labels, 4).class_counts, np.bincount(labels, minlength=4))
+
+
+def test_moments_without_a_class_are_those_of_sums_that_never_knew_it() -> None:
+    pixels, labels = images(300)
+    pixels[:, 1] = 0  # features that are always 0, of which no sum may become −0
+    kept, gone = labels != 2, np.flatnonzero(labels == 2)
+    whole = Moments.of(pixels, labels, 4)
+    rest = whole - Moments.of(pixels[gone], labels[gone], 4)
+    assert whole.has_class(2)
+    assert not rest.has_class(2)
+    never = Moments.of(pixels[kept], np.array([0, 1, -1, 2])[labels[kept]], 3)
+    found = rest.of_classes(np.array([0, 1, 3]))
+    assert_identical(found, never)
+    assert fingerprint({0: found}) == fingerprint({0: never})
+    # as many images, but others
+    others = pixels[np.flatnonzero(kept)[: len(gone)]]
+    wrong = whole - Moments.of(others, labels[gone], 4)
+    assert wrong.class_counts[2] == 0
+    assert wrong.has_class(2)

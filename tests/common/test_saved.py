@@ -22,11 +22,14 @@ def assert_same(a: FoldMoments, b: FoldMoments) -> None:
 
 
 def test_saved_moments_load_to_the_last_bit(tmp_path: Path) -> None:
-    saved = SavedMoments(BASIS, moments(500), frozenset({"a", "b"}))
+    dropped = {"żółw": frozenset({"a"})}
+    saved = SavedMoments(BASIS, moments(500), frozenset({"a", "b"}), frozenset({"x.png"}), dropped)
     saved.save(tmp_path / "m.npz")
     again = SavedMoments.load(tmp_path / "m.npz")
     assert again.basis == BASIS
     assert again.identities == {"a", "b"}
+    assert again.forgotten == {"x.png"}
+    assert again.dropped == dropped
     assert_same(again.moments, saved.moments)
     assert [path.name for path in tmp_path.iterdir()] == ["m.npz"]
 

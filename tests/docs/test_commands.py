@@ -111,6 +111,10 @@ ELSEWHERE = {
     "--out runs/week2-by-network": "tests/mpi/test_pipeline.py predicts a table",
     "python spark_jobs/serial.py --data folder:photos --labels labels.csv --group-column patient --size 24x36 "
     "--grey": "tests/common/test_label_files.py runs it, and looks at what comes of it",
+    "spark-submit spark_jobs/gram.py --data parquet:tables/mine --folds 5 --add-moments mine.npz "
+    "--drop-class cedar --save-moments fewer.npz --out runs/fewer": (
+        "tests/spark_jobs/test_dropping.py runs it, and looks at what comes of it"
+    ),
     "make bench-scaling": "takes minutes: tests/bench runs the same code on fewer images",
 }
 NEEDS_MNIST = {'make run JOB=gram ARGS="--data mnist"'}

@@ -108,6 +108,7 @@ def test_an_ingest_learns_from_training_images_and_goes_on_with_its_map(spark: A
     described = json.loads((table / "dataset.json").read_text())
     assert described["features"]["spec"] == SPEC
     assert described["shape"] == [1, 1, 60]
+    assert (table / "report.html").read_text().count('src="data:image/png') == 10  # thumbnails
     opened = Table.open(Storage.at(str(table)))
     stored = map_of_table(opened)
     assert isinstance(stored, StoredFeatures)
@@ -173,7 +174,6 @@ def test_a_report_shows_thumbnails_which_a_fit_does_not_read(
     for name, picture in shown.items():
         assert picture.shape == (8, 8)
         assert np.abs(picture - truth[name][:, :, 0]).mean() < 10  # out of 255: JPEG is not exact
-    assert (tables / "stored" / "report.html").read_text().count('src="data:image/png') == 10
 
     damaged = tmp_path / "damaged"
     shutil.copytree(tables / "stored", damaged)

@@ -20,7 +20,7 @@ def thumbnails(storage: Storage, files: Iterable[str], names: Collection[str]) -
     """Return the thumbnails of the images of some names, uint8 (h, w, 3); None for those that cannot be read.
 
     Names are read file by file, and thumbnails in those row groups alone that hold one of the names. Images of
-    tables without thumbnails, as of pixels or of earlier versions, are left out.
+    files without thumbnails, which earlier versions wrote, are left out.
 
     Args:
         storage: the table's folder.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -82,6 +82,8 @@ class TableImages(Images):
         limit: how many images to take: a share of every file, in row groups at even distances.
         without: identities of files to leave out.
         choice: which images to take, by their names; None for all. `len` and `class_counts` count all.
+        classes: which images to take, by positions of their classes among the table's; None for all. Labels are
+            positions among these classes. `len` counts all.
     """
 
     decodes = False
@@ -94,12 +96,14 @@ class TableImages(Images):
         limit: int | None = None,
         without: frozenset[str] = frozenset(),
         choice: NameChoice | None = None,
+        classes: tuple[int, ...] | None = None,
     ) -> None:
         self.table = table
         self.rule = rule
         self.split = split
         self._without = without
         self._choice = choice
+        self._classes = classes
         self.shape = table.shape
         self.pixel_format = table.pixel_format
         self.class_names, self.class_ids = table.classes
@@ -108,6 +112,9 @@ class TableImages(Images):
         self.class_counts: Labels = np.sum(counted, axis=0)
         files = [file for file in table.files if split in (None, file.split)]
         total = int(self.class_counts.sum())
+        if classes is not None:
+            self.class_names, self.class_ids = table.classes.at(classes)
+            self.class_counts = self.class_counts[list(classes)]
         self._limit = total if limit is None else min(limit, total)
         self._ranges: list[RowRange] = []
         before = 0
@@ -126,8 +133,7 @@ class TableImages(Images):
     def sample(self, n: int, seed: int) -> Sample:
         """Read whole row groups at even distances, of which those that validate count."""
         wanted = min(len(self), ceil(SAMPLE_FACTOR * n * len(self) / max(1, self.n_sampled)))
-        part = TableImages(self.table, self.rule, self.split, wanted, self._without, self._choice)
-        read = part.load()
+        read = self._like(limit=wanted).load()
         training = np.flatnonzero(read.folds == ALWAYS_TRAINING)
         chosen = training if len(training) else np.arange(len(read.folds))
         order = np.random.default_rng([seed, *b"features"]).permutation(chosen)[:n]
@@ -145,17 +151,29 @@ class TableImages(Images):
 
     def without(self, identities: frozenset[str]) -> TableImages:
         """Return these images without the files of these identities."""
-        return TableImages(
-            self.table, self.rule, self.split, self._limit, self._without | identities, self._choice
-        )
+        return self._like(without=self._without | identities)
 
     def named(self, names: frozenset[str], wanted: bool) -> TableImages:
         """Return the images that have one of some names, or if they are not wanted, those that have none."""
-        choice = NameChoice(names, wanted)
-        return TableImages(self.table, self.rule, self.split, self._limit, self._without, choice)
+        return self._like(choice=NameChoice(names, wanted))
+
+    def of_classes(self, classes: Sequence[int]) -> TableImages:
+        """Return the images of some of the table's classes, given by their positions in its list."""
+        return self._like(classes=tuple(classes))
+
+    def _like(self, **changes: Any) -> TableImages:
+        own: dict[str, Any] = {
+            "limit": self._limit,
+            "without": self._without,
+            "choice": self._choice,
+            "classes": self._classes,
+        }
+        return TableImages(self.table, self.rule, self.split, **(own | changes))
 
     def thumbnails(self, names: Collection[str]) -> dict[str, Pixels | None]:
-        """Look in the files of these images, whose names are read for that."""
+        """Look in the files of these images, whose names are read for that; in tables of features alone."""
+        if self.table.features is None:
+            return {}
         return thumbnails(self.table.storage, dict.fromkeys(each.file for each in self._ranges), names)
 
     def parts(self, count: int) -> list[TablePart]:
@@ -164,8 +182,9 @@ class TableImages(Images):
         parts = []
         for rank in range(count):
             ranges = self._ranges[shard(len(self._ranges), rank, count)]
-            n_classes = len(self.class_names)
-            parts.append(TablePart(self.table.storage, self.shape, n_classes, self.rule, ranges, self._choice))
+            n_classes = len(self.table.class_names)
+            choices = self._choice, self._classes
+            parts.append(TablePart(self.table.storage, self.shape, n_classes, self.rule, ranges, *choices))
         return parts
 
 
@@ -214,10 +233,11 @@ class TablePart:
     Attributes:
         storage: the table's folder.
         shape: (height, width, channels) of its images.
-        n_classes: the number of classes, which all labels are below.
+        n_classes: the number of classes of the table, which all labels in it are below.
         rule: how images are held out.
         ranges: the images of this part.
         choice: which of them to take, by their names; None for all.
+        classes: which of them to take, by their classes; None for all.
     """
 
     storage: Storage
@@ -226,6 +246,7 @@ class TablePart:
     rule: FoldRule
     ranges: Sequence[RowRange]
     choice: NameChoice | None = None
+    classes: tuple[int, ...] | None = None
 
     def blocks(self, names: bool = False) -> Iterator[Block]:
         """Yield one block per row group; only the necessary columns are read, and no image becomes an object.
@@ -271,9 +292,16 @@ class TablePart:
         pixels = _whole(read.column("pixels"))
         if pixels.type != pa.binary(int(np.prod(self.shape))) or pixels.null_count:
             raise self._foreign(file)
+        labels = self._labels(file, read)
+        if self.classes is not None:
+            places = np.full(self.n_classes, -1)
+            places[list(self.classes)] = np.arange(len(self.classes))
+            labels = places[labels]
+            rows = pa.array(np.flatnonzero(labels >= 0))
+            read, pixels, labels = read.drop_columns("pixels").take(rows), pixels.take(rows), labels[labels >= 0]
         return Block(
             pixel_view(pixels).reshape(-1, *self.shape),
-            self._labels(file, read),
+            labels,
             self.rule.of_buckets(read.column("fold").to_numpy()),
             _whole(read.column("name")) if names else None,
             [],

@@ -111,7 +111,7 @@ def listed(images: TableImages, pixel_format: PixelFormat | None = None) -> Cata
     """List images of a table in the order of their rows; names, labels and folds are read, but no pixels.
 
     Args:
-        images: the images, none of which is left out by its name.
+        images: the images, none of which is left out by its name or its class.
         pixel_format: what the reader brings them into; None to take them as the table holds them.
 
     Raises:
