@@ -31,7 +31,7 @@ def write_report(
         table: the table after the ingest.
         added: the number of images that the ingest added.
         already: the number of names of the source that the table held before.
-        quarantined: the images that could not be decoded.
+        quarantined: the images that could not be used.
         samples: by label, one image of each of a few classes.
         engine: the engine that the ingest ran on.
         console: its seconds say how long each phase took.

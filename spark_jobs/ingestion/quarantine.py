@@ -1,4 +1,4 @@
-"""The quarantine of a table: a file that lists the images that could not be decoded."""
+"""The quarantine of a table: a file that lists the images that could not be used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from common.data.table.table import QUARANTINE, QUARANTINED, Table
 
 
 class QuarantinedImage(NamedTuple):
-    """An image that could not be decoded.
+    """An image that could not be used.
 
     Attributes:
         name: name of the image.
-        reason: why it could not be decoded.
+        reason: why it could not be used.
         source: the source that named it.
     """
 

@@ -83,7 +83,7 @@ class Ingested(NamedTuple):
         table: the table as it is now.
         added: the number of images that were added.
         already: the number of names of the source that the table held before, and that were left alone.
-        quarantined: all images that could not be decoded.
+        quarantined: all images that could not be used.
         samples: by label, one image uint8 (height, width, channels) for each of a few classes.
     """
 
