@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from common.arrays import Floats, Indices, Items, Labels, Pixels, Singles
 
@@ -72,6 +75,14 @@ class DecodedChunk(NamedTuple):
     kept: Indices
     pixels: Pixels
     errors: list[str]
+
+    def without(self, rows: Sequence[int], reason: str) -> DecodedChunk:
+        """Return the chunk without the images at some rows of its pixels, which count as skipped."""
+        skipped = np.setdiff1d(np.arange(self.n), self.kept).tolist()
+        reasons = dict(zip(skipped, self.errors, strict=True)) | dict.fromkeys(self.kept[rows].tolist(), reason)
+        left = np.delete(np.arange(len(self.kept)), rows)
+        errors = [reasons[position] for position in sorted(reasons)]
+        return DecodedChunk(self.number, self.n, self.kept[left], self.pixels[left], errors)
 
 
 class Doubtful(NamedTuple):

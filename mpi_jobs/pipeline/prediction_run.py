@@ -6,13 +6,14 @@ import math
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from common.console import Bar, Console
 from common.data.catalogue import PixelReader
-from common.errors import InputError
+from common.errors import InputError, UnusableImagesError
 from common.predict.files import PredictionFile
 from common.predict.predictions import RowFormat
 from mpi_jobs.engine.clock import peak_mib
@@ -181,7 +182,8 @@ class PredictionRun:
             plan = self._plan
             scorer = model.scorer(model.find_device(plan.device, predictors), plan.mode, self._threads)
             # the first batch includes planning, which had better be over before images wait
-            scorer.best_classes(np.zeros((1, *plan.shape), np.uint8), plan.row_format)
+            with suppress(UnusableImagesError):  # black images may be of no use to it, and others may be
+                scorer.best_classes(np.zeros((1, *plan.shape), np.uint8), plan.row_format)
             return scorer
 
         return self._world.everywhere(make)

@@ -8,8 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from common.arrays import Pixels
 from common.data.catalogue import PixelReader
+from common.errors import UnusableImagesError
 from common.predict.predictions import MOST_UNSURE, RowFormat, empty_rows
 from mpi_jobs.pipeline.decoding import Decoder
 from mpi_jobs.pipeline.layout import RoleName
@@ -47,7 +47,7 @@ class Predictor(Role):
         self._scorer, self._row_format = scorer, row_format
         self._decoder = Decoder(reader, threads, mailbox.wake)
         self._thread = ThreadPoolExecutor(1, "predict", scorer.begin_thread)
-        self._underway: deque[tuple[DecodedChunk, Future[tuple[BestClasses, float]]]] = deque()
+        self._underway: deque[Future[tuple[DecodedChunk, BestClasses, float]]] = deque()
         self._seconds = 0.0
         self._smallest_margins, self._doubtful_below = np.empty(0, np.float32), np.inf
 
@@ -63,18 +63,21 @@ class Predictor(Role):
             self.ended = True
 
     def _predict(self, chunk: DecodedChunk) -> None:
-        future = self._thread.submit(self._score, chunk.pixels)
+        future = self._thread.submit(self._score, chunk)
         future.add_done_callback(lambda _: self._mailbox.wake.set())
-        self._underway.append((chunk, future))
+        self._underway.append(future)
 
-    def _score(self, pixels: Pixels) -> tuple[BestClasses, float]:
-        """Return the best classes of images, of which there may be none, and the seconds that it took."""
+    def _score(self, chunk: DecodedChunk) -> tuple[DecodedChunk, BestClasses, float]:
+        """Return a chunk with the images that the model can score, their best classes, and the seconds it took."""
         started = time.perf_counter()
-        if len(pixels):
-            best = self._scorer.best_classes(pixels, self._row_format)
-            return best, time.perf_counter() - started
+        while len(chunk.kept):
+            try:
+                best = self._scorer.best_classes(chunk.pixels, self._row_format)
+                return chunk, best, time.perf_counter() - started
+            except UnusableImagesError as error:
+                chunk = chunk.without(error.rows, error.reason)
         top, scores = empty_rows(0, self._row_format)
-        return BestClasses(top, scores, np.empty(0)), 0.0
+        return chunk, BestClasses(top, scores, np.empty(0)), time.perf_counter() - started
 
     def step(self) -> bool:
         """Predict what has been decoded, and send off what has been predicted."""
@@ -82,9 +85,8 @@ class Predictor(Role):
         while (chunk := self._decoder.next_finished()) is not None:
             self._predict(chunk)
             found = True
-        while self._underway and self._underway[0][1].done():
-            chunk, future = self._underway.popleft()
-            self._send(chunk, *future.result())
+        while self._underway and self._underway[0].done():
+            self._send(*self._underway.popleft().result())
             found = True
         return found
 

@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
     Attributes:
         profile: the costs.
-        names: the names of the n images that could be decoded.
+        names: the names of the n images that could be decoded; none if the model has one mode.
         predicted: int64 (n,), their predicted classes.
     """
 
@@ -115,6 +115,8 @@ class ProfileRun:
         self._world.meet()
         scorer = model.scorer(self._device, mode, arguments.threads)
         profile = Profile.measure(model.name, scorer, mode, decoded, batch, arguments.seconds)
+        if len(model.modes) == 1:  # nothing to compare with
+            return Measured(profile, [], np.empty(0, np.int64))
         predicted = [
             scorer.best_classes(decoded.pixels[start : start + batch], RowFormat()).top[:, 0]
             for start in range(0, len(decoded.pixels), batch)

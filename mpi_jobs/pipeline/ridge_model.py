@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from common.arrays import Pixels
+from common.arrays import Features, Pixels
 from common.blas import limit_blas
 from common.data.catalogue import Classes
 from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat
 from common.data.measuring import seconds_of_steps
-from common.errors import InputError
+from common.errors import InputError, UnusableImagesError
 from common.predict.predictions import RowFormat, best_classes
 from common.ridge.model import RidgeModel
 from mpi_jobs.engine.world import World
@@ -96,19 +96,30 @@ class RidgeScorer:
 
     def best_classes(self, pixels: Pixels, row_format: RowFormat) -> BestClasses:
         """Compute features and score them; scores are float64, as everywhere."""
-        channels = self.model.shape[2]
-        if pixels.shape[3] < channels:  # of a table without colour
-            pixels = np.repeat(pixels, channels, axis=3)
-        return BestClasses(*best_classes(self.model, pixels, row_format))
+        return BestClasses(*best_classes(self.model, self._coloured(pixels), row_format))
 
     def seconds(self, pixels: Pixels, batch: int, enough_s: float) -> dict[str, float]:
         """Measure the feature map, and the scores of its features."""
         steps: dict[str, Callable[[Any], Any]] = {
-            "features": self.model.features,
+            "features": self._features,
             "score": self.model.path.best_classes,
         }
-        seconds = seconds_of_steps(steps, pixels, batch, enough_s)
+        seconds = seconds_of_steps(steps, self._coloured(pixels), batch, enough_s)
         return {step: self.threads * value for step, value in seconds.items()}
+
+    def _coloured(self, pixels: Pixels) -> Pixels:
+        """Return images as the model takes them: those of a table without colour become grey colours."""
+        channels = self.model.shape[2]
+        return pixels if pixels.shape[3] == channels else np.repeat(pixels, channels, axis=3)
+
+    def _features(self, pixels: Pixels) -> Features:
+        """Compute the features of those images of which they can be computed, uint8 (m, d)."""
+        while len(pixels):
+            try:
+                return self.model.features(pixels)
+            except UnusableImagesError as error:
+                pixels = np.delete(pixels, error.rows, axis=0)
+        return np.zeros((0, len(self.model.weights)), np.uint8)
 
 
 def kinds_of(described: Mapping[str, Any]) -> str:

@@ -183,6 +183,13 @@ def test_images_of_which_a_network_makes_no_number_go_to_the_quarantine(
     failed = {row["Id"] for row in found if row["Error"] == "fragile.onnx makes numbers of it that are not finite"}
     assert failed == {"ash/03.png", "ash/04.png", "cedar/11.png"}
     assert sum(bool(row["Predicted"]) for row in found) == 57
+    (tmp_path / "job.py").write_text(WITHOUT_TORCH)
+    done = mpiexec(2, "job.py", *flags[:4], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    in_ranks = list(csv.DictReader((tmp_path / "in-ranks" / "predictions.csv").open()))
+    assert {row["Id"]: row["Predicted"] for row in in_ranks} == {row["Id"]: row["Predicted"] for row in found}
+    skipped = (tmp_path / "in-ranks" / "skipped.csv").read_text()
+    assert skipped.count("fragile.onnx makes numbers of it that are not finite") == 3
 
 
 @pytest.mark.parametrize("job", [serial, gram, outer], ids=lambda job: job.__name__)
