@@ -23,7 +23,7 @@ class InputError(JobError):
 
 
 class UnusableImagesError(InputError):
-    """Images of a batch that a feature map can make nothing of.
+    """Images of a batch whose features a map cannot compute.
 
     Args:
         rows: their positions in the batch, ascending.
@@ -34,6 +34,9 @@ class UnusableImagesError(InputError):
         self.rows = list(rows)
         self.reason = reason
         super().__init__(self._line(f"image {self.rows[0] + 1} of a batch"))
+
+    def __reduce__(self) -> tuple[type[UnusableImagesError], tuple[list[int], str]]:
+        return type(self), (self.rows, self.reason)
 
     def moved(self, by: int) -> UnusableImagesError:
         """Return the error of a larger batch, in which `by` images come before these."""

@@ -88,7 +88,7 @@ def ingest(
     if ingested.already and before is not None and source not in before.sources:
         console.warn(
             f"{ingested.already:,} images were left alone because the table has images of their names from other "
-            "sources: if these are others, rename them, or use a glob that begins further up"
+            "sources: if these are others, rename them, or name a folder or glob further up"
         )
     return ingested
 
@@ -127,7 +127,8 @@ def parser() -> Parser:
         "--test",
         metavar="F",
         type=fraction,
-        help=f"test fraction, chosen by hashes of names, if the source has no test set (default: {TEST_FRACTION})",
+        help="test fraction, chosen by hashes of names or groups, if the source has no test set "
+        f"(default: {TEST_FRACTION})",
     )
     features_flag(flags, "what is learnt from a sample of the training images, and stored in the place of pixels")
     flags.add_argument("--seed", metavar="N", type=seed, default=0, help="of that sample")

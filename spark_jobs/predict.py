@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.say(f"{folder.file(rows)}: {summary.n:,} rows, {summary.n_skipped:,} of them errors")
     if summary.confusion.n:
         accuracy = f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images"
-        console.say(f"{accuracy} whose class is known are predicted correctly")
+        console.say(f"{accuracy} whose class is known are predicted correctly{summary.others()}")
     print(f"report: {folder.file('report.html')}")
     return 0
 

@@ -203,9 +203,13 @@ class Catalogue:
 
     def shared_group(self, other: Catalogue) -> str | None:
         """Return a group that has images here and in another catalogue, or None."""
-        if self.groups is None or other.groups is None:
-            return None
-        return min(set(self.groups) & set(other.groups), default=None)
+        return min(self._shared_groups() & other._shared_groups(), default=None)
+
+    def _shared_groups(self) -> set[str]:
+        """Return the groups, except those of images by themselves, which are called as these are."""
+        if self.groups is None:
+            return set()
+        return {group for group, name in zip(self.groups, self.names(), strict=True) if group != name}
 
     def names(self) -> list[str]:
         """Return a stable name of each image."""

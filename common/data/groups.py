@@ -60,6 +60,24 @@ def deal_groups(
         bins[group] = chosen = np.lexsort((n_held / wanted, cost))[0]
         held[chosen, classes] += parts
         n_held[chosen] += sizes[group]
-    for empty in np.flatnonzero(n_held == 0):  # of two very uneven shares
-        bins[order[-1]] = empty
+    for empty in np.flatnonzero(n_held == 0):  # of very uneven shares
+        bins[_spare(order, bins, pairs, len(totals))] = empty
     return bins[group_of]
+
+
+def _spare(order: Indices, bins: Indices, pairs: Indices, n_classes: int) -> int:
+    """Return a small group whose bin has others, if possible one whose classes all have other groups in its bin.
+
+    Args:
+        order: the groups, the largest first.
+        bins: the bin of each group.
+        pairs: group · n_classes + class of each class in a group, sorted.
+        n_classes: the number of classes.
+    """
+    crowded = [group for group in order[::-1].tolist() if (bins == bins[group]).sum() > 1]
+    for group in crowded:
+        neighbours = np.flatnonzero((bins == bins[group]) & (np.arange(len(bins)) != group))
+        kept = pairs[np.isin(pairs // n_classes, neighbours)] % n_classes
+        if np.isin(pairs[pairs // n_classes == group] % n_classes, kept).all():
+            return int(group)
+    return int(crowded[0])

@@ -35,7 +35,7 @@ class Block(NamedTuple):
         names: n stable names, as strings or as objects that str() turns into them; None if not asked for.
         skipped: images that belonged to this block and could not be used.
         features: of the images that validate, in order, uint8 (m, d); None if they were not computed yet.
-        groups: the group of each image, which no split may divide; None if each is by itself, or nobody asked.
+        groups: the group of each image, which no split may divide; None if each is by itself, or not asked for.
         thumbnails: of all images, where pixels are features to be stored; else None.
     """
 
@@ -264,7 +264,7 @@ class CataloguePart:
         items: (n,).
         labels: int64 (n,).
         folds: int16 (n,).
-        groups: text (n,), for those who split the images by their groups; None for others.
+        groups: text (n,), the group of each image; None if groups are not needed.
     """
 
     reader: PixelReader

@@ -60,7 +60,7 @@ class JoinedReader:
 
 
 def join(first: Catalogue, second: Catalogue, prefix: str) -> Catalogue:
-    """Return the images of two catalogues of the same classes and shape, of whatever readers.
+    """Return the images of two catalogues of the same classes and shape, which may have different readers.
 
     Args:
         first: the first images, whose names stay.

@@ -67,20 +67,22 @@ def open_splits(
         Training images, with the fold that each validates, and test images.
 
     Raises:
-        InputError: there is no such source, or too few images; K folds leave nothing to validate elsewhere.
+        InputError: there is no such source, or too few images; or images for validation are named beside K folds.
     """
     splits = open_labelled(spec, data_root, pixel_format, labels)
+    n_said = _say_all(splits.notes, say)
     check_classes(spec, splits.train.class_names)
     others = {"validation": (validation_data, validation_labels), "test": (test_data, test_labels)}
     for split, (other, its_labels) in others.items():
         if other is not None:
-            _check_other(split, other, rule)
-            found = open_labelled(other, data_root, pixel_format, its_labels)
+            _check_other(split, other, spec, rule)
+            found = _open_other(split, other, data_root, pixel_format, its_labels)
+            if test_data == validation_data and (found.validation is None or found.test is None):
+                raise InputError(f"--test-data {other}: the images of --validation-data too; name others")
             splits = _with_other(splits, split, spec, other, found)
     check_groups(spec, splits)
     train, tested, validation = splits.train, splits.test, splits.validation
-    for note in [*splits.notes, *([ignored_files(train.ignored)] if train.ignored else [])]:
-        say(note)
+    _say_all([*splits.notes[n_said:], *([ignored_files(train.ignored)] if train.ignored else [])], say)
     if tested is None:
         parts = hold_out(train.labels, test, seed, "test", train.groups)
         train, tested = train.take(parts.rest), train.take(parts.held_out)
@@ -88,6 +90,13 @@ def open_splits(
         train = train.take(stratified_limit(train.labels, limit, seed))
     learnt = _folded(train, validation, rule, seed, elsewhere=validation_data is not None)
     return CatalogueImages(*learnt, pixel_format), CatalogueImages(tested, pixel_format=pixel_format)
+
+
+def _say_all(notes: Sequence[str], say: Callable[[str], object]) -> int:
+    """Say each line, and return their number."""
+    for note in notes:
+        say(note)
+    return len(notes)
 
 
 def _folded(
@@ -115,16 +124,33 @@ def _folded(
     return images, rule.of_split(n_train, images.labels, seed, images.groups)
 
 
-def _check_other(split: str, spec: str, rule: FoldRule) -> None:
+def _check_other(split: str, other: str, spec: str, rule: FoldRule) -> None:
     """Make sure that a source may have the images of one split.
 
     Raises:
-        InputError: it is a table, or each fold validates.
+        InputError: it is a table, or that of the training images, `spec`, or each fold validates.
     """
     if split == "validation" and rule.k:
         raise InputError(f"--validation-data and {rule} do not go together: each fold validates; leave one out")
-    if spec.partition(":")[0] == TABLE:
-        raise InputError(f"--{split}-data {spec}: a table; name the images that it was made from")
+    if other.partition(":")[0] == TABLE:
+        raise InputError(f"--{split}-data {other}: a table; name the images that it was made from")
+    if other == spec:
+        raise InputError(f"--{split}-data {other}: the same images as --data; name others, or leave it out")
+
+
+def _open_other(
+    split: str, spec: str, data_root: Path, pixel_format: PixelFormat, labels: LabelFile | None
+) -> Splits:
+    """Open the source of one split.
+
+    Raises:
+        InputError: names the flag of that split.
+    """
+    try:
+        return open_labelled(spec, data_root, pixel_format, labels)
+    except InputError as error:
+        said = str(error).replace(f"--data {spec}", f"--{split}-data {spec}")
+        raise InputError(said.replace("--labels", f"--{split}-labels")) from error
 
 
 def _with_other(splits: Splits, split: str, spec: str, other_spec: str, other: Splits) -> Splits:

@@ -57,7 +57,7 @@ class FeatureMap(Protocol):
         """Compute features: uint8 (n, height, width, channels) to uint8 (n, d).
 
         Raises:
-            UnusableImagesError: the map can make nothing of some images.
+            UnusableImagesError: the features of some images cannot be computed.
         """
         ...
 

@@ -69,8 +69,23 @@ class Progress:
 
     @property
     def best(self) -> int:
-        """The epoch with the highest validation accuracy; the first if several are equal."""
-        return max(range(len(self.history)), key=lambda i: (self.history[i]["validation_accuracy"], -i))
+        """The number of the epoch with the highest validation accuracy, from 1; the first if several are equal.
+
+        A network whose head began as a ridge classifier is epoch 0.
+        """
+        accuracies = self._accuracies
+        return max(accuracies, key=lambda epoch: (accuracies[epoch], -epoch), default=0)
+
+    @property
+    def best_accuracy(self) -> float:
+        """The highest validation accuracy."""
+        return self._accuracies[self.best]
+
+    @property
+    def _accuracies(self) -> dict[int, float]:
+        """The validation accuracy of each epoch that counts."""
+        start = {0: self.ridge_head["validation_accuracy"]} if self.ridge_head else {}
+        return start | {i: record["validation_accuracy"] for i, record in enumerate(self.history, start=1)}
 
 
 @dataclass

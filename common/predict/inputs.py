@@ -259,7 +259,10 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
 
         return KnownInputs(*open_rows(table, spec, split, requirements))
     if find_source(spec) is None:
-        raise InputError(f"--data {spec}: no such source; use one of {prediction_specs()}")
+        glob = (
+            "; patterns are for Spark's jobs: here, folder:PATH takes all images below it" if "*" in spec else ""
+        )
+        raise InputError(f"--data {spec}: no such source; use one of {prediction_specs()}{glob}")
     inputs = KnownInputs(*open_unlabelled(spec, data_root, split, requirements))
     if inputs.total == 0:
         raise InputError(f"--data {spec}: no images in it")

@@ -68,6 +68,11 @@ class Summary:
     confusion: Confusion
     ignored: Mapping[str, int] = field(default_factory=dict)
 
+    def others(self) -> str:
+        """Return what people should know of the images whose class is not known; empty if there are none."""
+        n = int(self.predicted.sum()) - self.confusion.n
+        return f"; {n:,} others are of classes that the model does not know, or of none that is known" if n else ""
+
     @classmethod
     def empty(cls, n_classes: int) -> Summary:
         """Return an empty summary."""

@@ -1,6 +1,8 @@
-"""The images of a table, opened for prediction by a network."""
+"""The images of a table, opened for prediction."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from common.data.decode import PixelFormat
 from common.data.sources.source import ImageList, Requirements, Unlabelled
@@ -48,6 +50,10 @@ def _missing_format(table: Table, spec: str, requirements: Requirements) -> Pixe
     if has.binarize is not None and has.binarize != wanted.binarize:
         raise InputError(f"--data {spec}: its images are {has}, and the model's were {wanted}")
     *size, channels = table.shape
-    # an image without colour keeps its one channel, which the network repeats
+    # an image without colour keeps its one channel, which the model repeats
     fits = channels in (1, requirements.shape[2]) and tuple(size) == requirements.shape[:2]
-    return None if fits and has.binarize == wanted.binarize else wanted
+    if fits and has.binarize == wanted.binarize:
+        return None
+    # a model whose images were taken as they were names neither size nor colour
+    height, width, wanted_channels = requirements.shape
+    return replace(wanted, size=(height, width), grey=wanted.grey or wanted_channels == 1)

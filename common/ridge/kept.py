@@ -17,10 +17,10 @@ from common.features.feature_map import BATCH_ROWS, FeatureMap
 
 @contextmanager
 def _naming(block: Block, rows: slice | Indices) -> Iterator[None]:
-    """Name the image if features of some rows of a block are computed here and a map can make nothing of them.
+    """Name the image if features of some rows of a block are computed here and cannot be computed of one.
 
     Raises:
-        InputError: the map can make nothing of an image of a block with names.
+        InputError: the features of an image, of a block with names, cannot be computed.
     """
     try:
         yield
@@ -34,7 +34,7 @@ def with_features(block: Block, features: FeatureMap) -> Block:
     """Return a block with the features of its images that validate.
 
     Raises:
-        InputError: the map can make nothing of an image.
+        InputError: the features of an image cannot be computed.
     """
     held_out = np.flatnonzero(block.folds != ALWAYS_TRAINING)
     found = np.empty((len(held_out), features.n_features(block.pixels.shape[1:])), np.uint8)
@@ -49,7 +49,7 @@ def features_of(block: Block, rows: slice | Indices, features: FeatureMap) -> Fe
     """Return the features of some images of a block, uint8 (n, d), computing those that it does not have.
 
     Raises:
-        InputError: the map can make nothing of an image.
+        InputError: the features of an image cannot be computed.
     """
     if block.features is None:
         with _naming(block, rows):
@@ -77,7 +77,7 @@ def batches_of_features(
         augmentation: makes the variants.
 
     Raises:
-        InputError: the map can make nothing of an image.
+        InputError: the features of an image cannot be computed.
     """
     for start in range(0, len(block.labels), BATCH_ROWS):
         rows = slice(start, start + BATCH_ROWS)

@@ -90,7 +90,7 @@ class RidgeModel(FieldsOnly):
             positions of images, and their scores, float64 (rows, n_classes).
 
         Raises:
-            UnusableImagesError: the feature map can make nothing of some images.
+            UnusableImagesError: the features of some images cannot be computed.
         """
         rows = score_rows(len(self.class_names))
         for start in range(0, len(pixels), rows):
@@ -114,7 +114,7 @@ class RidgeModel(FieldsOnly):
         The margin is the highest score minus the next, to the precision of float32.
 
         Raises:
-            UnusableImagesError: the feature map can make nothing of some images.
+            UnusableImagesError: the features of some images cannot be computed.
         """
         classes, margins = np.empty(len(pixels), np.int64), np.empty(len(pixels))
         for start in range(0, len(pixels), BATCH_ROWS):
@@ -163,7 +163,7 @@ class RidgeModel(FieldsOnly):
             model = cls(
                 weights=weights,
                 intercept=intercept,
-                class_names=tuple(described["class_names"]),
+                class_names=tuple(map(str, described["class_names"])),
                 shape=tuple(described["shape"]),
                 pixel_format=PixelFormat.of(described["pixel_format"]),
                 lambda_=described["lambda_"],
@@ -175,7 +175,10 @@ class RidgeModel(FieldsOnly):
         except InputError:
             raise
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise InputError(f"{folder}: no ridge model can be read there ({error})") from error
+            reason = f"{DESCRIPTION} or {ARRAYS} is missing or damaged: {error}"
+            raise InputError(f"{folder}: no ridge model can be read there ({reason}); fit it again") from error
+        if not (np.isfinite(weights).all() and np.isfinite(intercept).all()):
+            raise InputError(f"{folder / ARRAYS}: weights that are not finite; fit the model again")
         if weights.shape != (n_features, len(model.class_names)):
             raise InputError(f"{folder}: weights {weights.shape} do not fit the classes and shape of model.json")
         return model

@@ -216,7 +216,10 @@ class SavedMoments:
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; gram.py --save-moments writes it") from error
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-            raise InputError(f"{path}: no moments can be read there ({error})") from error
+            reason = "it is no file of arrays" if "pickle" in str(error) else str(error)
+            raise InputError(
+                f"{path}: no moments can be read there ({reason}); gram.py --save-moments writes them"
+            ) from error
 
     @classmethod
     def _of(cls, path: Path | str, arrays: Mapping[str, Any]) -> SavedMoments:

@@ -20,7 +20,7 @@ def evaluate(model: RidgeModel, images: Block) -> Evaluation:
     """Score images, which must have names, and compare with their labels.
 
     Raises:
-        InputError: the feature map can make nothing of an image.
+        InputError: the features of an image cannot be computed.
     """
     try:
         return judge(model.score_blocks(images.pixels), images, len(model.class_names))

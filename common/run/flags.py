@@ -146,7 +146,7 @@ def label_file(arguments: argparse.Namespace, name: str = "labels") -> LabelFile
 
     Args:
         arguments: the flags.
-        name: labels, test_labels or validation_labels; the latter two may lack the column of groups.
+        name: labels, test_labels or validation_labels; the latter two may lack these columns.
 
     Raises:
         InputError: it is at an address, or there are columns or images for it, and no file or source.
@@ -154,6 +154,9 @@ def label_file(arguments: argparse.Namespace, name: str = "labels") -> LabelFile
     path, flag = getattr(arguments, name), f"--{name.replace('_', '-')}"
     columns = (arguments.file_column, arguments.label_column, arguments.group_column)
     if path is None:
+        others = (getattr(arguments, other, None) for other in ("test_labels", "validation_labels"))
+        if any(other is not None for other in others):
+            return None
         for column, value in zip(("file", "label", "group"), columns, strict=True):
             if name == "labels" and value is not None:
                 raise InputError(f"--{column}-column {value}: a column of a label file; name that by --labels")
@@ -163,7 +166,7 @@ def label_file(arguments: argparse.Namespace, name: str = "labels") -> LabelFile
     source = name.replace("labels", "data")
     if name != "labels" and getattr(arguments, source) is None:
         raise InputError(f"{flag} {path}: labels of the images of --{source.replace('_', '-')}; name these too")
-    return LabelFile(expanded(path), *columns, groups_needed=name == "labels")
+    return LabelFile(expanded(path), *columns, all_needed=name == "labels")
 
 
 def validation_flag(group: argparse._ActionsContainer, what: str) -> None:

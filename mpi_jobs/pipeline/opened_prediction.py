@@ -230,7 +230,14 @@ def open_images(arguments: argparse.Namespace, model: Model, mode: str, below: P
     """
     pixel_format = replace(model.pixel_format, max_pixels=arguments.max_pixels)
     wanted = Requirements(pixel_format, model.shape, model.classes, model.decoding_steps(mode))
-    return open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
+    inputs = open_inputs(arguments.data, arguments.data_root, arguments.split, wanted, below)
+    *size, channels = inputs.reader.shape
+    if tuple(size) != model.shape[:2] or channels not in (1, model.shape[2]):
+        has, takes = ("×".join(map(str, shape)) for shape in (inputs.reader.shape, model.shape))
+        raise InputError(
+            f"--data {arguments.data}: its images are {has}, and the model takes {takes}; resize them"
+        )
+    return inputs
 
 
 def default_batch(inputs: Inputs) -> int:

@@ -71,7 +71,7 @@ def write_results(opened: OpenedPrediction, results: PredictionResults, console:
     if confusion.n:
         console.say(
             f"{confusion.accuracy():.4f} of {confusion.n:,} images whose class is known are right, "
-            f"macro F1 {confusion.by_class().macro_f1():.4f}"
+            f"macro F1 {confusion.by_class().macro_f1():.4f}{summary.others()}"
         )
     print(f"report: {opened.path / 'report.html'}")
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from common.arrays import Features, Pixels
+from common.arrays import Pixels
 from common.blas import limit_blas
 from common.data.catalogue import Classes
 from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat
 from common.data.measuring import seconds_of_steps
-from common.errors import InputError, UnusableImagesError
+from common.errors import InputError
+from common.features.feature_map import usable_features
 from common.predict.predictions import RowFormat, best_classes
 from common.ridge.model import RidgeModel
 from mpi_jobs.engine.world import World
@@ -85,6 +86,7 @@ class RidgeScorer:
     Attributes:
         model: the model.
         threads: the number of threads of BLAS and of onnxruntime.
+        device: the processor.
     """
 
     model: RidgeModel
@@ -101,7 +103,7 @@ class RidgeScorer:
     def seconds(self, pixels: Pixels, batch: int, enough_s: float) -> dict[str, float]:
         """Measure the feature map, and the scores of its features."""
         steps: dict[str, Callable[[Any], Any]] = {
-            "features": self._features,
+            "features": lambda chosen: usable_features(self.model.features, chosen).x,
             "score": self.model.path.best_classes,
         }
         seconds = seconds_of_steps(steps, self._coloured(pixels), batch, enough_s)
@@ -111,15 +113,6 @@ class RidgeScorer:
         """Return images as the model takes them: those of a table without colour become grey colours."""
         channels = self.model.shape[2]
         return pixels if pixels.shape[3] == channels else np.repeat(pixels, channels, axis=3)
-
-    def _features(self, pixels: Pixels) -> Features:
-        """Compute the features of those images of which they can be computed, uint8 (m, d)."""
-        while len(pixels):
-            try:
-                return self.model.features(pixels)
-            except UnusableImagesError as error:
-                pixels = np.delete(pixels, error.rows, axis=0)
-        return np.zeros((0, len(self.model.weights)), np.uint8)
 
 
 def kinds_of(described: Mapping[str, Any]) -> str:

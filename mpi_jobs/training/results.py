@@ -62,6 +62,11 @@ def write_results(
         f"train_cnn on {record['engine']}: {record['images']['train']:,} training and {n_test:,} test images "
         f"from {arguments.data}"
     )
+    if not record["best_epoch"]:
+        console.warn(
+            "no epoch was better on validation images than the start, which is kept: try a lower --lr, "
+            "--freeze 1 --backbone-lr 0.3, or more --epochs"
+        )
     console.say(
         f"best epoch {record['best_epoch']}: {record['validation_accuracy']:.4f} of validation, "
         f"{record['test_accuracy']:.4f} of test images correct, macro F1 {record['macro_f1']:.4f}"
@@ -96,8 +101,8 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
         "recipe": recipe(arguments),
         **({"ridge_head": progress.ridge_head} if progress.ridge_head else {}),
         "epochs": progress.history,
-        "best_epoch": progress.best + 1,
-        "validation_accuracy": progress.history[progress.best]["validation_accuracy"],
+        "best_epoch": progress.best,
+        "validation_accuracy": progress.best_accuracy,
         "test_loss": tested.loss,
         "test_accuracy": confusion.accuracy(),
         "test_top5": tested.evaluation.near / confusion.n,

@@ -96,17 +96,20 @@ def fit_ridge_head(
     moments = world.reduce(_moments(classifier, head, training), add)
     path = world.at_root(lambda: _fit(moments))
     x, labels = _embeddings(classifier, head, validation)
-    counts = np.array([len(labels), *_count_correct(path, x, labels)])
+    n_bad = int((~np.isfinite(x).all(axis=1)).sum())
+    counts = np.array([len(labels), n_bad, *_count_correct(path, x, labels)])
     world.sum(counts)
     world.at_root(lambda: _check_images(int(counts[0]), "validation"))
-    best = best_lambda(counts[1:], LAMBDAS)
+    world.at_root(lambda: _check_finite(not counts[1]))
+    correct = counts[2:]
+    best = best_lambda(correct, LAMBDAS)
     weights, intercepts = path.weights[best] / INTENSITY, path.intercepts[best]
     images = _Scored(world, x @ weights + intercepts, labels, int(counts[0]))
     scale = images.best_scale()
     figures = {
         "lambda": LAMBDAS[best],
         "scale": scale,
-        "validation_accuracy": int(counts[1 + best]) / images.n,
+        "validation_accuracy": int(correct[best]) / images.n,
         "validation_loss": images.loss(scale),
     }
     return RidgeHead(scale * weights.T, scale * intercepts, figures)
@@ -139,14 +142,19 @@ def _fit(moments: Moments | None) -> RidgePath:
     if moments is None:
         raise ValueError("rank 0 has no moments")
     _check_images(moments.n, "training")
-    if not np.isfinite(moments.gram).all():
-        raise InputError(
-            "--head ridge: the network makes numbers of these images that are not finite; mend its weights"
-        )
+    _check_finite(bool(np.isfinite(moments.gram).all()))
     spread = float(np.trace(moments.gram) - moments.sum_x @ moments.sum_x / moments.n)
     # the path takes λ for features divided by INTENSITY
     unit = spread / (moments.n * len(moments.sum_x) * INTENSITY**2)
     return ridge_path(moments, [lambda_ * unit for lambda_ in LAMBDAS], "mean")
+
+
+def _check_finite(finite: bool) -> None:
+    """Raise InputError if embeddings are not finite."""
+    if not finite:
+        raise InputError(
+            "--head ridge: the network makes numbers of these images that are not finite; mend its weights"
+        )
 
 
 def _check_images(n: int, what: str) -> None:

@@ -32,7 +32,12 @@ def make_classifier(
     network = world.everywhere(lambda: _built(plan.spec, arguments.seed))
     if arguments.weights is not None or arguments.pretrained:
         world.at_root(
-            lambda: _load_weights(arguments.weights or pretrained_weights(arguments.network), network, console)
+            lambda: _load_weights(
+                arguments.weights or pretrained_weights(arguments.network),
+                network,
+                console,
+                arguments.head == RIDGE,
+            )
         )
     return Classifier(plan.spec, network, plan.preprocessing, plan.classes.names, device, arguments.bf16)
 
@@ -47,7 +52,7 @@ def _built(spec: NetworkSpec, seed: int) -> nn.Module:
         raise InputError(f"the network cannot be made ({reason}); a smaller --image-size may help") from error
 
 
-def _load_weights(path: Path, network: nn.Module, console: Console) -> None:
+def _load_weights(path: Path, network: nn.Module, console: Console, head_is_fitted: bool) -> None:
     """Load the weights in a file into rank 0's network, whose parameters all ranks get later."""
     weights, unwrapped = read_weights(path, network.state_dict())
     try:
@@ -59,6 +64,8 @@ def _load_weights(path: Path, network: nn.Module, console: Console) -> None:
     foreign = len(weights.keys() - network.state_dict().keys())
     if foreign:
         console.say(f"{path.name}: {foreign} of its {len(weights)} weights are of no use to this network")
+    head = head_of(network) if head_is_fitted else None
+    left = [name for name in left if head is None or name not in (head.weight, head.bias)]
     if left:
         console.say(f"{path.name} has no weights that fit {', '.join(left)}: these start at random")
 

@@ -41,7 +41,7 @@ def open_rows(table: Table, arguments: argparse.Namespace) -> tuple[CatalogueIma
         if not len(numbers):
             raise InputError(
                 f"--data {arguments.data}: --validation {arguments.validation:g} leaves no {what} images of "
-                f"{len(train)}, because their names decide; choose another, or ingest more"
+                f"{len(train)}, because hashes of names or groups decide; choose another, or ingest more"
             )
     catalogue = train.catalogue
     training = training[np.argsort(catalogue.items["name"][training], kind="stable")]

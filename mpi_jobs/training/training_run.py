@@ -24,7 +24,7 @@ from mpi_jobs.training.flags import RIDGE, recipe
 from mpi_jobs.training.loading import TOGETHER_BYTES, Batch, Loader, PixelCache, Share
 from mpi_jobs.training.optimisers import STATES, Optimiser, Schedule
 from mpi_jobs.training.order import Order, deal
-from mpi_jobs.training.plan import BATCH, OpenedTraining, TrainingRequest, make_plan, open_training, read_request
+from mpi_jobs.training.plan import BATCH, OpenedTraining, make_plan, open_training, read_request
 from mpi_jobs.training.replica import ExchangeSettings, Replica
 from mpi_jobs.training.results import TrainingResults, write_results
 from mpi_jobs.training.ridge_head import fit_ridge_head
@@ -68,19 +68,16 @@ class TrainingRun:
         self._skipped: dict[str, Skipped] = {}
         self._scalars: Scalars | None = None
         self._saved = ""
+        self._table_is_read = False
         self.classifier = make_classifier(world, self.arguments, self.plan, self._device, self._console)
         self._head = find_head(world, self.arguments, self.classifier.network)
         self._replica = self._make_replica()
         self._make_trainer()
         self._restore()
-        if world.is_root:
-            self._print_notes(request.value)
+        for note in request.value.notes if world.is_root else ():
+            self._console.say(note)
         if self.arguments.head == RIDGE:
             self._begin_head()
-
-    def _print_notes(self, request: TrainingRequest) -> None:
-        for note in request.notes:
-            self._console.say(note)
 
     # parts
 
@@ -156,6 +153,7 @@ class TrainingRun:
         head, vectors = self._head, self._replica.vectors
         if head is None:
             raise RuntimeError("a network without a head")
+        self._read_table()
         with self._clock.phase("ridge head"):
             fitted = fit_ridge_head(self._world, self.classifier, head, self._batches(False), self._batches(True))
             parameters = None
@@ -168,6 +166,7 @@ class TrainingRun:
             "the head begins as a ridge classifier: λ {lambda:.3g}, scores times {scale:.3g}; validation "
             "{validation_loss:.4f}, {validation_accuracy:.4f} correct".format(**fitted.figures)
         )
+        self._save()
 
     def _batches(self, validation: bool) -> Iterator[Batch]:
         """Read this rank's training or validation images once, as they are."""
@@ -248,8 +247,8 @@ class TrainingRun:
             images=opened.digests,
             n_replicas=self._world.size,
         )
-        n_done = len(progress.history)
-        is_best = n_done > 0 and not progress.step and progress.best == n_done - 1
+        begun = bool(progress.history or progress.ridge_head)
+        is_best = begun and not progress.step and progress.best == len(progress.history)
         checkpoint.save(folder / LAST, folder / BEST if is_best else None)
         within = f"step {progress.step} of epoch {progress.epoch + 1}" if progress.step else ""
         self._saved = within or f"epoch {progress.epoch}"
@@ -263,13 +262,19 @@ class TrainingRun:
     def epochs(self) -> Iterator[int]:
         """Yield the remaining epochs; a table is read before the first."""
         left = range(self._trainer.progress.epoch, self.arguments.epochs)
-        if self.plan.in_table and left:
+        if left:
+            self._read_table()
+        yield from left
+
+    def _read_table(self) -> None:
+        """Read a table into the caches of all machines, once."""
+        if self.plan.in_table and not self._table_is_read:
             from mpi_jobs.training.table import fill_cache  # other sources need no pyarrow
 
             images, _ = self._images(validation=False)
             with self._clock.phase("read"):
                 fill_cache(self._world, self._loader, self.plan.reader, images, self._console)
-        yield from left
+            self._table_is_read = True
 
     def train(self, epoch: int) -> None:
         """Take the steps of an epoch, and save now and then if it is long."""

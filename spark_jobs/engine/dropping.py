@@ -180,7 +180,7 @@ class DroppedClasses:
                 )
             if any(own.has_class(place) for own in moments.values()):
                 raise InputError(
-                    f"--drop-class {name}: what --subtract-moments holds are other images than its own"
+                    f"--drop-class {name}: --subtract-moments holds images of other classes; subtract its own"
                 )
         kept = np.arange(problem.n_classes)
         return {fold: own.of_classes(kept) for fold, own in moments.items()}

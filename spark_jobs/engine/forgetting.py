@@ -73,27 +73,30 @@ class Forgotten:
         remaining = replace(run.problem, images=every.named(names, wanted=False))
         return replace(run, problem=remaining), cls(file, names, every)
 
-    def sum(
-        self, context: SparkContext, problem: Problem, partitions: int | None, before: frozenset[str]
-    ) -> FoldMoments:
-        """Sum the moments of these images, but for those that were forgotten before.
+    def check_names(self, before: frozenset[str]) -> None:
+        """Make sure that the table has these images, but for those that were forgotten before.
 
         Raises:
             InputError: a name is not in the table's training set.
         """
         names = self.names - before
-        if not names:
-            return {}
-        images = self.every.named(names, wanted=True)
-        moments = reduce_moments(image_blocks(context, images, partitions, record=problem.moments_bytes), problem)
-        n = sum(own.n for own in moments.moments.values()) // problem.augmentation.n_variants
-        if n != len(names):
-            blocks = image_blocks(context, images, partitions, names=True, once=True)
-            found = blocks.flatMap(lambda block: [str(name) for name in block.names or ()]).collect()
-            missing = sorted(names - set(found))
+        parts = self.every.named(names, wanted=True).parts(1) if names else []
+        found = {str(name) for part in parts for listed in part.listed() for name in listed.names}
+        missing = sorted(names - found)
+        if missing:
             listed = ", ".join(missing[:MOST_LISTED]) + (", …" if len(missing) > MOST_LISTED else "")
             raise InputError(
                 f"--forget {self.file}: {len(missing)} of {len(self.names)} names are not among the table's "
                 f"training images: {listed}; mend or remove them"
             )
-        return moments.moments
+
+    def sum(
+        self, context: SparkContext, problem: Problem, partitions: int | None, before: frozenset[str]
+    ) -> FoldMoments:
+        """Sum the moments of these images, but for those that were forgotten before."""
+        names = self.names - before
+        if not names:
+            return {}
+        images = self.every.named(names, wanted=True)
+        record, named = problem.moments_bytes, problem.names_wanted
+        return reduce_moments(image_blocks(context, images, partitions, named, record), problem).moments

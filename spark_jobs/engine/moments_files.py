@@ -87,7 +87,24 @@ class MomentsFiles:
         counted = [saved for _, saved in _over(basis, added)]
         found = cls(basis, counted, _over(basis, subtracted), target, dropped)
         found._check_dropped(run.problem)
+        found._check_subtracted()
         return found
+
+    def _check_subtracted(self) -> None:
+        """Refuse to subtract files that lack images which the files to add may count.
+
+        Raises:
+            InputError: names the file.
+        """
+        forgotten = frozenset().union(*(saved.forgotten for saved in self.added))
+        before = self.dropped_before
+        for file, saved in self.subtracted:
+            lacks = any(of - before.get(name, frozenset()) for name, of in saved.dropped.items())
+            if lacks or saved.forgotten - forgotten:
+                raise InputError(
+                    f"--subtract-moments {file}: classes were dropped from it, or images forgotten, that "
+                    "--add-moments counts; subtract the file from before that"
+                )
 
     def _check_dropped(self, problem: Problem) -> None:
         """Refuse files without images of a class that count in this run.

@@ -8,6 +8,7 @@ from common.console import Console
 from common.data.images import Block
 from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
+from common.ridge.moments import FoldMoments
 from common.run.ridge import RidgeRun, Tested
 from spark_jobs.engine.blocks import Summed, evaluate_blocks, image_blocks, reduce_moments
 from spark_jobs.engine.forgetting import Forgotten
@@ -58,12 +59,15 @@ def sum_moments(
         new = every.without(files.identities)
         to_sum = image_blocks(context, new, partitions, record=record)
     with console.phase("moments"):
-        gone = {} if forgotten is None else forgotten.sum(context, problem, partitions, before)
+        gone: FoldMoments = {}
+        if forgotten is not None:
+            forgotten.check_names(before)
+            gone = forgotten.sum(context, problem, partitions, before) if known else {}
         summed = reduce_moments(to_sum, problem) if len(new) else Summed({}, frozenset(), [])
         problem.check_skipped(summed.skipped)
         if files is not None:
             of_dropped = files.sum_dropped(context, problem, partitions, before)
-            joined = files.join(summed.moments, problem, forgotten, gone if known else {}, of_dropped)
+            joined = files.join(summed.moments, problem, forgotten, gone, of_dropped)
             summed = summed._replace(moments=joined)
         problem.check_folds(summed.moments)
     return blocks, summed

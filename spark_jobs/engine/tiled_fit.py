@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -41,8 +43,18 @@ def fit_in_tiles(blocks: RDD[Block], problem: Problem, console: Console) -> Fit:
     with console.phase("moments"):
         tiles = SparkTiles.of(blocks, layout, problem.features, problem.augmentation)
         skipped = blocks.flatMap(lambda block: block.skipped).collect()
-    problem.check_skipped(skipped)
-    problem.check_folds(tiles.moments)
+    try:
+        problem.check_skipped(skipped)
+        problem.check_folds(tiles.moments)
+        return replace(_fit(blocks, problem, tiles, console), skipped=skipped)
+    finally:
+        with suppress(Exception):  # which would hide why the fit has ended
+            tiles.forget()
+
+
+def _fit(blocks: RDD[Block], problem: Problem, tiles: SparkTiles, console: Console) -> Fit:
+    """Fit a problem, given its tiles."""
+    layout = tiles.layout
     systems, paths = [], {}
     with console.phase("path"):
         for fold in problem.folds:
@@ -56,7 +68,6 @@ def fit_in_tiles(blocks: RDD[Block], problem: Problem, console: Console) -> Fit:
     with console.phase("refit"):
         path, solved = _path(tiles, problem.folds, [lambda_], problem.penalty, console)
         systems.append(solved)
-    tiles.forget()
     residual = max(float(solved.residuals.max()) for solved in systems)
     if residual > 10 * TOLERANCE:
         console.warn(
@@ -78,7 +89,6 @@ def fit_in_tiles(blocks: RDD[Block], problem: Problem, console: Console) -> Fit:
         n_scored,
         correct,
         products=products,
-        skipped=skipped,
         details=details,
     )
 

@@ -74,7 +74,7 @@ class TableMap:
     def stored(self, blocks: Iterable[Block]) -> Iterator[Block]:
         """Yield blocks with features in the place of pixels, and thumbnails beside them.
 
-        Images that the map can make nothing of count as skipped.
+        Images whose features cannot be computed count as skipped.
         """
         for block in blocks:
             x, kept, reason = usable_features(self.features, block.pixels)

@@ -15,7 +15,7 @@ from common.arrays import Keys
 from common.data.catalogue import Catalogue, Classes, Skipped
 from common.data.decode import PixelFormat
 from common.data.images import Block, CataloguePart
-from common.data.sources import open_labelled
+from common.data.sources import check_groups, open_labelled
 from common.data.sources.glob import LocalGlob
 from common.data.sources.label_file import LabelFile
 from common.data.sources.source import Splits
@@ -66,7 +66,7 @@ class Listing(Protocol):
             done: sorted keys of the names to leave out, uint64 (n,).
 
         Yields:
-            blocks, and "train", "test" or, where the hashes of the names decide, None.
+            blocks, and "train", "test" or, where hashes of names or groups decide, None.
         """
 
     def unread(self) -> list[Skipped]:
@@ -106,7 +106,9 @@ def open_listing(
         InputError: there is no such source, or no image in it.
     """
     if not is_glob(source):
-        return ListedCatalogues(open_labelled(source, data_root, pixel_format, labels))
+        splits = open_labelled(source, data_root, pixel_format, labels)
+        check_groups(source, splits)
+        return ListedCatalogues(splits)
     if labels is not None:
         raise InputError(f"{labels.path}: label files are for folder:PATH, and in a glob the folder is the class")
     local = LocalGlob.of(source)

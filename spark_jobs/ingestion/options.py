@@ -85,9 +85,10 @@ class IngestOptions:
             return replace(settings, grouped=listing.grouped)
         if before.grouped != listing.grouped:
             has, wants = ("" if grouped else "no " for grouped in (before.grouped, listing.grouped))
+            mend = "give --group-column as before" if before.grouped else "leave out --group-column"
             raise InputError(
                 f"{before.storage}: its images have {has}groups, and these have {wants}groups, so that a group "
-                "could be split; name another DEST, or give --group-column as before"
+                f"could be split; name another DEST, or {mend}"
             )
         if shape != listing.shape:
             raise InputError(
@@ -126,7 +127,8 @@ def joined_classes(found: Classes, before: Table | None, chosen: Classes | None)
     )
     if chosen is not None and new.names:
         raise InputError(
-            f"class {new.names[0]!r} of the source is not among --classes ({len(new.names)} of its classes)"
+            f"class {new.names[0]!r} of the source is not among --classes ({len(new.names)} such classes); "
+            "let --classes name a text file with all classes"
         )
     return joined(present, new)
 

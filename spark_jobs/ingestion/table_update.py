@@ -156,7 +156,7 @@ class TableUpdate:
 
         Args:
             blocks: images with their names.
-            split: "train" or "test", or None to choose by the hashes of the names.
+            split: "train" or "test", or None to choose by the hashes of names or groups.
         """
         storage, settings, partitions = self.storage, self.settings, blocks.getNumPartitions()
         samples = ceil(SAMPLES / min(SAMPLES, partitions))

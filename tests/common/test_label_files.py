@@ -13,7 +13,7 @@ import pytest
 from common.data.decode import AS_THEY_ARE
 from common.data.images import CatalogueImages
 from common.data.labelled import open_splits
-from common.data.sources import open_labelled
+from common.data.sources import check_groups, open_labelled
 from common.data.sources.label_file import LabelFile
 from common.data.sources.source import Splits
 from common.data.splits import ALWAYS_TRAINING, FoldRule, hold_out, k_folds
@@ -200,7 +200,7 @@ def test_folders_of_splits_hold_them_if_they_hold_all(photos: Path) -> None:
     with pytest.raises(
         InputError, match=r"images of the group '0' are for training and for test; a group must not"
     ):
-        opened(photos, rows, group_column="who")
+        check_groups("folder:photos", opened(photos, rows, group_column="who"))
     shutil.copy(photos / "Train" / "ash00.png", photos / "bare.png")
     assert_all = opened(photos, table() + "bare,ash\n")
     assert (len(assert_all.train), assert_all.test, len(assert_all.notes)) == (61, None, 1)

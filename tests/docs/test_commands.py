@@ -85,13 +85,13 @@ ELSEWHERE = {
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.spread --check": "takes minutes: tests/bench runs the same code on fewer images",
     "mpiexec -n 2 python mpi_jobs/train_cnn.py --data folder:my-images --network efficientnet-lite0 --pretrained "
-    "--head ridge --image-size 96 --epochs 2 --lr 0.001 --out runs/tuned": (
+    "--head ridge --freeze 1 --backbone-lr 0.3 --image-size 96 --epochs 3 --lr 0.001 --out runs/tuned": (
         "tests/mpi_jobs runs it with smaller images"
     ),
     "python spark_jobs/serial.py --data folder:my-images --features network:runs/tuned --out runs/tuned-ridge": (
         "tests/mpi_jobs runs it after that"
     ),
-    "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/deep --data folder:my-images --top 3 --scores "
+    "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/deep --data folder:week2 --top 3 --scores "
     "--out runs/deep-in-ranks": "tests/spark_jobs/test_network_features.py runs it with a smaller network",
     "python -m bench.embeddings --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",

@@ -95,7 +95,7 @@ def test_a_pretrained_network_is_trained_further_and_embeds_images(tmp_path: Pat
     flags += ["--head", "ridge", "--freeze", "1", "--backbone-lr", "0.1"]
     done = mpiexec(2, JOB, *flags, "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "has no weights that fit _fc.weight, _fc.bias: these start at random" in done.stdout
+    assert "start at random" not in done.stdout
     weights = torch.load(pretrained_weights("efficientnet-lite0"), weights_only=True)
     last = Checkpoint.load(tmp_path / "run" / LAST)
     assert torch.equal(last.parameters["_conv_stem.weight"], weights["_conv_stem.weight"])
@@ -103,7 +103,9 @@ def test_a_pretrained_network_is_trained_further_and_embeds_images(tmp_path: Pat
     assert "the head begins as a ridge classifier: λ " in done.stdout
     begun = metrics_of(tmp_path / "run")["ridge_head"]
     assert begun.keys() == {"lambda", "scale", "validation_accuracy", "validation_loss"}
-    assert metrics_of(tmp_path / "run")["validation_accuracy"] >= begun["validation_accuracy"] - 0.2
+    record = metrics_of(tmp_path / "run")
+    assert record["validation_accuracy"] >= begun["validation_accuracy"]  # the start is epoch 0
+    assert record["best_epoch"] == int(record["validation_accuracy"] > begun["validation_accuracy"])
     assert "Its head began as a ridge classifier" in (tmp_path / "run" / "report.html").read_text()
     words = ["--data", f"folder:{folder_of_images}", "--features", "network:run,root", "--out", "fitted"]
     fitted = serial(*words, cwd=tmp_path)
@@ -286,7 +288,7 @@ def test_the_last_checkpoint_is_whole_however_it_ends(
     progress = Checkpoint.load(tmp_path / "run" / LAST).progress
     assert len(progress.history) == progress.epoch > 0
     best = Checkpoint.load(tmp_path / "run" / BEST).progress
-    assert best.best == len(best.history) - 1
+    assert best.best == len(best.history)
     if code == INTERRUPTED:
         assert f"--resume {tmp_path / 'run'} goes on after epoch" in output
 

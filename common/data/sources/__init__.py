@@ -57,8 +57,7 @@ def open_labelled(
         labels: a file with the classes of the images; None if the source has them.
 
     Raises:
-        InputError: there is no such source, its files are missing or invalid, its test images differ in shape, or
-            images of one group are in several splits.
+        InputError: there is no such source, its files are missing or invalid, or its test images differ in shape.
     """
     source, location = _located(spec, data_root)
     with _errors_of(spec):
@@ -66,7 +65,6 @@ def open_labelled(
             splits = source.open(location, pixel_format)
         else:
             splits = source.open_with_labels(location, pixel_format, labels)
-    check_groups(spec, splits)
     train, test = splits.train, splits.test
     if test is not None and test.shape != train.shape:
         shapes = " and ".join("×".join(map(str, images.shape)) for images in (train, test))

@@ -34,7 +34,7 @@ REMEDY = "put the files of this set into the folder emnist of the data root"
 
 
 class Emnist(NamedSource):
-    """EMNIST's sets, of which the files of all lie in the folder emnist of the data root."""
+    """EMNIST's sets, all of them in the folder emnist of the data root."""
 
     kind = "emnist"
 
@@ -93,7 +93,7 @@ def _classes(folder: Path, chosen: str) -> dict[int, str]:
     Each line of a mapping is a label and the codes of the characters of its class. The first one names the class.
 
     Raises:
-        InputError: the mapping is none.
+        InputError: a line of the mapping is invalid.
     """
     mapping = folder / f"emnist-{chosen}-mapping.txt"
     if not mapping.is_file():

@@ -39,14 +39,14 @@ class LabelFile(NamedTuple):
         file_column: the column of file names; None to find it by its header.
         label_column: the column of classes; None to find it by its header.
         group_column: the column of groups; None for none.
-        groups_needed: False if the file may lack the column of groups.
+        all_needed: False if the file may lack the columns that are named.
     """
 
     path: Path
     file_column: str | None = None
     label_column: str | None = None
     group_column: str | None = None
-    groups_needed: bool = True
+    all_needed: bool = True
 
 
 class LabelRow(NamedTuple):
@@ -180,7 +180,7 @@ def _columns(file: LabelFile, first: list[str], has_header: bool) -> Columns:
     header = first if has_header else [""] * len(first)
     file_at = _chosen(file, header, "--file-column", file.file_column)
     label_at = _chosen(file, header, "--label-column", file.label_column)
-    group_at = _chosen(file, header, "--group-column", file.group_column, file.groups_needed)
+    group_at = _chosen(file, header, "--group-column", file.group_column)
     others = [at for at in range(len(first)) if at not in (file_at, label_at, group_at)]
     usual_label = label_at if label_at is not None else _usual(header, others, LABEL_HEADERS)
     if file_at is None:
@@ -199,7 +199,7 @@ def _columns(file: LabelFile, first: list[str], has_header: bool) -> Columns:
     return Columns(file_at, label_at, group_at, first if has_header else None)
 
 
-def _chosen(file: LabelFile, header: list[str], flag: str, wanted: str | None, needed: bool = True) -> int | None:
+def _chosen(file: LabelFile, header: list[str], flag: str, wanted: str | None) -> int | None:
     """Return the position of the column that a flag names; None if it names none.
 
     Raises:
@@ -208,7 +208,7 @@ def _chosen(file: LabelFile, header: list[str], flag: str, wanted: str | None, n
     if wanted is None:
         return None
     at = _position(header, wanted)
-    if at is None and needed:
+    if at is None and file.all_needed:
         listed = f"its columns: {', '.join(header)}" if any(header) else "it has no header; name it by its number"
         raise InputError(f"{file.path}: no column {wanted!r} for {flag}; {listed}")
     return at

@@ -24,7 +24,7 @@ from common.data.table.table import Table, TableFile
 from common.errors import InputError
 
 SAMPLE_FACTOR = 1.2
-"""More images are read for a sample than are expected to suffice, because names decide which validate."""
+"""More images are read for a sample than are expected to suffice, because hashes decide which validate."""
 
 
 class RowRange(NamedTuple):

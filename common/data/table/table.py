@@ -37,7 +37,7 @@ COLUMNS = {
     "label": "int32, position in class_names",
     "name": "string, unique in the table",
     "split": "string, train or test",
-    "fold": "int16, 0 to 5039 by the hash of the name; K folds and hold-outs are ranges of it",
+    "fold": "int16, 0 to 5039 by the hash of the name, or of the group; K folds and hold-outs are ranges of it",
 }
 
 IN_A_THUMBNAIL = "binary, the image as a JPEG file of 64 by 64 pixels at most; files of earlier versions lack it"
