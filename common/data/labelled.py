@@ -86,8 +86,7 @@ def open_splits(
     if tested is None:
         parts = hold_out(train.labels, test, seed, "test", train.groups)
         train, tested = train.take(parts.rest), train.take(parts.held_out)
-    if limit is not None:
-        train = train.take(stratified_limit(train.labels, limit, seed))
+    train = train if limit is None else train.take(stratified_limit(train.labels, limit, seed))
     learnt = _folded(train, validation, rule, seed, elsewhere=validation_data is not None)
     return CatalogueImages(*learnt, pixel_format), CatalogueImages(tested, pixel_format=pixel_format)
 
