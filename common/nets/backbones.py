@@ -15,7 +15,9 @@ from common.arrays import Pixels, Singles
 from common.data.decode import PixelFormat
 from common.data.imagenet import PHOTOGRAPH_SIDE
 from common.errors import InputError
+from common.nets.checkpoints import read_weights
 from common.nets.heads import head_of
+from common.nets.networks import NetworkSpec, build, load_weights
 from common.nets.preprocessing import Preprocessing
 from common.nets.pretrained import (
     EFFICIENTNET,
@@ -102,6 +104,33 @@ def backbone(name: str) -> Backbone:
             "run folder of train_cnn.py"
         )
     return _trained(Path(name))
+
+
+def weighted_backbone(name: str, weights: Path) -> Backbone:
+    """Return a classifier of torchvision without its head, with weights from a file.
+
+    Args:
+        name: of the classifier, such as resnet50.
+        weights: the file; what it has for the head is not needed, and may be of any classes.
+
+    Raises:
+        InputError: there is no such classifier, it has no linear head, or the file lacks weights of other layers.
+    """
+    side = PHOTOGRAPH_SIDE
+    network = build(NetworkSpec(name, 3, side, side, IMAGENET_CLASSES))
+    head = head_of(network)
+    if head is None:
+        raise InputError(f"{name}: there is no linear layer at its end to cut off; export another network")
+    read = read_weights(weights, network.state_dict()).weights
+    try:
+        left = set(load_weights(network, read))
+    except InputError as error:
+        raise InputError(f"--weights {weights}: {error}; name those of {name}") from error
+    if lacking := sorted(left - {head.weight, head.bias}):
+        raise InputError(f"--weights {weights}: no weights that fit {lacking[0]} of {name}; name those of {name}")
+    network.set_submodule(head.name, nn.Identity())
+    preprocessing = Preprocessing.for_channels(PixelFormat((side, side)), 3)
+    return Backbone(network.eval(), preprocessing, (side, side, 3))
 
 
 def _efficientnet() -> Backbone:

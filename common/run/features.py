@@ -48,8 +48,12 @@ def with_network(spec: FeatureSpec | None) -> FeatureSpec | None:
         raise InputError(f"--features {spec.text}: {error}") from error
 
 
-def network_file(request: NetworkRequest) -> NetworkFile:
+def network_file(request: NetworkRequest, weights: Path | None = None) -> NetworkFile:
     """Read an ONNX file, or export a network of torch's.
+
+    Args:
+        request: the network.
+        weights: weights of a classifier of torchvision that the request names; None for other networks.
 
     Raises:
         InputError: there is none.
@@ -65,13 +69,14 @@ def network_file(request: NetworkRequest) -> NetworkFile:
     if request.size or request.mean or request.deviation:
         raise ValueError("size, mean and deviation are for ONNX files: this network has its own")
     try:
-        from common.nets.backbones import backbone  # needs torch, which other maps do not
+        # these need torch, which other maps do not
+        from common.nets.backbones import backbone, weighted_backbone
     except ImportError as error:
         raise InputError(
             f"--features network:{request.name}: networks are exported by PyTorch, which is not installed; make "
             "setup, or name an ONNX file"
         ) from error
-    found = backbone(request.name)
+    found = backbone(request.name) if weights is None else weighted_backbone(request.name, weights)
     return NetworkFile.of(
         Path(request.name).name,
         found.onnx(),

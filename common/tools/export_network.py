@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.features.network_file import SUFFIX, NetworkRequest
 from common.run.exits import run_job
 from common.run.features import network_file
-from common.run.flag_types import output_location
+from common.run.flag_types import input_location, output_location
 from common.run.parser import Parser
 
 
@@ -22,13 +22,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, export, and say what the network takes."""
     flags = Parser(description="Write a network that embeds images to an ONNX file, for --features network:FILE.")
     flags.add_argument("name", metavar="NAME", help="efficientnet-lite0, or a run folder of train_cnn.py")
+    flags.add_argument(
+        "--weights",
+        metavar="FILE",
+        type=input_location,
+        help="weights of NAME, which is a classifier of torchvision then, such as resnet50",
+    )
     flags.add_argument("file", metavar=f"FILE{SUFFIX}", type=output_location, help="the file to write")
     arguments = flags.parse_arguments(argv)
     target = Path(arguments.file)
     if target.suffix != SUFFIX:
         raise InputError(f"{target}: does not end with {SUFFIX}, by which --features knows a file")
     try:
-        network = network_file(NetworkRequest.parse(arguments.name))
+        weights = None if arguments.weights is None else Path(arguments.weights)
+        network = network_file(NetworkRequest.parse(arguments.name), weights)
         with write_atomically(target) as file:
             file.write(network.model.tobytes())
     except OSError as error:

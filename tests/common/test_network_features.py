@@ -26,9 +26,11 @@ from common.features.registry import feature_map_of
 from common.features.spec import FeatureSpec
 from common.features.stored import StoredFeatures
 from common.nets.backbones import backbone
+from common.nets.preprocessing import Preprocessing
 from common.nets.pretrained import EFFICIENTNET
 from common.onnx_files import with_metadata
-from common.run.features import with_network
+from common.run.features import network_file, with_network
+from common.tools import export_network
 from tests.support.onnx import WIDTH, embedder
 
 RNG = np.random.default_rng(2)
@@ -245,6 +247,27 @@ def test_efficientnet_is_the_same_in_onnxruntime_and_in_torch() -> None:
     exported = backbone(EFFICIENTNET)
     np.testing.assert_allclose(found.network.embed(images.pixels), exported.embed(images.pixels), atol=1e-4)
     assert learn(f"network:{EFFICIENTNET}", images).digest == found.digest  # an export is the same bytes again
+
+
+def test_a_classifier_of_torchvision_is_exported_with_its_weights(tmp_path: Path) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    network = models.shufflenet_v2_x0_5(num_classes=7).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    words = ["shufflenet_v2_x0_5", str(tmp_path / "network.onnx"), "--weights", str(tmp_path / "weights.pt")]
+    assert export_network.main(words) == 0
+    found = network_file(NetworkRequest.parse(str(tmp_path / "network.onnx")))
+    assert found.shape == (224, 224, 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    network.fc = torch.nn.Identity()
+    preprocessing = Preprocessing.for_channels(PixelFormat((224, 224)), 3)
+    tensor = preprocessing.tensor(pixels, torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        truth = network(tensor).numpy()
+    np.testing.assert_allclose(found.embed(pixels), truth, rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match=r"weights.pt: its weights belong to another .*; name those of resnet18"):
+        export_network.main(["resnet18", *words[1:]])
 
 
 def test_a_request_is_parsed() -> None:
