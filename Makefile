@@ -29,9 +29,9 @@ BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Two processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
+# Three processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
 # Threads of OpenBLAS that have nothing to do wait for 2^10 cycles before they sleep, not for 2^26: others need the core.
-PYTEST = OPENBLAS_THREAD_TIMEOUT=10 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST = OPENBLAS_THREAD_TIMEOUT=10 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Install one part. Bytecode is compiled on first use: most of it is never needed.

@@ -94,6 +94,10 @@ ELSEWHERE = {
     "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/deep --data folder:week2 --top 3 --scores "
     "--out runs/deep-in-ranks": "tests/spark_jobs/test_network_features.py runs it with a smaller network",
     "python -m bench.embeddings --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "mpiexec -n 4 python mpi_jobs/predict_cnn.py --model runs/plants --data herbarium:my-challenge "
+    "--profile runs/profile/profile.json --fast": "tests/mpi/test_pipeline.py predicts by a profile, and fast",
+    "mpiexec -n 2 python mpi_jobs/train_cnn.py --data herbarium:my-flora --network resnet18 --image-size 96 "
+    "--epochs 2 --out runs/resnet": "tests/mpi_jobs/test_train_cnn.py trains that network, on other images",
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
     'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",
@@ -131,7 +135,7 @@ def checkout(tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("common", "spark_jobs", "mpi_jobs", "emr", "bench", "docs", "tests", ".ci"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("results"))
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy2(path, folder / path.name)

@@ -36,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_root: Path) -> None:
-    for job, more in (("gram", []), ("outer", ["--limit", "12000"])):
+    for job, more in (("gram", []), ("outer", ["--limit", "6000"])):
         flags = ["--data", "mnist", "--lambdas=-5:5:4", *more]
         local = serial(*flags, "--data-root", data_root, "--out", f"local-{job}", cwd=tmp_path)
         assert local.returncode == 0, local.stderr
@@ -48,5 +48,5 @@ def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_r
         for key in ("validation_correct", "best_lambda", "test_accuracy", "images"):
             assert metrics[key] == metrics_of(tmp_path / f"local-{job}")[key], (job, key)
         assert metrics["workers"] == 2
-        assert metrics["images"]["train"] == (9_600 if more else 48_000)
-        assert 0.84 <= metrics["test_accuracy"] <= 0.870
+        assert metrics["images"]["train"] == (4_800 if more else 48_000)
+        assert 0.78 <= metrics["test_accuracy"] <= 0.870

@@ -134,7 +134,7 @@ def test_the_memory_of_a_rank_is_its_own_share(
         assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 280e6) / 2**20
 
 
-N_IMAGES = 600_000
+N_IMAGES = 400_000
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.support.ranks import FOLDER, RECORDS, Record, run_on_ranks
 pytestmark = pytest.mark.slow
 
 MODULES = sorted(path.name for path in FOLDER.glob("test_*.py"))
-MESSAGES = [f"test_{name}.py" for name in ("cnn_gradients", "pipeline", "shares", "spread", "world")]
+MESSAGES = [f"test_{name}.py" for name in ("cnn_gradients", "pipeline", "spread", "world")]
 """The modules that call for every kind of message, which is what another MPI could do otherwise."""
 
 

@@ -225,7 +225,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-LONG = ["--epochs", "10", "--batch", "4", "--limit", "250", "--augment", "crop"]
+LONG = ["--epochs", "6", "--batch", "4", "--limit", "250", "--augment", "crop"]
 LONG += ["--checkpoint-minutes", "0.001", "--out", "run"]
 
 
@@ -233,11 +233,11 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     job = Job(tmp_path, ["train_cnn.py", *LONG], "mpich")
     job.wait_for((tmp_path / "run" / LAST).exists)
     moment = os.urandom(1)[0] / 255
-    job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 4 * moment)
+    job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 3 * moment)
     code, _ = job.disturb(lambda ranks: os.kill(ranks[1], signal.SIGKILL))
     assert code != 0
     killed = Checkpoint.load(tmp_path / "run" / LAST).progress
-    assert killed.epoch < 10
+    assert killed.epoch < 6
     done = mpiexec(3, JOB, "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("going on with ")
@@ -247,22 +247,22 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     assert metrics_of(tmp_path / "run")["test_accuracy"] == metrics_of(undisturbed)["test_accuracy"]
     again = mpiexec(1, JOB, "--resume", "run", cwd=tmp_path)
     assert again.returncode == 2
-    assert "all of its 10 epochs are done; --epochs N for more" in again.stderr
+    assert "all of its 6 epochs are done; --epochs N for more" in again.stderr
 
 
 def test_a_run_goes_on_with_another_number_of_ranks_and_says_what_differs(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "11", "--weight-decay", "0.1", cwd=tmp_path)
+    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "7", "--weight-decay", "0.1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "going on with epoch 11 of 11"
+    assert lines[0] == "going on with epoch 7 of 7"
     assert lines[1].startswith(
         "what differs from before: 2 ranks instead of 3, which share the 12 images of a step"
     )
-    assert "what differs from before: --epochs 11 instead of 10" in lines
+    assert "what differs from before: --epochs 7 instead of 6" in lines
     assert "what differs from before: --weight-decay 0.1 instead of 0.0" in lines
-    assert len(metrics_of(undisturbed)["epochs"]) == 11
+    assert len(metrics_of(undisturbed)["epochs"]) == 7
 
 
 def interrupt(job: Job, _: list[int]) -> None:
