@@ -39,7 +39,11 @@ def imported_by(source: bytes) -> set[str]:
     return names
 
 
-TRIED = {"common/run/features.py": {"common.nets.backbones", "common.nets.backbones.backbone"}}
+TRIED = {
+    "common/run/features.py": {
+        f"common.nets.{name}" for name in ("backbones", "backbones.backbone", "backbones.weighted_backbone")
+    }
+}
 """Modules that others try to import, and tell in one line if they are not there: a cluster exports no networks."""
 
 
