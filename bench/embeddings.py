@@ -79,7 +79,7 @@ IMAGES = 128
 ROUNDS = 3
 ROWS, WIDTH, CLASSES, FOLDS = 50_000, 1_280, 10, 5
 LAMBDAS = np.logspace(-4, 5, 10)
-LIMIT_S = 120
+LIMIT_S = 150
 
 
 def accuracy(name: str) -> tuple[list[dict[str, Any]], list[Claim]]:
