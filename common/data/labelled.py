@@ -124,10 +124,16 @@ def _folded(
 
 
 def _check_other(split: str, other: str, spec: str, rule: FoldRule) -> None:
-    """Make sure that a source may have the images of one split.
+    """Make sure that a source may bring the images of one split.
+
+    Args:
+        split: "validation" or "test".
+        other: the source of these images.
+        spec: the source of the training images.
+        rule: how images are held out.
 
     Raises:
-        InputError: it is a table, or that of the training images, `spec`, or each fold validates.
+        InputError: `other` is a table or the source of the training images, or each fold validates.
     """
     if split == "validation" and rule.k:
         raise InputError(f"--validation-data and {rule} do not go together: each fold validates; leave one out")

@@ -178,11 +178,21 @@ def _repeating(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if field.name not in ("name", "error") and field.type != pa.float64()]
 
 
-Best = tuple[Labels, Floats | None, Floats]
-"""The best classes (n, top), their scores or None, and the margins between the best two (n,)."""
+class BestClasses(NamedTuple):
+    """The best classes of some images.
+
+    Attributes:
+        top: int64 (n, top), the best classes, best first.
+        scores: float32 or float64 (n, top), their scores, or None if the rows have no scores.
+        margins: float32 or float64 (n,), how far the best class is ahead of the next.
+    """
+
+    top: Labels
+    scores: Singles | Floats | None
+    margins: Singles | Floats
 
 
-def _scored(model: RidgeModel, block: Block, row_format: RowFormat) -> tuple[Block, Best]:
+def _scored(model: RidgeModel, block: Block, row_format: RowFormat) -> tuple[Block, BestClasses]:
     """Score the images of a block of which the model's features can be computed; the others become skipped."""
     while True:
         try:
@@ -191,7 +201,7 @@ def _scored(model: RidgeModel, block: Block, row_format: RowFormat) -> tuple[Blo
             block = block.without(error.rows, error.reason)
 
 
-def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> Best:
+def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> BestClasses:
     """Score images.
 
     Args:
@@ -199,16 +209,12 @@ def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> Be
         pixels: uint8 (n, height, width, channels).
         row_format: columns of a row.
 
-    Returns:
-        the best classes, int64 (n, top), best first; their scores, float64 (n, top), or None if rows have none;
-        and the margins between the best two, float64 (n,).
-
     Raises:
         UnusableImagesError: the model's features cannot be computed of some.
     """
     if row_format.top == 1 and not row_format.scores:
         classes, margins = model.best_classes(pixels)
-        return classes[:, None], None, margins
+        return BestClasses(classes[:, None], None, margins)
     n_classes = len(model.class_names)
     top = np.empty((len(pixels), row_format.top), np.int64)
     best = np.empty(top.shape)
@@ -218,7 +224,7 @@ def best_classes(model: RidgeModel, pixels: Pixels, row_format: RowFormat) -> Be
         ordered = np.take_along_axis(scores, order, axis=1)
         top[rows], best[rows] = order[:, : row_format.top], ordered[:, : row_format.top]
         margins[rows] = ordered[:, 0] - ordered[:, min(1, n_classes - 1)]
-    return top, best if row_format.scores else None, margins
+    return BestClasses(top, best if row_format.scores else None, margins)
 
 
 def text_array(texts: Sequence[object]) -> pa.Array:
@@ -263,7 +269,9 @@ def rows_table(
     return pa.table([*columns, errors], schema=schema)
 
 
-def _summary(block: Block, predicted: Labels, margins: Floats, class_map: Labels, n_classes: int) -> Summary:
+def _summary(
+    block: Block, predicted: Labels, margins: Singles | Floats, class_map: Labels, n_classes: int
+) -> Summary:
     """Summarise the predictions of a block; the arguments are those of `write_predictions` and `Summary.of`."""
     truth = np.full(len(predicted), -1)
     if len(class_map):

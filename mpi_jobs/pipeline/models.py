@@ -1,4 +1,4 @@
-"""What the pipeline needs of a model: its two protocols, and where a model is loaded from.
+"""The two protocols of a model in the pipeline, and the function that loads one.
 
 A new kind of model is a module with two classes, and one line in `load_model`.
 """
@@ -6,32 +6,18 @@ A new kind of model is a module with two classes, and one line in `load_model`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from common.arrays import Floats, Labels, Pixels, Singles
+from common.arrays import Pixels
 from common.data.catalogue import Classes
 from common.data.decode import DecodingSteps, PixelFormat
 from common.errors import InputError
-from common.predict.predictions import RowFormat
+from common.predict.predictions import BestClasses, RowFormat
 from common.ridge.model import is_model
 from mpi_jobs.engine.world import World
 
 PLAIN, FAST = "plain", "fast"
 """The modes of decoding and predicting."""
-
-
-class BestClasses(NamedTuple):
-    """The best classes of some images.
-
-    Attributes:
-        top: int64 (n, top), the best classes, best first.
-        scores: float32 or float64 (n, top), their scores, or None if the rows have no scores.
-        margins: float32 or float64 (n,), how far the best class is ahead of the next.
-    """
-
-    top: Labels
-    scores: Singles | Floats | None
-    margins: Singles | Floats
 
 
 class Scorer(Protocol):
@@ -81,7 +67,7 @@ class Model(Protocol):
 
     @property
     def name(self) -> str:
-        """What people call it; models of one name cost the same per image."""
+        """The name that reports print; models of one name cost the same per image."""
         ...
 
     @property
@@ -101,7 +87,7 @@ class Model(Protocol):
 
     @property
     def pixel_format(self) -> PixelFormat:
-        """What files are decoded into."""
+        """The format that files are decoded into."""
         ...
 
     def described(self) -> dict[str, Any]:

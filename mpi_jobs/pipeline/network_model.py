@@ -15,9 +15,8 @@ from common.nets.classifier import Classifier
 from common.nets.devices import limit_thread
 from common.nets.measuring import predicting_seconds
 from common.nets.trained import MODES, TrainedNetwork, decoding_steps
-from common.predict.predictions import RowFormat
+from common.predict.predictions import BestClasses, RowFormat
 from mpi_jobs.engine.world import World
-from mpi_jobs.pipeline.models import BestClasses
 from mpi_jobs.training.devices import find_device
 
 
@@ -55,7 +54,7 @@ class NetworkModel:
 
     @property
     def pixel_format(self) -> PixelFormat:
-        """What files are decoded into."""
+        """The format that files are decoded into."""
         return self.network.preprocessing.pixel_format
 
     def described(self) -> dict[str, Any]:

@@ -10,12 +10,12 @@ import numpy as np
 
 from common.data.catalogue import PixelReader
 from common.errors import UnusableImagesError
-from common.predict.predictions import MOST_UNSURE, RowFormat, empty_rows
+from common.predict.predictions import MOST_UNSURE, BestClasses, RowFormat, empty_rows
 from mpi_jobs.pipeline.decoding import Decoder
 from mpi_jobs.pipeline.layout import RoleName
 from mpi_jobs.pipeline.mailbox import Mailbox, Role
 from mpi_jobs.pipeline.messages import Chunk, DecodedChunk, Doubtful, End, Finished, Scored
-from mpi_jobs.pipeline.models import BestClasses, Scorer
+from mpi_jobs.pipeline.models import Scorer
 
 
 class Predictor(Role):

@@ -16,10 +16,10 @@ from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat
 from common.data.measuring import seconds_of_steps
 from common.errors import InputError
 from common.features.feature_map import usable_features
-from common.predict.predictions import RowFormat, best_classes
+from common.predict.predictions import BestClasses, RowFormat, best_classes
 from common.ridge.model import RidgeModel
 from mpi_jobs.engine.world import World
-from mpi_jobs.pipeline.models import PLAIN, BestClasses
+from mpi_jobs.pipeline.models import PLAIN
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PredictingRidge:
 
     @property
     def pixel_format(self) -> PixelFormat:
-        """What files are decoded into."""
+        """The format that files are decoded into."""
         return self.model.pixel_format
 
     def described(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class RidgeScorer:
 
     def best_classes(self, pixels: Pixels, row_format: RowFormat) -> BestClasses:
         """Compute features and score them; scores are float64, as everywhere."""
-        return BestClasses(*best_classes(self.model, self._coloured(pixels), row_format))
+        return best_classes(self.model, self._coloured(pixels), row_format)
 
     def seconds(self, pixels: Pixels, batch: int, enough_s: float) -> dict[str, float]:
         """Measure the feature map, and the scores of its features."""

@@ -128,7 +128,7 @@ class Missing(NamedTuple):
 
 
 Work = Callable[[TileLayout, TileFile], Iterable[Any]]
-"""What a task does with the file of its partition."""
+"""Computes results from the file of one partition."""
 
 ATTEMPTS = 4
 """Number of times that tasks look for files."""

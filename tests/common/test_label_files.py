@@ -206,6 +206,17 @@ def test_folders_of_splits_hold_them_if_they_hold_all(photos: Path) -> None:
     assert (len(assert_all.train), assert_all.test, len(assert_all.notes)) == (61, None, 1)
 
 
+def test_the_same_images_do_not_train_and_test(photos: Path) -> None:
+    spec, rule = f"folder:{photos}", FoldRule(None, 0.2)
+    labels = LabelFile(photos.parent / "labels.csv")
+    labels.path.write_text(table())
+    for other in ("test", "validation"):
+        with pytest.raises(InputError, match=rf"--{other}-data folder:.*: the same images as --data; name others"):
+            open_splits(spec, rule, labels=labels, **{f"{other}_data": spec, f"{other}_labels": labels})
+    with pytest.raises(InputError, match=r"--test-data digits: the images of --validation-data too"):
+        open_splits(spec, rule, labels=labels, validation_data="digits", test_data="digits")
+
+
 # groups ------------------------------------------------------------------------------------------------------
 
 

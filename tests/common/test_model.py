@@ -40,6 +40,12 @@ def _arrays_of_objects(folder: Path) -> None:
     np.savez(folder / "model.npz", weights=np.array([{}], dtype=object), intercept=np.zeros(3))
 
 
+def _weights_that_are_no_numbers(folder: Path) -> None:
+    model = RidgeModel.load(folder)
+    model.weights[0, 0] = np.nan
+    np.savez(folder / "model.npz", weights=model.weights, intercept=model.intercept)
+
+
 def _other_classes(folder: Path) -> None:
     described = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps(described | {"class_names": ["a", "b"]}))
@@ -54,6 +60,7 @@ def _other_format(folder: Path) -> None:
     "damage",
     [
         _arrays_of_objects,
+        _weights_that_are_no_numbers,
         _other_classes,
         _other_format,
         lambda folder: (folder / "model.npz").unlink(),

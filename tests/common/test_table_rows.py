@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from common.data.catalogue import Classes
-from common.data.decode import DECODING_STEPS, PixelFormat
+from common.data.decode import AS_THEY_ARE, DECODING_STEPS, PixelFormat
 from common.data.sources.source import Requirements
 from common.data.splits import FoldRule
 from common.data.table.reading import TableImages
@@ -100,6 +100,13 @@ def test_a_network_of_another_size_gets_resized_images(table: Table, pictures: d
     for name, pixels in zip(arrived.ids, found.pixels, strict=True):
         small = pictures[name].convert("L").resize((6, 7), Image.Resampling.BILINEAR)
         assert np.array_equal(pixels[..., 0], np.asarray(small)[:6])
+
+
+def test_a_model_whose_images_were_taken_as_they_were_gets_its_own_size_and_colour(table: Table) -> None:
+    wanted = requirements(AS_THEY_ARE, (6, 4, 1))
+    inputs = open_inputs(f"parquet:{table.storage}", Path(), None, wanted, Path.cwd())
+    assert inputs.reader.shape == (6, 4, 1)
+    assert inputs.reader.read(inputs.take(3).items).pixels.shape == (3, 6, 4, 1)
 
 
 def test_splits_and_what_a_table_has_lost(table: Table, images: Path) -> None:

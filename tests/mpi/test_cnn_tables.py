@@ -23,7 +23,7 @@ from tests.support.tables import make_table, split_as
 
 SIDE = 8
 IMAGE_MIB = (SIDE * SIDE * 3 + 1) / 2**20
-"""What the cache holds per image, with the byte that says whether it is there."""
+"""Bytes of the cache per image: its pixels, and one that is set when they are there."""
 
 SAME = ("loss", "accuracy", "validation_accuracy", "validation_top5", "macro_f1", "learning_rate")
 
@@ -91,7 +91,7 @@ def test_a_table_trains_what_the_folder_of_its_images_does(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Whether its images fit into the cache or not."""
+    """The network is the same whether or not its images fit into the cache."""
     monkeypatch.setattr(training_run, "TOGETHER_BYTES", 20 * SIDE * SIDE * 3)  # some batches of a rank
     folder, truth = of_folder
     cache = [] if slots is None else ["--cache", str(slots * IMAGE_MIB)]

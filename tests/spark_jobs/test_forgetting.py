@@ -88,6 +88,8 @@ def test_saved_moments_know_what_they_have_forgotten(tables: tuple[Path, list[st
     flags = [*everything, "--subtract-moments", tmp_path / "all.npz"]
     with pytest.raises(InputError, match="images forgotten, that --add-moments counts"):
         fit(folder, "all", tmp_path / "f", *flags)
+    with pytest.raises(InputError, match="--subtract-moments of the same table do not go together"):
+        fit(folder, "all", tmp_path / "g", *flags, "--add-moments", tmp_path / "all.npz")
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ class Folder(PathSource):
 
 
 class NamedImages(NamedTuple):
-    """What a label file says of the images of a folder.
+    """The rows of a label file, matched to the images of a folder.
 
     Attributes:
         rows: the row of each image that has a class, by the name of its file.

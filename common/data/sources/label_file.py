@@ -16,7 +16,7 @@ from common.data.sources.file_index import without_suffix
 from common.errors import InputError
 
 DELIMITERS = "\t|;,"
-"""What may stand between columns, in the order of preference."""
+"""Characters between columns, the preferred ones first."""
 
 SAMPLED = 50
 """Rows from which the delimiter follows."""
