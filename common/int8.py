@@ -6,8 +6,8 @@ in 16 bits as on older processors, callers multiply in float32 instead, which is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ SHIFT = 128
 """Subtracted from the left factor."""
 
 NAME = "onnxruntime MatMulInteger"
+
+UINT8, INT8, INT32 = 2, 3, 6
+"""Numbers of types in ONNX."""
 
 MOST_INNER = 131_071
 """Products of −128 to 127 whose sum fits int32: fewer than 2³¹/128²."""
@@ -36,14 +39,25 @@ class Int8Kernel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        self._session: Any = onnxruntime.InferenceSession(
-            matmul_integer_model(), options, providers=["CPUExecutionProvider"]
+        self._product, self._transpose = (
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            for model in (matmul_integer_model(), transpose_model())
         )
 
     def multiply(self, a: NDArray[np.uint8], b: NDArray[np.int8]) -> NDArray[np.int32]:
         """Return (a − SHIFT)·b of uint8 (m, k) and int8 (k, n), with k up to MOST_INNER: int32 (m, n)."""
-        (product,) = self._session.run(None, {"a": a, "b": b})
+        (product,) = self._product.run(None, {"a": a, "b": b})
         return product  # type: ignore[no-any-return]
+
+    def transpose(self, z: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """Return zᵀ + SHIFT of int8 (n, m), a left factor: uint8 (m, n).
+
+        NumPy takes twice as long, and keeps other threads waiting.
+        """
+        (left,) = self._transpose.run(None, {"a": z})
+        shifted: NDArray[np.uint8] = left.view(np.uint8)
+        shifted ^= np.uint8(SHIFT)
+        return shifted
 
 
 @cache
@@ -63,24 +77,28 @@ def int8_kernel() -> Int8Kernel | None:
 
 
 def matmul_integer_model() -> bytes:
-    """Return an ONNX model of one node: y = (a − SHIFT)·b, in the encoding of protocol buffers.
+    """Return an ONNX model of one node: y = (a − SHIFT)·b, int32."""
+    zero = number_field(2, UINT8) + bytes_field(9, bytes([SHIFT])) + text_field(8, "zero")
+    inputs = _matrix("a", UINT8), _matrix("b", INT8)
+    return _model("MatMulInteger", ["a", "b", "zero"], inputs, _matrix("y", INT32), bytes_field(5, zero))
+
+
+def transpose_model() -> bytes:
+    """Return an ONNX model of one node: y = aᵀ, int8."""
+    return _model("Transpose", ["a"], [_matrix("a", INT8)], _matrix("y", INT8))
+
+
+def _model(
+    operator: str, names: Sequence[str], inputs: Sequence[bytes], y: bytes, constants: bytes = b""
+) -> bytes:
+    """Encode a model of one node as protocol buffers.
 
     Written out here, because the package onnx is as large as the runtime and workers need nothing else of it. The
     numbers of fields are those of onnx.proto.
     """
-    uint8, int8, int32 = 2, 3, 6
-    node = (
-        b"".join(text_field(1, name) for name in ("a", "b", "zero"))
-        + text_field(2, "y")
-        + text_field(4, "MatMulInteger")
-    )
-    zero = number_field(2, uint8) + bytes_field(9, bytes([SHIFT])) + text_field(8, "zero")
-    graph = bytes_field(1, node) + text_field(2, "product") + bytes_field(5, zero)
-    graph += (
-        bytes_field(11, _matrix("a", uint8))
-        + bytes_field(11, _matrix("b", int8))
-        + bytes_field(12, _matrix("y", int32))
-    )
+    node = b"".join(text_field(1, name) for name in names) + text_field(2, "y") + text_field(4, operator)
+    graph = bytes_field(1, node) + text_field(2, "product") + constants
+    graph += b"".join(bytes_field(11, matrix) for matrix in inputs) + bytes_field(12, y)
     opset = text_field(1, "") + number_field(2, 10)  # the first that has MatMulInteger
     version = number_field(1, 5)  # of the format, the oldest with that opset
     return version + bytes_field(7, graph) + bytes_field(8, opset)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Features, Floats, Indices, Labels
-from common.int8 import SHIFT
+from common.int8 import SHIFT, int8_kernel
 from common.ridge.tiles import BLOCK_ROWS, BlockProduct
 
 
@@ -85,10 +85,8 @@ class ClassSums:
         for start in range(0, len(z), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             present, column = np.unique(labels[rows], return_inverse=True)
-            one_hot = np.zeros((len(present), len(column)), np.float32)
-            one_hot[column, np.arange(len(column))] = 1
-            self._sums[present] += one_hot @ z[rows].astype(np.float32, copy=False)
-            self._counts[present] += one_hot.sum(axis=1)
+            self._sums[present] += _sums_by(column, len(present), z[rows])
+            self._counts[present] += np.bincount(column)
         self.n += len(z)
 
     def shifted_sum(self) -> Floats:
@@ -103,3 +101,12 @@ class ClassSums:
         sums *= 2
         sums -= sum_x
         return sum_x, 2 * self._counts - self.n, np.ascontiguousarray(sums.T)
+
+
+def _sums_by(group: Indices, n_groups: int, z: NDArray[Any]) -> NDArray[Any]:
+    """Return the exact sum of each group's rows of z (n, d), by a product with indicators: (n_groups, d)."""
+    kernel = int8_kernel() if z.dtype == np.int8 else None
+    zero, number = (0, np.float32) if kernel is None else (SHIFT, np.uint8)
+    indicators = np.full((n_groups, len(group)), zero, number)
+    indicators[group, np.arange(len(group))] = zero + 1
+    return indicators @ z.astype(np.float32, copy=False) if kernel is None else kernel.multiply(indicators, z)

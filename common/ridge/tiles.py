@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.arrays import Floats
-from common.int8 import NAME, SHIFT, int8_kernel
+from common.int8 import NAME, int8_kernel
 
 BLOCK_ROWS = 1024
 """The largest number of rows whose float32 Gram matrix is exact.
@@ -33,8 +33,8 @@ BLOCK_BYTES = 128 << 20
 INT8_SIDE = 512
 """The largest number of columns per tile with which a product of 8-bit integers stays in the cache."""
 
-TRANSPOSED_ROWS = 16
-"""Rows that are transposed at once, so that they stay in the cache."""
+MANY_PARTS = 8
+"""Parts of the work per thread from which it does not matter that the last of them are uneven."""
 
 Place = tuple[int, int]
 """The row and the column of a tile, in tiles."""
@@ -122,7 +122,8 @@ class Int8Tiles:
             raise ValueError("no exact product of 8-bit integers here")
         self._kernel = kernel
         self._tiling = tiling
-        self.rows = max(FEWEST_INT8_ROWS, min(MOST_INT8_ROWS, 2 * tiling.d, BLOCK_BYTES // tiling.d))
+        self.rows = max(FEWEST_INT8_ROWS, min(MOST_INT8_ROWS, 8 * tiling.d, BLOCK_BYTES // tiling.d))
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def add(self, z: NDArray[Any], tiles: Mapping[Place, Floats]) -> None:
@@ -137,15 +138,26 @@ class Int8Tiles:
             if i in rights:
                 right[i] = own
             if i in lefts:
-                left[i] = _transposed(own.view(np.uint8)) ^ np.uint8(SHIFT)
+                left[i] = self._kernel.transpose(own)
 
-        def work(place: Place) -> None:
-            i, j = place
-            tile = tiles[place]
-            tile += self._kernel.multiply(left[i], right[j])
+        def work(part: tuple[Place, slice]) -> None:
+            (i, j), rows = part
+            tile = tiles[i, j][rows]
+            tile += self._kernel.multiply(left[i][rows], right[j])
 
         self._each(prepare, lefts | rights)
-        self._each(work, tiles)
+        self._each(work, self._parts(tiles))
+
+    def _parts(self, tiles: Iterable[Place]) -> list[tuple[Place, slice]]:
+        """Cut tiles into as few strips of rows as give all threads the same amount of work, or nearly so."""
+        places = list(tiles)
+        strips = next(
+            strips
+            for strips in range(1, self._threads + 1)
+            if len(places) * strips % self._threads == 0 or len(places) * strips >= MANY_PARTS * self._threads
+        )
+        rows = math.ceil(self._tiling.side / strips)
+        return [(place, slice(k * rows, (k + 1) * rows)) for place in places for k in range(strips)]
 
     def _each(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         for _ in map(work, items) if self._pool is None else self._pool.map(work, items):
@@ -175,11 +187,3 @@ class BlasTiles:
 def best_tile_product(tiling: Tiling, threads: int) -> TileProduct:
     """Return the fastest product of tiles in this process."""
     return BlasTiles(tiling) if int8_kernel() is None else Int8Tiles(tiling, threads)
-
-
-def _transposed(x: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    out = np.empty(x.shape[::-1], np.uint8)
-    for start in range(0, len(x), TRANSPOSED_ROWS):
-        rows = slice(start, start + TRANSPOSED_ROWS)
-        out[:, rows] = x[rows].T
-    return out

@@ -131,7 +131,11 @@ def test_moments_are_the_same_bits_by_8_bit_and_by_float32_products(monkeypatch:
         Int8Product(5)
 
 
-@pytest.mark.parametrize("product", [BlasTiles, lambda tiling: Int8Tiles(tiling, 3)], ids=["float32", "8 bits"])
+@pytest.mark.parametrize(
+    "product",
+    [BlasTiles, *(partial(Int8Tiles, threads=threads) for threads in (1, 2, 3, 8, 50))],
+    ids=["float32", *(f"8 bits, {threads} threads" for threads in (1, 2, 3, 8, 50))],
+)
 def test_any_tiles_of_a_product_are_those_of_the_whole(product: Callable[[Tiling], TileProduct]) -> None:
     tiling = Tiling(97, 20)
     chosen = product(tiling)

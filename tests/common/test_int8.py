@@ -38,6 +38,14 @@ def test_products_are_those_of_whole_numbers(m: int, k: int, n: int) -> None:
     assert np.array_equal(found, products(a, b))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (7, 130), (1025, 33), (0, 4)])
+def test_left_factors_are_transposed_and_shifted(shape: tuple[int, int]) -> None:
+    z = RNG.integers(-128, 128, shape).astype(np.int8)
+    left = Int8Kernel().transpose(z)
+    assert left.dtype == np.uint8
+    assert np.array_equal(left, z.T.astype(np.int64) + SHIFT)
+
+
 @pytest.mark.parametrize("a", [0, 255])
 @pytest.mark.parametrize("b", [-128, 127])
 def test_the_largest_sums_fit(a: int, b: int) -> None:
