@@ -26,6 +26,9 @@ from common.ridge.gram import GramProduct, best_product
 from common.ridge.kept import batches_of_features
 from common.ridge.sums import ClassSums, ShiftedRows
 
+MIRRORED = 128
+"""Columns that are copied to rows at once, so that they stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -146,8 +149,13 @@ def unpack(packed: Floats, d: int) -> Floats:
     start = 0
     for i in range(d):
         gram[i, i:] = packed[start : start + d - i]
-        gram[i:, i] = gram[i, i:]
         start += d - i
+    for start in range(0, d, MIRRORED):
+        own = slice(start, min(start + MIRRORED, d))
+        corner = gram[own, own]
+        below = np.tril_indices(len(corner), -1)
+        corner[below] = corner.T[below]
+        gram[own.stop :, own] = gram[own, own.stop :].T
     return gram
 
 
