@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from common.arrays import Features, Floats, Indices, Pixels, Singles
 from common.blas import in_threads
 from common.features.feature_map import SAMPLE, FieldsOnly, Shape, array_digests, digest_of
+from common.int8 import SHIFT, int8_kernel
 
 KIND = "patches"
 
@@ -33,6 +34,9 @@ CONTRAST = 32
 LARGEST = 127
 MOST_SINGLE = 2**24
 """The largest whole number up to which float32 holds all of them."""
+
+FEWEST_INT8_FILTERS = 128
+"""Filters from which products of 8-bit integers save more than preparing patches for them costs."""
 
 BATCH_VALUES = 1 << 20
 """Patches, and responses, that are held at once, at most: 4 MiB of float32, which stay in the cache."""
@@ -150,15 +154,16 @@ class Patches(FieldsOnly):
         by_row = by_row.astype(_holding(height * largest))
         by_column = by_column.astype(_holding(height * width * largest))
         pooled = np.empty((n, self.cells, self.cells, 2, len(self.filters)), np.int64)
-        step = max(1, BATCH_VALUES // patches.shape[1])
+        step = max(1, min(BATCH_VALUES // patches.shape[1], len(self.filters)))
+        respond, buffer = self._responding(patches, step), np.empty((step, patches.shape[1]), by_row.dtype)
         for start in range(0, len(self.filters), step):
             own = slice(start, start + step)
-            responses = self.filters[own].astype(np.float32) @ patches  # (filters, positions · n)
-            clipped = np.empty_like(responses)
+            responses = respond(own)
+            clipped = buffer[: len(responses)]
             for sign in range(2):
-                least, most = bounds[sign, :, own, None].astype(np.float32)
+                least, most = bounds[sign, :, own, None].astype(responses.dtype)
                 np.clip(responses, least, most, out=clipped)
-                by_rows = clipped.reshape(-1, rows, columns * n).astype(by_row.dtype, copy=False)
+                by_rows = clipped.reshape(-1, rows, columns * n)
                 by_columns = np.matmul(by_row, by_rows).reshape(-1, self.cells, columns, n)
                 sums = np.matmul(by_column, by_columns.astype(by_column.dtype, copy=False))
                 pooled[..., sign, own] = sums.transpose(3, 1, 2, 0)
@@ -166,6 +171,24 @@ class Patches(FieldsOnly):
         pooled[..., 0, :] -= height * width * bounds[0, 0]
         pooled[..., 1, :] = height * width * bounds[1, 1] - pooled[..., 1, :]
         return pooled.reshape(n, self.cells**2, -1)
+
+    def _responding(self, patches: Singles, step: int) -> Callable[[slice], NDArray[Any]]:
+        """Return a function from up to `step` of the filters to their responses, (filters, positions · n).
+
+        Responses are int32 from products of 8-bit integers, or float32; whole numbers below 2²⁴ in both. The next
+        call overwrites them.
+
+        Args:
+            patches: float32 (k·k·channels, positions · n).
+            step: the largest number of filters per call.
+        """
+        kernel = int8_kernel()
+        if kernel is None or len(self.filters) < FEWEST_INT8_FILTERS:
+            single, singles = np.empty((step, patches.shape[1]), np.float32), self.filters.astype(np.float32)
+            return lambda own: np.matmul(singles[own], patches, out=single[: len(singles[own])])
+        multiply, out = kernel.multiply, np.empty((step, patches.shape[1]), np.int32)
+        left, right = self.filters.view(np.uint8) ^ np.uint8(SHIFT), patches.astype(np.int8)
+        return lambda own: multiply(left[own], right, out[: len(left[own])])
 
 
 def _holding(largest: int) -> type[np.float32] | type[np.float64]:

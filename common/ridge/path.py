@@ -17,14 +17,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from common.arrays import Features, Floats, Indices, Labels, Singles
 from common.data.splits import shard
-from common.ridge.moments import Moments
-from common.ridge.penalty import INTENSITY, centred_system, penalty_weight, times_scale
+from common.ridge.penalty import INTENSITY, CentredSums, Sums, centred_system, penalty_weight, times_scale
 from common.ridge.solvers import Solver, solve_alone, solve_by_cholesky
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -274,7 +273,7 @@ class Spectrum:
         return np.divide(1, self.eigenvalues + weight, out=np.zeros(len(counts)), where=counts)
 
 
-def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:
+def ridge_path(moments: CentredSums, lambdas: Sequence[float], penalty: str = "sum") -> RidgePath:
     """Fit every λ with one eigendecomposition, or of many features, with a Cholesky factorisation of its own.
 
     Args:
@@ -287,7 +286,7 @@ def ridge_path(moments: Moments, lambdas: Sequence[float], penalty: str = "sum")
     return path_by_spectrum(moments, lambdas, penalty)
 
 
-def path_by_spectrum(moments: Moments, lambdas: Sequence[float], penalty: str) -> RidgePath:
+def path_by_spectrum(moments: CentredSums, lambdas: Sequence[float], penalty: str) -> RidgePath:
     """Fit every λ with one eigendecomposition; see ridge_path.
 
     Eigenvectors of a Gram matrix are accurate relative to its largest eigenvalue, which costs digits where λ is
@@ -304,13 +303,15 @@ def path_by_spectrum(moments: Moments, lambdas: Sequence[float], penalty: str) -
     return with_intercepts(moments, times_scale(weights, scale))
 
 
-def ridge_fit(moments: Moments, lambda_: float, penalty: str = "sum", solve: Solver | None = None) -> RidgePath:
+def ridge_fit(
+    moments: CentredSums, lambda_: float, penalty: str = "sum", solve: Solver | None = None
+) -> RidgePath:
     """Fit a single λ by one linear solve, and return a path of length one."""
     return ridge_fits(moments, [lambda_], penalty, solve)
 
 
 def ridge_fits(
-    moments: Moments, lambdas: Sequence[float], penalty: str = "sum", solve: Solver | None = None
+    moments: CentredSums, lambdas: Sequence[float], penalty: str = "sum", solve: Solver | None = None
 ) -> RidgePath:
     """Fit each λ by a linear solve of its own.
 
@@ -343,25 +344,6 @@ def ridge_fits(
         except np.linalg.LinAlgError:
             w[...] = path_by_spectrum(moments, [lambda_], penalty).weights[0] / INTENSITY
     return with_intercepts(moments, weights)
-
-
-class Sums(Protocol):
-    """The moments that intercepts depend on; see Moments."""
-
-    @property
-    def n(self) -> int:
-        """The number of images."""
-        ...
-
-    @property
-    def sum_x(self) -> Floats:
-        """Σx, float64 (d,)."""
-        ...
-
-    @property
-    def sum_y(self) -> Floats:
-        """Σy, float64 (n_classes,)."""
-        ...
 
 
 def with_intercepts(moments: Sums, weights: Floats) -> RidgePath:

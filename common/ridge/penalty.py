@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from common.arrays import Floats
-from common.ridge.moments import Moments
 
 INTENSITY = 255.0
 """The largest feature: features divided by it lie in [0, 1]."""
@@ -13,7 +14,34 @@ INTENSITY = 255.0
 PENALTIES = ("sum", "mean", "scaled")
 
 
-def penalty_weight(lambda_: float, penalty: str, n: int) -> float:
+class Sums(Protocol):
+    """The moments that intercepts depend on; see Moments."""
+
+    @property
+    def n(self) -> float:
+        """The number of images, or the sum of their weights."""
+        ...
+
+    @property
+    def sum_x(self) -> Floats:
+        """Σx, float64 (d,)."""
+        ...
+
+    @property
+    def sum_y(self) -> Floats:
+        """Σy, float64 (n_classes,)."""
+        ...
+
+
+class CentredSums(Sums, Protocol):
+    """Moments that a system can be made of."""
+
+    def centred(self) -> tuple[Floats, Floats]:
+        """Return XᵀX and XᵀY of features and targets whose means have been subtracted, as arrays of their own."""
+        ...
+
+
+def penalty_weight(lambda_: float, penalty: str, n: float) -> float:
     """Return the number to add to the diagonal of the Gram matrix of 0-to-255 features, scaled by `feature_scale`.
 
     "sum" minimises ‖Xw − y‖² + λ‖w‖². "mean" minimises ‖Xw − y‖²/n + λ‖w‖², which is "sum" at nλ. "scaled" is
@@ -24,7 +52,7 @@ def penalty_weight(lambda_: float, penalty: str, n: int) -> float:
     return lambda_ * INTENSITY**2 * {"sum": 1, "mean": n}[penalty]
 
 
-def feature_scale(diagonal: Floats, penalty: str, n: int) -> Floats | None:
+def feature_scale(diagonal: Floats, penalty: str, n: float) -> Floats | None:
     """Return what to multiply features by before λ weighs on their weights, float64 (d,); None if by nothing.
 
     Features that never change are multiplied by 0, so that they have no weight.
@@ -39,7 +67,7 @@ def feature_scale(diagonal: Floats, penalty: str, n: int) -> Floats | None:
     return np.sqrt(np.divide(n, diagonal, out=np.zeros(len(diagonal)), where=diagonal > 0))
 
 
-def centred_system(moments: Moments, penalty: str) -> tuple[Floats, Floats, Floats | None]:
+def centred_system(moments: CentredSums, penalty: str) -> tuple[Floats, Floats, Floats | None]:
     """Return the centred Gram matrix and cross products of scaled features, and their scale.
 
     Args:

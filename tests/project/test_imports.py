@@ -34,6 +34,7 @@ ROOMS = {
     "report": {"data", "features", "evaluate", "ridge", "predict"},
     "run": {"data", "features", "evaluate", "ridge", "nets", "predict", "report"},
     "tools": {"data", "features", "run"},
+    "estimators": {"data", "features", "ridge", "run"},
 }
 """Rooms of common, and the rooms that each may import from besides itself and the ground floor."""
 
