@@ -92,16 +92,22 @@ class Case:
 
 
 CASES = {
-    "mnist": Case("mnist", "patches:64+landmarks:8192", ("--lambdas=-4:2:10",), 0.993),
+    "mnist": Case("mnist", "patches:64+landmarks:8192,width=0.5", ("--lambdas=-4:2:10",), 0.993),
     "fashion": Case("fashion", "patches:256,cells=4,mirror", ("--lambdas=-2:2:10",), 0.915),
     "cifar": Case("cifar", "patches:1024,mirror", ("--lambdas=-1:4:10",), 0.765),
     "hands": Case(
         "hands", "patches:128,cells=6+landmarks:1200", ("--size", "48x48", "--lambdas=-4:2:10"), 0.95, epochs=20
     ),
     "mnist-large": Case(
-        "mnist", "patches:64+landmarks:16384", ("--augment", "shift", "--lambdas=0.01"), 0.995, ranks=2
+        "mnist",
+        "patches:64+landmarks:16384,width=0.36",
+        ("--augment", "shift", "--lambdas=0.001,0.03"),
+        0.994,
+        ranks=2,
     ),
-    "mnist-patient": Case("mnist", "patches:64+landmarks:8192", ("--lambdas=-4:2:10",), 0.993, patience=16),
+    "mnist-patient": Case(
+        "mnist", "patches:64+landmarks:8192,width=0.5", ("--lambdas=-4:2:10",), 0.993, patience=16
+    ),
 }
 
 
