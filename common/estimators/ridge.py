@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -16,7 +15,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from common.arrays import Floats, Folds, Labels
+from common.arrays import Floats, Labels
+from common.estimators.folds import classes_of, folds_of, partition, total
 from common.estimators.row_sums import (
     ExactSums,
     FloatSums,
@@ -135,7 +135,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         lambdas = self._checked_lambdas()
         self._forget()
         x, labels = self._labelled(X, y, reset=True)
-        self.classes_, labels = _classes_of(labels)
+        self.classes_, labels = classes_of(labels)
         weights = self._weights(sample_weight, labels, self.classes_)
         self._start(x, weights)
         self._solution: Solution | None = self._fitted(x, labels, weights, lambdas)
@@ -299,14 +299,14 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             everything = of(x, labels, np.zeros(len(x), np.int16), weights)[0]
             grid, scoring = self._in_units(lambdas), self.scoring or SQUARED_ERROR
             system = self._system(everything)
-            total = leave_one_out(system, x, labels, weights, shift, grid, self.penalty, scoring)
-            return self._solved_at(everything, lambdas, total / everything.n)
+            summed = leave_one_out(system, x, labels, weights, shift, grid, self.penalty, scoring)
+            return self._solved_at(everything, lambdas, summed / everything.n)
         splits = list(check_cv(self.cv, labels, classifier=True).split(x, labels))
         scoring = self.scoring or ACCURACY
         scores = np.zeros((len(splits), len(lambdas)))
-        folds = _partition(splits, len(x))
+        folds = partition(splits, len(x))
         moments = of(x, labels, np.zeros(len(x), np.int16) if folds is None else folds, weights)
-        everything = _total(moments)
+        everything = total(moments)
         for fold, (train, test) in enumerate(splits):
             if folds is None:
                 own = None if weights is None else weights[train]
@@ -331,7 +331,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         x, y = self._labelled(X, y, reset=first)
         if first:
             self._forget()
-            self.classes_, _ = _classes_of(y if classes is None else np.asarray(classes))
+            self.classes_, _ = classes_of(y if classes is None else np.asarray(classes))
         labels = self._known(y)
         weights = self._weights(sample_weight, labels, self.classes_)
         if first:
@@ -339,7 +339,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             self._moments: FoldedMoments = {}
         if isinstance(self._sums, ExactSums) and (x.dtype != np.uint8 or weights is not None):
             raise ValueError("the first rows were uint8 without weights, and so all have to be")
-        changed = self._sums.of(x, labels, _folds_of(x, self.cv), weights)
+        changed = self._sums.of(x, labels, folds_of(x, self.cv), weights)
         for fold, moments in changed.items():
             if add:
                 self._moments[fold] = self._moments[fold] + moments if fold in self._moments else moments
@@ -368,7 +368,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             moments = {fold: own for fold, own in self._moments.items() if own.n > 0}
             if not moments:
                 raise ValueError("all rows were taken away; partial_fit adds some")
-            everything = _total(moments)
+            everything = total(moments)
             scores = np.zeros(len(lambdas))
             for own in moments.values() if len(moments) > 1 else ():
                 scores += scores_of_moments(self._path(everything - own, lambdas), own)
@@ -394,31 +394,3 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         """Return λ for rows divided by 255, which paths are for."""
         unit = 1.0 if self.penalty == "scaled" else INTENSITY**2
         return [float(value) / unit for value in lambdas]
-
-
-def _classes_of(y: NDArray[Any]) -> tuple[NDArray[Any], Labels]:
-    classes, labels = np.unique(y, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"y has one class only, {classes[0]!r}; a classifier needs two")
-    return classes, labels.astype(np.int64)
-
-
-def _total(moments: FoldedMoments) -> Any:
-    first, *others = moments.values()
-    return sum(others, start=first)
-
-
-def _partition(splits: Sequence[tuple[NDArray[Any], NDArray[Any]]], n: int) -> Folds | None:
-    """Return the fold that each row validates; None unless each row validates once and trains all other folds."""
-    folds = np.full(n, -1, np.int16)
-    for fold, (train, test) in enumerate(splits):
-        if (folds[test] >= 0).any() or len(train) + len(test) != n or len(splits) > np.iinfo(np.int16).max:
-            return None
-        folds[test] = fold
-    return folds if (folds >= 0).all() else None
-
-
-def _folds_of(x: Rows, k: int) -> Folds:
-    """Return folds that follow from the contents of rows, int16 (n,), whatever batch they come in."""
-    rows = np.ascontiguousarray(x)
-    return np.array([zlib.crc32(row) % k for row in rows], np.int16)

@@ -102,8 +102,11 @@ def test_leaving_one_out_is_what_it_says(digits: Any) -> None:
             fast = MomentsRidgeClassifierCV([0.5], cv=None, scoring=scoring, penalty=penalty).fit(X, y)
             found = cross_val_predict(
                 MomentsRidgeClassifierCV([0.5], penalty=penalty),
-                X, y, cv=LeaveOneOut(), method="decision_function",
-            )  # fmt: skip
+                X,
+                y,
+                cv=LeaveOneOut(),
+                method="decision_function",
+            )
             targets = np.where(y[:, None] == np.arange(3), 1.0, -1.0)
             error = -np.square(found - targets).mean()
             score = (found.argmax(axis=1) == y).mean() if scoring == "accuracy" else error
@@ -134,10 +137,10 @@ def test_rows_are_added_and_taken_away(kind: str, digits: Any) -> None:
 
 
 def test_scores_of_sums_are_those_of_rows(digits: Any) -> None:
-    from common.estimators.ridge import _folds_of
+    from common.estimators.folds import folds_of
 
     X, y = digits
-    folds = _folds_of(X, 5)
+    folds = folds_of(X, 5)
     splits = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in range(5)]
     sums = MomentsRidgeClassifierCV(LAMBDAS).partial_fit(X, y)
     rows = MomentsRidgeClassifierCV(LAMBDAS, cv=splits, scoring="neg_mean_squared_error").fit(X, y)
