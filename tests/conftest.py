@@ -16,21 +16,22 @@ from tests.support.places import ABSENT, DATA
 
 LONGEST_FIRST = (
     "spark",
+    "spark_jobs/test_faults",
+    "mpi_jobs/test_train_cnn",
+    "emr/test_end_to_end",
+    "mpi_jobs/test_ranks",
+    "spark_jobs/test_agreement",
+    "mpi_jobs/test_predict_cnn",
     "cluster",
-    "test_train_cnn",
-    "test_end_to_end",
-    "test_ranks",
-    "test_predict_cnn",
-    "test_agreement",
-    "test_command_line",
-    "test_faults",
+    "spark_jobs/test_odd_names",
+    "mpi_jobs/test_agreement",
 )
 """The groups of slow tests that take longest, in the order in which they begin."""
 
-LAST = "test_commands"
+LAST = "docs/test_commands"
 """A module of many tests that share nothing, which fill what the long groups leave."""
 
-ALONE = ("test_ranks", LAST)
+ALONE = ("mpi_jobs/test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""
 
 
@@ -50,19 +51,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
 
 
+def _module(item: pytest.Item) -> str:
+    return f"{item.path.parent.name}/{item.path.stem}"
+
+
 def _group(item: pytest.Item) -> str:
-    if item.path.stem in ALONE:
+    if _module(item) in ALONE:
         return item.nodeid
     for shared in ("spark", "cluster"):
         if shared in getattr(item, "fixturenames", ()):
             return shared
-    return item.path.stem
+    return _module(item)
 
 
 def _rank(item: pytest.Item) -> tuple[bool, int]:
     slow = any(item.get_closest_marker(mark) for mark in ("slow", "spark"))
     group = _group(item)
-    name = group if group in LONGEST_FIRST else item.path.stem
+    name = group if group in LONGEST_FIRST else _module(item)
     order = [*LONGEST_FIRST, "", LAST]
     return slow, order.index(name if name in order else "")
 
