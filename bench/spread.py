@@ -5,7 +5,7 @@ with moments that both ranks hold as a whole, and once with the tiles on two exe
 executor has one thread. A fit takes pixels in memory to the chosen model. Ratios are medians over rounds; each
 round runs every case on ranks once.
 
-With `--large`: CIFAR-10 as JPEGs at 32,000 features (4,000 filters), two λ, on two ranks and on two executors,
+With `--large`: CIFAR-10 as JPEGs at 32,000 features (4,000 filters), three λ, on two ranks and on two executors,
 once each. That takes about an hour on two cores, 12 GiB of memory and 20 GB of disk.
 """
 
@@ -25,7 +25,7 @@ from bench.harness import Claim, conclude, parser, say, table
 from bench.ranks import DATA_PARALLEL, ROOT, run
 
 DATA = ("--data", "mnist", "--limit", "20000", "--features", "random:8192", "--lambdas", "1,100")
-LARGE = ("--features", "patches:4000,mirror", "--lambdas", "3,10", "--keep", "1024")
+LARGE = ("--features", "patches:4000,mirror", "--lambdas", "10,30,100", "--keep", "1024")
 ROUNDS = 2
 TILES, WHOLE = ("--whole", "1"), ("--whole", "4096")
 CASES = {
