@@ -253,9 +253,9 @@ def memory(prepared: Prepared, n: int) -> dict[str, Any]:
     whole = predictions.stat().st_size
     shutil.rmtree(out)
     shutil.rmtree(images)
-    whole_samples = [(size, ranks) for size, ranks in samples if len(ranks) == RANKS and min(ranks.values())]
-    early = [ranks for size, ranks in whole_samples if 0.2 * whole <= size < 0.4 * whole]
-    late = [ranks for size, ranks in whole_samples if 0.8 * whole <= size < whole]
+    complete = [(size, ranks) for size, ranks in samples if len(ranks) == RANKS and min(ranks.values())]
+    early = [ranks for size, ranks in complete if 0.2 * whole <= size < 0.4 * whole]
+    late = [ranks for size, ranks in complete if 0.8 * whole <= size < whole]
     before, after = (
         {rank: statistics.median(ranks[rank] for ranks in some) for rank in range(RANKS)} for some in (early, late)
     )

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from common.arrays import Floats, Labels
-from common.estimators.folds import classes_of, folds_of, partition, total
+from common.estimators.folds import added, classes_of, folds_of, partition, taken_away, total
 from common.estimators.row_sums import (
     ExactSums,
     FloatSums,
@@ -42,7 +42,7 @@ SHIFTED_BY = 1000
 
 @dataclass(frozen=True)
 class Solution:
-    """What follows from moments.
+    """A fit to moments, at the chosen λ.
 
     Attributes:
         path: of length one, for rows minus the shift, divided by 255.
@@ -235,7 +235,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             self.__dict__.pop(name, None)
 
     def _new_rows(self, X: ArrayLike) -> Rows:
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self, "_solution")
         rows: Rows = validate_data(self, X, reset=False)
         return rows
 
@@ -256,6 +256,8 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             raise ValueError(
                 f"lambdas={self.lambdas!r}: a list of numbers that are finite and not negative is needed"
             )
+        if self.cv is None and not lambdas.all():
+            raise ValueError("lambdas has a 0, at which no row can be left out of the fit; use cv=5 or larger λ")
         if self.penalty not in PENALTIES:
             raise ValueError(f"penalty={self.penalty!r} is none of {', '.join(PENALTIES)}")
         if self.scoring not in (None, ACCURACY, SQUARED_ERROR):
@@ -340,14 +342,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         if isinstance(self._sums, ExactSums) and (x.dtype != np.uint8 or weights is not None):
             raise ValueError("the first rows were uint8 without weights, and so all have to be")
         changed = self._sums.of(x, labels, folds_of(x, self.cv), weights)
-        for fold, moments in changed.items():
-            if add:
-                self._moments[fold] = self._moments[fold] + moments if fold in self._moments else moments
-                continue
-            left = self._moments[fold] - moments if fold in self._moments else None
-            if left is None or left.n < -1e-9 * moments.n:
-                raise ValueError("rows that were not added, or not with these weights, cannot be taken away")
-            self._moments[fold] = left
+        self._moments = added(self._moments, changed) if add else taken_away(self._moments, changed)
         self._solution = None
         return self
 
@@ -362,10 +357,10 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
 
     def _solved(self) -> Solution:
         """Solve, if rows were added or taken away since."""
-        check_is_fitted(self, "classes_")
+        check_is_fitted(self, "_solution")
         if self._solution is None:
             lambdas = self._checked_lambdas()
-            moments = {fold: own for fold, own in self._moments.items() if own.n > 0}
+            moments = self._moments
             if not moments:
                 raise ValueError("all rows were taken away; partial_fit adds some")
             everything = total(moments)

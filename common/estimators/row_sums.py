@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from common.arrays import Floats, Folds, Indices, Labels
 from common.ridge.gram import GramProduct, best_product
 from common.ridge.moments import Moments, MomentsSum
+from common.ridge.penalty import CentredSums
 
 BATCH_BYTES = 32 << 20
 """The size of the float64 rows that are summed at once."""
@@ -20,23 +21,8 @@ Rows = NDArray[Any]
 """Rows of numbers (n, d) of any type, in memory or mapped from a file."""
 
 
-class RowMoments(Protocol):
+class RowMoments(CentredSums, Protocol):
     """Sums over rows x with one-vs-all targets y, which can be added and subtracted."""
-
-    @property
-    def n(self) -> float:
-        """The number of rows, or the sum of their weights."""
-        ...
-
-    @property
-    def sum_x(self) -> Floats:
-        """Σx, float64 (d,)."""
-        ...
-
-    @property
-    def sum_y(self) -> Floats:
-        """Σy, float64 (n_classes,)."""
-        ...
 
     @property
     def gram(self) -> Floats:
@@ -46,10 +32,6 @@ class RowMoments(Protocol):
     @property
     def cross(self) -> Floats:
         """XᵀY, float64 (d, n_classes)."""
-        ...
-
-    def centred(self) -> tuple[Floats, Floats]:
-        """Return XᵀX and XᵀY of rows and targets whose means have been subtracted."""
         ...
 
     def __add__(self, other: Self) -> Self: ...
@@ -132,7 +114,7 @@ class RowSums(Protocol):
 
     @property
     def shift(self) -> Floats | None:
-        """What was subtracted from each row before it was summed, float64 (d,); None if nothing was."""
+        """The row that is subtracted from each before it is summed, float64 (d,); None for nothing."""
         ...
 
     def of(self, x: Rows, labels: Labels, folds: Folds, weights: Floats | None) -> FoldedMoments:

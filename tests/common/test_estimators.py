@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeClassifier, RidgeClassifierCV
 from sklearn.model_selection import (
     GridSearchCV,
@@ -28,12 +29,9 @@ from common.estimators import FeatureMapTransformer, MomentsRidgeClassifierCV
 LAMBDAS = np.logspace(-3, 4, 8)
 RNG = np.random.default_rng(19)
 
-EXPECTED: dict[str, str] = {}
-
 
 @parametrize_with_checks(
-    [MomentsRidgeClassifierCV(), MomentsRidgeClassifierCV(cv=None), FeatureMapTransformer("random:20")],
-    expected_failed_checks=lambda _estimator: EXPECTED,
+    [MomentsRidgeClassifierCV(), MomentsRidgeClassifierCV(cv=None), FeatureMapTransformer("random:20")]
 )
 def test_scikit_learn_finds_nothing_to_complain_about(estimator: Any, check: Any) -> None:
     check(estimator)
@@ -155,10 +153,41 @@ def test_the_layout_of_rows_does_not_matter(order: Any, digits: Any, tmp_path: A
     mapped = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", X.dtype, X.shape, fortran_order=order == "F")
     mapped[...] = X
     expected = MomentsRidgeClassifierCV(LAMBDAS).fit(X, y)
-    for rows in (mapped, np.asarray(X, order=order), X[::-1]):
-        labels = y[::-1] if rows is not mapped and rows[0] is not X[0] and (rows[0] == X[-1]).all() else y
+    for rows, labels in ((mapped, y), (np.asarray(X, order=order), y), (X[::-1], y[::-1])):
         found = MomentsRidgeClassifierCV(LAMBDAS, cv=StratifiedKFold(5)).fit(rows, labels)
-        np.testing.assert_array_equal(found.coef_, expected.coef_) if labels is y else None
+        assert found.lambda_ == expected.lambda_
+        np.testing.assert_array_equal(found.coef_, expected.coef_)
+
+
+def test_splits_that_repeat_rows_are_fitted_as_they_are(digits: Any) -> None:
+    X, y = digits
+    order = RNG.permutation(len(X))
+    test, train = order[:300], np.repeat(order[300:1049], 2)[: len(X) - 300]
+    found = MomentsRidgeClassifierCV(LAMBDAS, cv=[(train, test), (test, order[300:])]).fit(X, y)
+    expected = [
+        [MomentsRidgeClassifierCV([value]).fit(X[own], y[own]).score(X[held], y[held]) for value in LAMBDAS]
+        for own, held in ((train, test), (test, order[300:]))
+    ]
+    np.testing.assert_allclose(found.cv_scores_, np.mean(expected, axis=0))
+
+
+def test_a_refused_update_changes_nothing(digits: Any) -> None:
+    X, y = digits
+    model = MomentsRidgeClassifierCV(LAMBDAS).partial_fit(X[:500], y[:500])
+    before = model.coef_
+    for rows in (slice(400, 600), slice(500, 510)):
+        with pytest.raises(ValueError, match="that were not added"):
+            model.partial_unfit(np.tile(X[rows], (6, 1)), np.tile(y[rows], 6))
+    np.testing.assert_array_equal(
+        model.partial_fit(X[500:510], y[500:510]).partial_unfit(X[500:510], y[500:510]).coef_, before
+    )
+    with pytest.raises(NotFittedError):
+        MomentsRidgeClassifierCV(class_weight="balanced").coef_  # noqa: B018
+    weighted, weights = MomentsRidgeClassifierCV(LAMBDAS), np.full(500, 0.1)
+    weighted.partial_fit(X[:500] / 16, y[:500], sample_weight=weights)
+    weighted.partial_unfit(X[:500] / 16, y[:500], sample_weight=weights)
+    with pytest.raises(ValueError, match="all rows were taken away"):
+        weighted.predict(X / 16)
 
 
 def test_weights_of_rows_are_repetitions(digits: Any) -> None:
@@ -197,6 +226,7 @@ def test_pipelines_clones_and_pickles(digits: Any) -> None:
         ({"lambdas": []}, "a list of numbers"),
         ({"lambdas": [-1]}, "not negative"),
         ({"lambdas": [np.nan]}, "finite"),
+        ({"lambdas": [0, 1], "cv": None}, "has a 0"),
         ({"penalty": "max"}, "penalty='max' is none of sum, mean, scaled"),
         ({"scoring": "roc_auc"}, "scoring='roc_auc' is none of accuracy"),
     ],

@@ -12,8 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 from common import onnx_files
-from common.features import dense
+from common.features import dense, patches
 from common.features.dense import DenseProduct
+from common.features.patches import FEWEST_INT8_FILTERS, PatchesRecipe
 from common.int8 import MOST_INNER, SHIFT, Int8Kernel, int8_kernel
 
 RNG = np.random.default_rng(8)
@@ -36,6 +37,14 @@ def test_products_are_those_of_whole_numbers(m: int, k: int, n: int) -> None:
     found = Int8Kernel().multiply(a, b)
     assert found.dtype == np.int32
     assert np.array_equal(found, products(a, b))
+
+
+def test_products_are_written_where_they_are_wanted_and_factors_may_be_views() -> None:
+    a, b = RNG.integers(0, 256, (9, 40), np.uint8)[::2, ::3], RNG.integers(-128, 128, (7, 14)).astype(np.int8).T
+    out = np.full((5, 7), 9, np.int32)
+    assert Int8Kernel().multiply(a, b, out) is out
+    assert np.array_equal(out, products(a, b))
+    assert not Int8Kernel().multiply(np.empty((2, 0), np.uint8), np.empty((0, 3), np.int8)).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 130), (1025, 33), (0, 4)])
@@ -84,6 +93,18 @@ def test_a_processor_that_adds_in_16_bits_is_refused(anew: None, monkeypatch: py
     int8_kernel.cache_clear()
     monkeypatch.setattr(Int8Kernel, "multiply", saturating)
     assert int8_kernel() is None
+
+
+@pytest.mark.parametrize("shape", [(12, 11, 1), (9, 10, 3)])
+@pytest.mark.parametrize("mirror", [True, False])
+def test_filters_respond_alike_with_and_without_the_kernel(
+    shape: tuple[int, int, int], mirror: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = RNG.integers(0, 256, (37, *shape), np.uint8)
+    features = PatchesRecipe(FEWEST_INT8_FILTERS + 2, cells=2, mirror=mirror).learn(pixels, 0)
+    fast = features.pooled(pixels)
+    monkeypatch.setattr(patches, "int8_kernel", lambda: None)
+    assert np.array_equal(fast, features.pooled(pixels))
 
 
 @pytest.mark.parametrize("width", [700, 2100])
