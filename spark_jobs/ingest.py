@@ -148,7 +148,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(arguments.quiet)
     labels = label_file(arguments)
     destination = Destination.open(Storage.at(str(arguments.destination)))
-    features = arguments.features if destination.before else with_network(arguments.features)
+    features = arguments.features
+    if features is not None and not destination.before:
+        features = with_network(features)
     options = IngestOptions(
         arguments.data_root,
         pixel_format(arguments, features),

@@ -70,7 +70,7 @@ class FeatureMapTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self._shape = self._shape_of(rows)
         sampled = _Rows(self._pixels(rows), labels)
         try:
-            spec = with_network(FeatureSpec.parse(self.features)) or FeatureSpec("")
+            spec = with_network(FeatureSpec.parse(self.features))
             self.map_: FeatureMap = feature_map(spec.for_images(sampled)[0], sampled, self.random_state)
         except InputError as error:
             raise ValueError(str(error)) from error

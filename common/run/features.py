@@ -34,13 +34,13 @@ def feature_map(spec: FeatureSpec, images: Sampled, seed: int) -> FeatureMap:
     return features
 
 
-def with_network(spec: FeatureSpec | None) -> FeatureSpec | None:
+def with_network(spec: FeatureSpec) -> FeatureSpec:
     """Return a spec with the network that it names, read or exported; other specs as they are.
 
     Raises:
         InputError: there is no such network, or it takes something else than images.
     """
-    if spec is None or spec.network is None:
+    if spec.network is None:
         return spec
     try:
         return spec.with_network(network_file(spec.network))

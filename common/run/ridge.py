@@ -104,7 +104,7 @@ class RidgeRun:
         train: Images
         test: Images
         with console.phase("open"):
-            wanted = with_network(arguments.features)
+            wanted = arguments.features and with_network(arguments.features)
             quarantined = ignored = 0
             split = _split_by(arguments)
             table = open_table(arguments.data)
