@@ -16,15 +16,15 @@ unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYTHONDONTW
 PART := $(VENV)/.ready-
 PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
-EVERYTHING := $(RUNS) $(addprefix $(PART),deep data bench lint test docs)
+EVERYTHING := $(RUNS) $(addprefix $(PART),deep data ml lint test docs)
 BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
 BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few minutes)
 BRINGS_deep := EfficientNet-Lite0 trained on ImageNet, and onnx (60 MB)
+BRINGS_ml := pandas, which Spark ML takes for columns that go through Python (90 MB)
 BRINGS_emr := boto3, the client of Amazon Web Services (40 MB)
 BRINGS_data := pooch, which downloads data (5 MB)
-BRINGS_bench := pandas, which a benchmark of Spark requires (90 MB)
 BRINGS_lint := ruff and mypy (100 MB)
 BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
@@ -105,7 +105,7 @@ lint: $(RUNS) $(PART)deep $(PART)data $(PART)lint ## ruff and mypy; types need w
 data: $(PART)data ## download MNIST to data/, checksums verified
 	@$(BIN)/python -m common.tools.download
 
-bench: setup $(PART)deep $(PART)bench ## the measurements that the documentation quotes (minutes; needs MNIST)
+bench: setup $(PART)deep $(PART)ml ## the measurements that the documentation quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
 	@for set in moments mnist fashion cifar hands; do \
 	  $(BIN)/python -m bench.features $$set --json bench/results/features-$$set.json; done
@@ -117,7 +117,7 @@ bench: setup $(PART)deep $(PART)bench ## the measurements that the documentation
 	@$(BIN)/python -m bench.cnn --json bench/results/cnn.json
 	@$(BIN)/python -m bench.predict --json bench/results/predict.json
 
-bench-scaling: setup $(PART)bench ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
+bench-scaling: setup $(PART)ml ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
 
 # JOB and ARGS, if given, override emr/cluster.toml; so do EMR_CORE_COUNT=4 and the like, which make passes on.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -21,40 +20,14 @@ from common.estimators.row_sums import (
     ExactSums,
     FloatSums,
     FoldedMoments,
-    RowMoments,
     Rows,
     RowSums,
-    ThroughOrigin,
 )
-from common.estimators.selection import (
-    ACCURACY,
-    SQUARED_ERROR,
-    leave_one_out,
-    scores_of_moments,
-    scores_of_rows,
-)
-from common.ridge.path import RidgePath, ridge_fit, ridge_path
-from common.ridge.penalty import INTENSITY, PENALTIES
+from common.estimators.selection import ACCURACY, SQUARED_ERROR, leave_one_out, scores_of_rows
+from common.estimators.solution import Grid, Solution
 
 SHIFTED_BY = 1000
 """Rows whose mean is subtracted from all rows that are no bytes, before they are summed."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """A fit to moments, at the chosen λ.
-
-    Attributes:
-        path: of length one, for rows minus the shift, divided by 255.
-        intercept: for rows as they are, float64 (n_classes,).
-        lambda_: the chosen λ.
-        scores: the mean score at each λ, float64 (n_lambdas,).
-    """
-
-    path: RidgePath
-    intercept: Floats
-    lambda_: float
-    scores: Floats
 
 
 def _counts_folds(estimator: MomentsRidgeClassifierCV) -> bool:
@@ -132,13 +105,13 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         Raises:
             ValueError: a parameter, a number, a label or a weight is unusable.
         """
-        lambdas = self._checked_lambdas()
+        grid = self._grid()
         self._forget()
         x, labels = self._labelled(X, y, reset=True)
         self.classes_, labels = classes_of(labels)
         weights = self._weights(sample_weight, labels, self.classes_)
         self._start(x, weights)
-        self._solution: Solution | None = self._fitted(x, labels, weights, lambdas)
+        self._solution: Solution | None = self._fitted(x, labels, weights, grid)
         return self
 
     @available_if(_counts_folds)  # type: ignore[untyped-decorator]
@@ -194,7 +167,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
     @property
     def coef_(self) -> Floats:
         """Weights, float64 (n_classes, d), or (1, d) of two classes."""
-        weights: Floats = self._solved().path.weights[0].T / INTENSITY
+        weights = self._solved().weights.T
         return weights[1:] if len(self.classes_) == 2 else weights
 
     @property
@@ -244,25 +217,15 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
 
     def _scores(self, x: Rows) -> Floats:
         """Return scores of rows, float64 (n, n_classes)."""
-        solution = self._solved()
-        if self._is_exact(x):
-            return solution.path.scores(x)[:, 0]
-        scores: Floats = x.astype(np.float64) @ (solution.path.weights[0] / INTENSITY) + solution.intercept
-        return scores
+        return self._solved().scores_of(x, self._is_exact(x))
 
-    def _checked_lambdas(self) -> Floats:
-        lambdas = np.asarray(self.lambdas, np.float64)
-        if lambdas.ndim != 1 or not len(lambdas) or not (np.isfinite(lambdas) & (lambdas >= 0)).all():
-            raise ValueError(
-                f"lambdas={self.lambdas!r}: a list of numbers that are finite and not negative is needed"
-            )
-        if self.cv is None and not lambdas.all():
+    def _grid(self) -> Grid:
+        grid = Grid.checked(self.lambdas, self.penalty, self.fit_intercept)
+        if self.cv is None and not grid.lambdas.all():
             raise ValueError("lambdas has a 0, at which no row can be left out of the fit; use cv=5 or larger λ")
-        if self.penalty not in PENALTIES:
-            raise ValueError(f"penalty={self.penalty!r} is none of {', '.join(PENALTIES)}")
         if self.scoring not in (None, ACCURACY, SQUARED_ERROR):
             raise ValueError(f"scoring={self.scoring!r} is none of {ACCURACY}, {SQUARED_ERROR} and None")
-        return lambdas
+        return grid
 
     def _labelled(self, X: ArrayLike, y: ArrayLike, reset: bool) -> tuple[Rows, NDArray[Any]]:
         x, labels = validate_data(self, X, y, reset=reset)
@@ -295,17 +258,16 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
             shift = x[:SHIFTED_BY].astype(np.float64).mean(axis=0) if self.fit_intercept else None
             self._sums = FloatSums(shift, n_classes)
 
-    def _fitted(self, x: Rows, labels: Labels, weights: Floats | None, lambdas: Floats) -> Solution:
+    def _fitted(self, x: Rows, labels: Labels, weights: Floats | None, grid: Grid) -> Solution:
         of, shift = self._sums.of, self._sums.shift
         if self.cv is None:
             everything = of(x, labels, np.zeros(len(x), np.int16), weights)[0]
-            grid, scoring = self._in_units(lambdas), self.scoring or SQUARED_ERROR
-            system = self._system(everything)
-            summed = leave_one_out(system, x, labels, weights, shift, grid, self.penalty, scoring)
-            return self._solved_at(everything, lambdas, summed / everything.n)
+            scoring, system = self.scoring or SQUARED_ERROR, grid.system(everything)
+            summed = leave_one_out(system, x, labels, weights, shift, grid.in_units, self.penalty, scoring)
+            return grid.best(everything, summed / everything.n, shift)
         splits = list(check_cv(self.cv, labels, classifier=True).split(x, labels))
         scoring = self.scoring or ACCURACY
-        scores = np.zeros((len(splits), len(lambdas)))
+        scores = np.zeros((len(splits), len(grid.lambdas)))
         folds = partition(splits, len(x))
         moments = of(x, labels, np.zeros(len(x), np.int16) if folds is None else folds, weights)
         everything = total(moments)
@@ -315,14 +277,13 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
                 training = of(x[train], labels[train], np.zeros(len(train), np.int16), own)[0]
             else:
                 training = everything - moments[fold]
-            path = self._path(training, lambdas)
-            scores[fold] = scores_of_rows(path, x, labels, test, shift, scoring) / len(test)
-        return self._solved_at(everything, lambdas, scores.mean(axis=0))
+            scores[fold] = scores_of_rows(grid.path(training), x, labels, test, shift, scoring) / len(test)
+        return grid.best(everything, scores.mean(axis=0), shift)
 
     def _update(
         self, X: ArrayLike, y: ArrayLike, classes: ArrayLike | None, sample_weight: ArrayLike | None, add: bool
     ) -> Self:
-        self._checked_lambdas()
+        self._grid()
         if self.scoring == ACCURACY:
             raise ValueError(f"scoring={ACCURACY!r} needs the rows again; sums of them have {SQUARED_ERROR}")
         if isinstance(self.class_weight, str):
@@ -359,33 +320,7 @@ class MomentsRidgeClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[
         """Solve, if rows were added or taken away since."""
         check_is_fitted(self, "_solution")
         if self._solution is None:
-            lambdas = self._checked_lambdas()
-            moments = self._moments
-            if not moments:
+            if not self._moments:
                 raise ValueError("all rows were taken away; partial_fit adds some")
-            everything = total(moments)
-            scores = np.zeros(len(lambdas))
-            for own in moments.values() if len(moments) > 1 else ():
-                scores += scores_of_moments(self._path(everything - own, lambdas), own)
-            self._solution = self._solved_at(everything, lambdas, scores / everything.n)
+            self._solution = self._grid().chosen_by_moments(self._moments, self._sums.shift)
         return self._solution
-
-    def _solved_at(self, everything: RowMoments, lambdas: Floats, scores: Floats) -> Solution:
-        """Fit all rows at the λ of the highest score, the largest of equals."""
-        best = max(range(len(lambdas)), key=lambda i: (scores[i], lambdas[i]))
-        path = ridge_fit(self._system(everything), self._in_units(lambdas)[best], self.penalty)
-        intercept = path.intercepts[0]
-        if self._sums.shift is not None:
-            intercept = intercept - self._sums.shift @ (path.weights[0] / INTENSITY)
-        return Solution(path, intercept, float(lambdas[best]), scores)
-
-    def _path(self, moments: RowMoments, lambdas: Floats) -> RidgePath:
-        return ridge_path(self._system(moments), self._in_units(lambdas), self.penalty)
-
-    def _system(self, moments: RowMoments) -> RowMoments | ThroughOrigin:
-        return moments if self.fit_intercept else ThroughOrigin(moments)
-
-    def _in_units(self, lambdas: Floats) -> list[float]:
-        """Return λ for rows divided by 255, which paths are for."""
-        unit = 1.0 if self.penalty == "scaled" else INTENSITY**2
-        return [float(value) / unit for value in lambdas]

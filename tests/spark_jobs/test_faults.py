@@ -189,3 +189,13 @@ def test_gram_survives_the_death_of_an_executor(cluster: Cluster, table: Path, t
     calm, disturbed = run_main(serial.main, tmp_path / "calm", *words), metrics_of(tmp_path / "disturbed")
     for key in ("moments_sha256", "validation_correct", "best_lambda", "test_accuracy"):
         assert calm[key] == disturbed[key]
+
+
+def test_spark_ml_survives_the_death_of_an_executor(cluster: Cluster, tmp_path: Path) -> None:
+    """With speculation on, so that some tasks run twice besides."""
+    program = ROOT / "tests" / "support" / "ml_fit.py"
+    flags = ["--conf", "spark.speculation=true", "--conf", "spark.speculation.multiplier=1.1"]
+    flags += ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}", program]
+    for name, kill in (("calm", False), ("disturbed", True)):
+        submit(cluster, tmp_path, *(flags if kill else flags[-3:]), tmp_path / name, kill=kill)
+    assert (tmp_path / "calm").read_text() == (tmp_path / "disturbed").read_text()
