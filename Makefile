@@ -109,6 +109,8 @@ bench: setup $(PART)deep $(PART)ml ## the measurements that the documentation qu
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
 	@for set in moments mnist fashion cifar hands; do \
 	  $(BIN)/python -m bench.features $$set --json bench/results/features-$$set.json; done
+	@for part in rows memory spark; do \
+	  $(BIN)/python -m bench.estimators $$part --json bench/results/estimators-$$part.json; done
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
