@@ -45,6 +45,10 @@ class ClassCounts(NamedTuple):
         return float(self.f1[seen].mean()) if seen.any() else 0.0
 
 
+MOST_DESCRIBED = 10_000
+"""Pairs of classes that metrics.json may list."""
+
+
 @dataclass(frozen=True)
 class Confusion:
     """A sparse confusion matrix, so that many classes cost nothing.
@@ -107,6 +111,13 @@ class Confusion:
         total = [(self.truth, hits), (self.predicted, self.counts), (self.truth, self.counts)]
         # weights make bincount count in float64, which is exact below 2⁵³
         return ClassCounts(*(np.bincount(c, w, self.n_classes).astype(np.int64) for c, w in total))
+
+    def described(self) -> list[list[int]] | None:
+        """Return [true class, predicted class, images] for each pair that occurs; None if there are too many."""
+        if len(self.pairs) > MOST_DESCRIBED:
+            return None
+        parts = (self.truth, self.predicted, self.counts)
+        return [[int(t), int(p), int(n)] for t, p, n in zip(*parts, strict=True)]
 
     def most_confused(self, most: int) -> Labels:
         """Return at most `most` classes, the most often confused ones, int64, ascending."""

@@ -55,6 +55,7 @@ def _record(summary: Summary, class_names: Sequence[str], ignored: Mapping[str, 
         "predicted": summary.predicted.tolist(),
         "accuracy": confusion.accuracy() if confusion.n else None,
         "macro_f1": confusion.by_class().macro_f1() if confusion.n else None,
+        "confusion": confusion.described() if confusion.n else None,
         "versions": versions(),
     }
 

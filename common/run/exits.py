@@ -36,16 +36,22 @@ def run_job(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except JobError as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+        print(f"{_program()}: {error}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
-        print(f"{Path(sys.argv[0]).name}: interrupted; no result was written", file=sys.stderr)
+        print(f"{_program()}: interrupted; no result was written", file=sys.stderr)
         code = INTERRUPTED
     except Exception:
         traceback.print_exc()
         code = 1
     flush_output()
     raise SystemExit(code)
+
+
+def _program() -> str:
+    """Return the name that users know this program by: of its file, or of the package that `python -m` runs."""
+    file = Path(sys.argv[0])
+    return file.parent.name if file.name == "__main__.py" else file.name
 
 
 def flush_output() -> None:

@@ -243,6 +243,7 @@ class RidgeRun:
             "best_lambda": fit.model.lambda_,
             "test_accuracy": confusion.accuracy(),
             "macro_f1": by_class.macro_f1(),
+            "confusion": confusion.described(),
             "per_class": {
                 "precision": by_class.precision.tolist(),
                 "recall": by_class.recall.tolist(),

@@ -107,6 +107,7 @@ def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: Training
         "test_accuracy": confusion.accuracy(),
         "test_top5": tested.evaluation.near / confusion.n,
         "macro_f1": by_class.macro_f1(),
+        "confusion": confusion.described(),
         "per_class": {
             "precision": by_class.precision.tolist(),
             "recall": by_class.recall.tolist(),

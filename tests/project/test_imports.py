@@ -33,6 +33,7 @@ ROOMS = {
     "predict": {"data", "features", "evaluate", "ridge"},
     "report": {"data", "features", "evaluate", "ridge", "predict"},
     "run": {"data", "features", "evaluate", "ridge", "nets", "predict", "report"},
+    "compare": {"data", "report", "run"},
     "tools": {"data", "features", "run"},
     "estimators": {"data", "features", "ridge", "run"},
 }

@@ -1,0 +1,1 @@
+"""Runs that compare: one page for a folder of run folders."""

@@ -1,0 +1,187 @@
+"""The page that compares runs, on runs of real jobs and in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.compare.runs import find_runs, read_runs
+from spark_jobs import serial
+from tests.support.jobs import command, metrics_of, run_main
+
+WIDTHS = [1280, 390]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs, one of them in a folder below, and one that is being written."""
+    folder = tmp_path_factory.mktemp("compare") / "runs"
+    for name, features in (("plain", "pixels"), ("random", "random:100"), ("deep er/ü & <b>", "patches:4")):
+        run_main(serial.main, folder / name, "--features", features, "--lambdas", "1,100")
+    shutil.copytree(folder / "plain", folder / ".unfinished")
+    for i, name in enumerate(("plain", "random", "deep er/ü & <b>")):
+        os.utime(folder / name / "metrics.json", (1e9 + i * 1e6,) * 2)
+    return folder
+
+
+def compare(*words: str | Path, cwd: Path) -> Any:
+    return command(sys.executable, "-m", "common.compare", *words, cwd=cwd)
+
+
+def shown(page: Path) -> list[dict[str, Any]]:
+    """Return what a page holds."""
+    text = page.read_text()
+    data = text.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    found: list[dict[str, Any]] = json.loads(data)
+    return found
+
+
+def test_runs_are_found_below_folders_and_read(runs: Path) -> None:
+    found, problems = read_runs(find_runs([runs]))
+    assert problems == []
+    assert [run.name for run in found] == ["deep er/ü & <b>", "random", "plain"]  # the latest first
+    for run in found:
+        metrics = metrics_of(run.folder)
+        assert (run.accuracy, run.macro_f1, run.lambda_) == tuple(
+            metrics[key] for key in ("test_accuracy", "macro_f1", "best_lambda")
+        )
+        assert run.confusion is not None
+        right = sum(n for truth, predicted, n in run.confusion if truth == predicted)
+        assert right / sum(n for *_, n in run.confusion) == run.accuracy
+        assert run.rate == metrics["images"]["train"] / metrics["seconds"]["total"]
+    assert [run.model for run in found] == ["patches:4", "random:100", "pixels"]
+    alone, _ = read_runs(find_runs([runs / "plain"]))
+    assert [run.name for run in alone] == ["plain"]
+    both, _ = read_runs(find_runs([runs / "plain", runs / "deep er"]))
+    assert sorted(run.name for run in both) == ["deep er/ü & <b>", "plain/plain"]
+
+
+def test_old_runs_and_damaged_ones(runs: Path, tmp_path: Path) -> None:
+    """Runs of earlier versions have no confusion; a file that is cut off is named, and others are shown."""
+    shutil.copytree(runs / "plain", tmp_path / "old")
+    metrics = metrics_of(tmp_path / "old")
+    del metrics["confusion"]
+    (tmp_path / "old" / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "metrics.json").write_text('{"job": "seri')
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "metrics.json").write_text("[]")
+    (tmp_path / "old" / "report.html").unlink()
+    done = compare(".", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 runs, 2 could not be read: compare.html\n"
+    assert sorted(line.split(": ")[1] for line in done.stderr.splitlines()) == [
+        "cut/metrics.json",
+        "list/metrics.json",
+    ]
+    (old,) = shown(tmp_path / "compare.html")
+    assert (old["name"], old["link"], old["confusion"]) == ("old", None, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "compare: nowhere: no such folder; name a folder with run folders in it\n"),
+        (["empty"], "compare: empty: no run folder is there; run a job first\n"),
+        (["plain", "--out", "no/such/page.html"], "compare: --out no/such/page.html: cannot be written"),
+    ],
+)
+def test_bad_folders_are_one_line(runs: Path, words: list[str], message: str) -> None:
+    (runs / "empty").mkdir(exist_ok=True)
+    done = compare(*words, cwd=runs)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
+def test_links_lead_from_wherever_the_page_is(runs: Path, tmp_path: Path) -> None:
+    done = compare(runs, "--out", tmp_path / "page.html", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    from urllib.parse import unquote
+
+    for run in shown(tmp_path / "page.html"):
+        assert (tmp_path / unquote(run["link"])).resolve() == runs / run["name"] / "report.html"
+    text = (tmp_path / "page.html").read_text()
+    assert "https://" not in text
+    assert "http://" not in text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_browser_sorts_filters_plots_and_compares(runs: Path, browser: Any, width: int) -> None:
+    assert compare(runs, cwd=runs.parent).returncode == 0
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((runs / "compare.html").as_uri())
+
+    def names() -> list[str]:
+        found: list[str] = browser.execute_script(
+            "return [...document.querySelectorAll('#runs tbody tr td:first-child')].map(d => d.textContent)"
+        )
+        return found
+
+    def click(column: str) -> None:
+        browser.execute_script(
+            "[...document.querySelectorAll('#runs th button')].find(b => b.textContent === arguments[0]).click()",
+            column,
+        )
+
+    assert names() == ["deep er/ü & <b>", "random", "plain"]
+    click("run")
+    assert names() == ["deep er/ü & <b>", "plain", "random"]
+    click("run")
+    assert names() == ["random", "plain", "deep er/ü & <b>"]
+    by_accuracy = sorted(shown(runs / "compare.html"), key=lambda run: -run["accuracy"])
+    click("accuracy")
+    assert names() == [run["name"] for run in by_accuracy]
+    for plot in ("over-time", "over-cost"):
+        assert browser.execute_script(f"return document.querySelectorAll('#{plot} circle').length") == 3
+    browser.find_element("id", "filter").send_keys("serial random")
+    assert names() == ["random"]
+    assert browser.execute_script("return document.getElementById('count').textContent") == "1 of 3"
+    assert browser.execute_script("return document.querySelectorAll('#over-time circle').length") == 1
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    rows = browser.execute_script(
+        "const rows = [...document.querySelectorAll('#difference tbody tr')];"
+        "return rows.map(row => [...row.children].map(cell => cell.textContent))"
+    )
+    first, second = (
+        next(run for run in by_accuracy if run["name"] == name) for name in ("deep er/ü & <b>", "random")
+    )
+    counts = [{(t, p): n for t, p, n in run["confusion"]} for run in (first, second)]
+    differ = {pair for pair in counts[0] | counts[1] if counts[0].get(pair, 0) != counts[1].get(pair, 0)}
+    assert len(rows) == min(20, len(differ))
+    truth, predicted, ours, theirs, difference = rows[0]
+    pair = int(truth), int(truth if predicted == "itself" else predicted)
+    assert (int(ours), int(theirs)) == (counts[0].get(pair, 0), counts[1].get(pair, 0))
+    assert difference == f"{'+' if int(ours) > int(theirs) else '−'}{abs(int(ours) - int(theirs))}"
+    assert browser.get_log("browser") == []
+    browser.execute_script("document.querySelector('#runs tbody a').click()")
+    assert browser.current_url == (runs / "random" / "report.html").as_uri()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_browser_shows_hundreds_of_runs(runs: Path, tmp_path: Path, browser: Any, width: int) -> None:
+    metrics = metrics_of(runs / "plain")
+    for i in range(500):
+        (tmp_path / f"run-{i:03}").mkdir()
+        own = {**metrics, "test_accuracy": 0.5 + i / 1001, "seconds": {"total": 1 + i}}
+        (tmp_path / f"run-{i:03}" / "metrics.json").write_text(json.dumps(own))
+    done = compare(tmp_path, cwd=tmp_path)
+    assert done.stdout == f"500 runs: {tmp_path / 'compare.html'}\n"
+    assert (tmp_path / "compare.html").stat().st_size < 2_000_000
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get((tmp_path / "compare.html").as_uri())
+    assert browser.execute_script("return document.querySelectorAll('#runs tbody tr').length") == 500
+    assert browser.execute_script("return document.querySelectorAll('#over-cost circle').length") == 500
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    browser.find_element("id", "filter").send_keys("run-49")
+    assert browser.execute_script("return document.querySelectorAll('#runs tbody tr').length") == 10
