@@ -107,11 +107,16 @@ def load(data: bytes, max_pixels: int) -> Image.Image:
 
 def _load(data: bytes, max_pixels: int) -> Image.Image:
     with opened(io.BytesIO(data), max_pixels) as image:
-        _halve_transparency(image)
-        image.load()
-        orientation = _orientation(image)  # Pillow has turned TIFF files already, and says 1
-        flat = _flatten(image)
-        return flat.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else flat
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Return an opened image as `load` does: upright, of mode L or RGB, with white behind transparency."""
+    _halve_transparency(image)
+    image.load()
+    orientation = _orientation(image)  # Pillow has turned TIFF files already, and says 1
+    flat = _flatten(image)
+    return flat.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else flat
 
 
 class Header(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from common.arrays import Pixels
 from common.data.catalogue import Classes
 from common.data.decode import DECODING_STEPS, DecodingSteps
 from common.errors import InputError
@@ -65,6 +67,11 @@ class TrainedNetwork(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the decoded images that it takes."""
         return self.spec.height, self.spec.width, self.preprocessing.pixel_format.channels
+
+    def scorer(self) -> Callable[[Pixels], NDArray[np.float32]]:
+        """Return a function from uint8 images (n, height, width, channels) to float32 scores, on the processor."""
+        classifier = self.classifier(torch.device("cpu"), "plain")
+        return lambda pixels: np.concatenate([scores for _, scores in classifier.score_blocks(pixels)])
 
     def classifier(self, device: torch.device, mode: str) -> Classifier:
         """Build a classifier that is ready to predict.

@@ -34,6 +34,7 @@ ROOMS = {
     "report": {"data", "features", "evaluate", "ridge", "predict"},
     "run": {"data", "features", "evaluate", "ridge", "nets", "predict", "report"},
     "compare": {"data", "report", "run"},
+    "models": {"data", "features", "ridge", "nets"},
     "tools": {"data", "features", "run"},
     "estimators": {"data", "features", "ridge", "run"},
 }
