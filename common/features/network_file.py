@@ -110,6 +110,11 @@ class NetworkFile(FieldsOnly):
         """The SHA-256 of the file."""
         return hashlib.sha256(self.model.data).hexdigest()
 
+    @property
+    def channels_last(self) -> bool:
+        """True if its input is (n, height, width, channels)."""
+        return session_of(self).channels_last
+
     def embed(self, pixels: Pixels) -> Singles:
         """Embed images: uint8 (n, height, width, channels or 1) to float32 (n, d)."""
         scale = np.array([1 / (255 * deviation) for deviation in self.deviation], np.float32)
@@ -222,8 +227,8 @@ class Session:
         self._name, lengths = inputs[0].name, list(inputs[0].shape)
         if inputs[0].type != "tensor(float)" or len(lengths) != 4:
             raise ValueError(f"its input is {inputs[0].type} of {lengths}; images in float32 are wanted")
-        self._channels_last = lengths[1] not in (1, 3) and lengths[3] in (1, 3)
-        _, *self._lengths = [lengths[i] for i in ((0, 1, 2, 3) if self._channels_last else (0, 2, 3, 1))]
+        self.channels_last = lengths[1] not in (1, 3) and lengths[3] in (1, 3)
+        _, *self._lengths = [lengths[i] for i in ((0, 1, 2, 3) if self.channels_last else (0, 2, 3, 1))]
         if self._lengths[2] not in (1, 3):
             raise ValueError(f"its input is {lengths}, without an axis of 1 or 3 channels")
         self._batch = lengths[0] if isinstance(lengths[0], int) else BATCH
@@ -284,7 +289,7 @@ class Session:
 
     def _run(self, x: Singles) -> Singles:
         """Embed preprocessed images, float32 (n, height, width, channels)."""
-        x = np.ascontiguousarray(x if self._channels_last else x.transpose(0, 3, 1, 2))
+        x = np.ascontiguousarray(x if self.channels_last else x.transpose(0, 3, 1, 2))
         try:
             outputs = self._session.run(None if self._output is None else [self._output], {self._name: x})
         except Exception as error:  # as above

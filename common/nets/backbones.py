@@ -156,14 +156,25 @@ class _Trunk(nn.Module):
         return found
 
 
-def _trained(path: Path) -> Backbone:
-    """Return a network that train_cnn.py has trained, up to what its last linear layer takes."""
+def whole_network(path: Path) -> tuple[Backbone, tuple[str, ...]]:
+    """Return a network that train_cnn.py has trained, head and all, and the names of its classes.
+
+    Raises:
+        InputError: there is no checkpoint, or the file is something else.
+    """
     trained = TrainedNetwork.load(path)
     network = trained.classifier(torch.device("cpu"), "plain").network
     network = network.to(memory_format=torch.contiguous_format)
-    head = head_of(network)
+    spec = trained.spec
+    shape = spec.height, spec.width, spec.channels
+    return Backbone(network.eval(), trained.preprocessing, shape), trained.classes.names
+
+
+def _trained(path: Path) -> Backbone:
+    """Return a network that train_cnn.py has trained, up to what its last linear layer takes."""
+    whole, _ = whole_network(path)
+    head = head_of(whole.network)
     if head is None:
         raise InputError(f"--features network:{path}: its network has no linear layer at its end")
-    network.set_submodule(head.name, nn.Identity())
-    spec = trained.spec
-    return Backbone(network.eval(), trained.preprocessing, (spec.height, spec.width, spec.channels))
+    whole.network.set_submodule(head.name, nn.Identity())
+    return whole

@@ -70,14 +70,14 @@ class RidgePath:
         An image has the same scores, to the last bit, alone and in any batch, with any BLAS and any threads: both
         products are exact, in whatever order they are summed.
         """
-        coarse, fine = self._parts
+        coarse, fine = self.parts
         numbers = x.astype(np.float64)
         scores: Floats = numbers @ coarse
         scores += numbers @ fine
         return scores.reshape(len(x), *self.intercepts.shape) + self.intercepts
 
     @cached_property
-    def _parts(self) -> tuple[Floats, Floats]:
+    def parts(self) -> tuple[Floats, Floats]:
         """The weights for features from 0 to 255, as the sum of two arrays (d, n_lambdas · n_classes).
 
         Each column of an array consists of multiples of one power of 2, no more than ± 2ᵇ of it. d products of

@@ -35,6 +35,7 @@ ROOMS = {
     "run": {"data", "features", "evaluate", "ridge", "nets", "predict", "report"},
     "compare": {"data", "report", "run"},
     "models": {"data", "features", "ridge", "nets"},
+    "export": {"data", "features", "ridge", "nets", "run", "models"},
     "tools": {"data", "features", "run"},
     "estimators": {"data", "features", "ridge", "run"},
 }

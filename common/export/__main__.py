@@ -1,0 +1,101 @@
+"""`python -m common.export RUN FILE.onnx`: the model of a run as one ONNX file, from pixels to classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.atomic import write_atomically
+from common.console import Console
+from common.data.images import Images
+from common.data.labelled import open_splits
+from common.data.shipped import expanded
+from common.errors import InputError
+from common.export.graph import IMAGES, LABEL
+from common.models import LoadedModel, load
+from common.run.exits import run_job
+from common.run.flag_types import model_folder
+from common.run.flags import data_root_flag
+from common.run.parser import Parser
+
+SUFFIX = ".onnx"
+BATCH = 64
+SHOWN = 5
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, export, compare, and write."""
+    flags = Parser(description="Write the model of a run to an ONNX file, checked on test images.")
+    flags.add_argument("run", metavar="RUN", type=model_folder, help="a run folder of a ridge job or train_cnn.py")
+    flags.add_argument("file", metavar=f"FILE{SUFFIX}", type=Path, help="the file to write")
+    flags.add_argument("--data", metavar="SPEC", help="compare on the test images of this (default: those of RUN)")
+    data_root_flag(flags)
+    arguments = flags.parse_arguments(argv)
+    target = expanded(arguments.file)
+    if target.suffix != SUFFIX:
+        raise InputError(f"{target}: does not end with {SUFFIX}")
+    try:
+        model = load(arguments.run)
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(str(error)) from error
+    try:
+        from common.export.models import exported
+    except ImportError as error:
+        raise InputError("onnx is not installed, which writes such files; make setup PARTS=deep") from error
+
+    console = Console()
+    with console.phase("export"):
+        file = exported(arguments.run)
+    with console.phase("compare"):
+        n, differing = differences(file, model, test_images(arguments, model))
+    if differing:
+        some = ", ".join(differing[:SHOWN]) + (", …" if len(differing) > SHOWN else "")
+        console.say(f"warning: {len(differing)} of {n} test images get another class from onnxruntime: {some}")
+    try:
+        with write_atomically(target) as written:
+            written.write(file)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written ({error.strerror or error})") from error
+    shape = "×".join(map(str, model.shape))
+    same = f"the same class for {n - len(differing):,} of {n:,} test images"
+    console.say(f"{target}: {len(file) / 1e6:.1f} MB, takes images of {shape}; {same}")
+    return 0
+
+
+def test_images(arguments: Any, model: LoadedModel) -> Images:
+    """Return the test images of the run, or of --data."""
+    spec, seed = arguments.data, 0
+    if spec is None:
+        try:
+            record = json.loads((arguments.run / "metrics.json").read_text(encoding="utf-8"))
+            spec, seed = str(record["data"]), int(record.get("seed", 0))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{arguments.run}: metrics.json does not tell the data; use --data") from error
+    try:
+        return open_splits(spec, pixel_format=model.pixel_format, data_root=arguments.data_root, seed=seed)[1]
+    except InputError as error:
+        raise InputError(f"{error}; --data names other images to compare on") from error
+
+
+def differences(file: bytes, model: LoadedModel, images: Images) -> tuple[int, list[str]]:
+    """Return the number of images, and the names of those that onnxruntime gives another class than the model."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    n, differing = 0, []
+    for block in images.parts(1)[0].blocks(names=True):
+        for start in range(0, len(block.labels), BATCH):
+            rows = slice(start, start + BATCH)
+            (found,) = session.run([LABEL], {IMAGES: block.pixels[rows]})
+            own = model.score_pixels(block.pixels[rows]).argmax(axis=1)
+            differing += [str((block.names or ())[start + i]) for i in np.flatnonzero(found != own).tolist()]
+            n += len(own)
+    return n, differing
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,154 @@
+"""Models as ONNX files: what onnxruntime makes of images is what the run makes of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from common.export.models import exported
+from common.models import load
+from spark_jobs import serial
+from tests.support.images import write_images
+from tests.support.jobs import command, run_main
+from tests.support.onnx import embedder
+from tests.support.places import DATA, ROOT
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("export") / "images")
+
+
+def run_onnx(file: bytes, pixels: Any) -> tuple[Any, Any]:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    scores, labels = session.run(["scores", "label"], {"images": pixels})
+    return scores, labels
+
+
+@pytest.mark.parametrize(
+    ("data", "features"),
+    [
+        ("digits", "pixels"),
+        ("digits", "patches:12"),
+        ("digits", "patches:5,mirror,cells=3+landmarks:200"),
+        ("digits", "fourier:150"),
+        ("digits", "random:90"),
+        ("digits", "random:1500,signs+fourier:300,width=2"),  # of more columns than one product in float32
+        ("digits", "patches:12+landmarks:700+random:80,differences"),
+        ("folder", "pixels"),
+        ("folder", "patches:6,mirror"),
+        ("folder", "patches:130+landmarks:30"),  # filters whose own products are of 8 bits
+    ],
+)
+def test_scores_are_the_same_to_the_last_bit(data: str, features: str, photographs: Path, tmp_path: Path) -> None:
+    flags = ["--data", f"folder:{photographs}", "--size", "14x17"] if data == "folder" else []
+    run_main(serial.main, tmp_path / "run", *flags, "--features", features)
+    model = load(tmp_path / "run")
+    file = exported(tmp_path / "run")
+    rng = np.random.default_rng(2)
+    shape = (40, *model.shape)
+    pixels = rng.integers(0, 256, shape, np.uint8)
+    pixels[:3] = np.array([0, 128, 255], np.uint8)[:, None, None, None]
+    pixels[3:20] = (pixels[3:20] // 64) * 64
+    scores, labels = run_onnx(file, pixels)
+    assert scores.dtype == np.float64
+    assert np.array_equal(scores, model.score_pixels(pixels))
+    assert np.array_equal(labels, scores.argmax(axis=1))
+    alone = np.concatenate([run_onnx(file, pixels[i : i + 1])[0] for i in range(4)])
+    assert np.array_equal(alone, scores[:4])
+    opened = onnx.load_from_string(file)
+    onnx.checker.check_model(opened, full_check=True)
+    noted = {entry.key: json.loads(entry.value) for entry in opened.metadata_props}
+    assert noted["class_names"] == list(model.class_names)
+    assert noted["pixel_format"]["grey"] == (data == "digits") or data == "digits"
+
+
+def export(*words: str | Path, cwd: Path) -> Any:
+    return command(sys.executable, "-m", "common.export", *words, cwd=cwd)
+
+
+def test_features_of_a_network(photographs: Path, tmp_path: Path) -> None:
+    for options in ({}, {"signed": True}, {"size": ("n", 24, 36, 3), "channels_last": True}):
+        network = embedder(tmp_path / "network.onnx", **options)  # type: ignore[arg-type]
+        out = tmp_path / f"run{len(options)}"
+        root = "" if "signed" in options else ",root"
+        run_main(
+            serial.main, out, "--data", f"folder:{photographs}", "--features", f"network:{network}{root}+random:50"
+        )
+        done = export(out, "model.onnx", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "the same class for 12 of 12 test images" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["small", "resnet18"])
+def test_networks(network: str, photographs: Path, tmp_path: Path) -> None:
+    words = [
+        sys.executable,
+        ROOT / "mpi_jobs" / "train_cnn.py",
+        "--data",
+        f"folder:{photographs}",
+        "--network",
+        network,
+    ]
+    trained = command(*words, "--image-size", "32", "--epochs", "1", "--quiet", "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    done = export("run", "model.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "takes images of 32×32×3; the same class for 12 of 12 test images" in done.stdout
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    scores, _ = run_onnx((tmp_path / "model.onnx").read_bytes(), pixels)
+    truth = load(tmp_path / "run").scores(pixels)
+    assert np.abs(scores - truth).max() < 1e-4 * np.abs(truth).max()
+
+
+def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare a run with the file of another one."""
+    from common.export import __main__ as job
+
+    run_main(serial.main, tmp_path / "run", "--limit", "40")
+    run_main(serial.main, tmp_path / "other")
+    arguments = type("", (), {"run": tmp_path / "run", "data": None, "data_root": DATA})
+    model = load(tmp_path / "run")
+    images = job.test_images(arguments, model)
+    n, differing = job.differences(exported(tmp_path / "other"), model, images)
+    block = images.load(names=True)
+    other = load(tmp_path / "other").predict(block.pixels)
+    expected = [
+        str(name)
+        for name, a, b in zip(block.names or (), model.predict(block.pixels), other, strict=True)
+        if a != b
+    ]
+    assert n == len(images)
+    assert 0 < len(differing) < n
+    assert differing == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere", "m.onnx"], "export: nowhere: no such run folder\n"),
+        (["run", "m.pt"], "export: m.pt: does not end with .onnx\n"),
+        (["run", "no/such/m.onnx"], "export: no/such/m.onnx: cannot be written"),
+        (["empty", "m.onnx"], "export: --model empty: no best.pt in it"),
+        (["run", "m.onnx", "--data", "folder:gone"], "export: "),
+        (["moved", "m.onnx"], "export: moved: metrics.json does not tell the data; use --data\n"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    run_main(serial.main, tmp_path / "run")
+    run_main(serial.main, tmp_path / "moved")
+    (tmp_path / "moved" / "metrics.json").unlink()
+    (tmp_path / "empty").mkdir()
+    done = export(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "m.onnx").exists()
