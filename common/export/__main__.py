@@ -1,60 +1,68 @@
-"""`python -m common.export RUN FILE.onnx`: the model of a run as one ONNX file, from pixels to classes."""
+"""`python -m common.export RUN FILE.onnx`: the model of a run as one file, from pixels to classes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from common.arrays import Pixels
 from common.atomic import write_atomically
 from common.console import Console
 from common.data.images import Images
 from common.data.labelled import open_splits
 from common.data.shipped import expanded
 from common.errors import InputError
-from common.export.graph import IMAGES, LABEL
 from common.models import LoadedModel, load
+from common.ridge.model import is_model
 from common.run.exits import run_job
 from common.run.flag_types import model_folder
 from common.run.flags import data_root_flag
 from common.run.parser import Parser
 
-SUFFIX = ".onnx"
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 BATCH = 64
 SHOWN = 5
+
+Scorer = Callable[[Pixels], NDArray[Any]]
+"""Scores uint8 images (n, height, width, channels): floats (n, n_classes)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, export, compare, and write."""
-    flags = Parser(description="Write the model of a run to an ONNX file, checked on test images.")
+    flags = Parser(description="Write the model of a run to a file from pixels to scores, checked on test images.")
     flags.add_argument("run", metavar="RUN", type=model_folder, help="a run folder of a ridge job or train_cnn.py")
-    flags.add_argument("file", metavar=f"FILE{SUFFIX}", type=Path, help="the file to write")
+    flags.add_argument(
+        "file", metavar="FILE", type=Path, help="the file to write: .onnx, or .pt2 with --format torch"
+    )
+    flags.add_argument(
+        "--format",
+        choices=SUFFIXES,
+        default="onnx",
+        help="torch writes a network as a program (default: onnx)",
+    )
     flags.add_argument("--data", metavar="SPEC", help="compare on the test images of this (default: those of RUN)")
     data_root_flag(flags)
     arguments = flags.parse_arguments(argv)
-    target = expanded(arguments.file)
-    if target.suffix != SUFFIX:
-        raise InputError(f"{target}: does not end with {SUFFIX}")
+    target, suffix = expanded(arguments.file), SUFFIXES[arguments.format]
+    if target.suffix != suffix:
+        raise InputError(f"{target}: does not end with {suffix}")
     try:
         model = load(arguments.run)
     except (ValueError, FileNotFoundError) as error:
         raise InputError(str(error)) from error
-    try:
-        from common.export.models import exported
-    except ImportError as error:
-        raise InputError("onnx is not installed, which writes such files; make setup PARTS=deep") from error
-
     console = Console()
     with console.phase("export"):
-        file = exported(arguments.run)
+        file, score = EXPORTS[arguments.format](arguments.run)
     with console.phase("compare"):
-        n, differing = differences(file, model, test_images(arguments, model))
+        n, differing = differences(score, model, test_images(arguments, model))
     if differing:
         some = ", ".join(differing[:SHOWN]) + (", …" if len(differing) > SHOWN else "")
-        console.say(f"warning: {len(differing)} of {n} test images get another class from onnxruntime: {some}")
+        console.say(f"warning: {len(differing)} of {n} test images get another class from the file: {some}")
     try:
         with write_atomically(target) as written:
             written.write(file)
@@ -64,6 +72,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     same = f"the same class for {n - len(differing):,} of {n:,} test images"
     console.say(f"{target}: {len(file) / 1e6:.1f} MB, takes images of {shape}; {same}")
     return 0
+
+
+def to_onnx(run: Path) -> tuple[bytes, Scorer]:
+    """Return the model of a run as an ONNX file, and what onnxruntime makes of images by it."""
+    import onnxruntime
+
+    try:
+        from common.export.graph import IMAGES, SCORES
+        from common.export.models import exported
+    except ImportError as error:
+        raise InputError("onnx is not installed, which writes such files; make setup PARTS=deep") from error
+    file = exported(run)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return file, lambda pixels: session.run([SCORES], {IMAGES: pixels})[0]
+
+
+def to_torch(run: Path) -> tuple[bytes, Scorer]:
+    """Return the network of a run as a program of PyTorch, and what it makes of images."""
+    if is_model(run):
+        raise InputError(f"{run}: a ridge classifier, which is no program of PyTorch; use --format onnx")
+    from common.nets.program import program, program_scorer  # needs PyTorch
+
+    file = program(run)
+    return file, program_scorer(file)
+
+
+EXPORTS = {"onnx": to_onnx, "torch": to_torch}
 
 
 def test_images(arguments: Any, model: LoadedModel) -> Images:
@@ -81,17 +116,13 @@ def test_images(arguments: Any, model: LoadedModel) -> Images:
         raise InputError(f"{error}; --data names other images to compare on") from error
 
 
-def differences(file: bytes, model: LoadedModel, images: Images) -> tuple[int, list[str]]:
-    """Return the number of images, and the names of those that onnxruntime gives another class than the model."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+def differences(score: Scorer, model: LoadedModel, images: Images) -> tuple[int, list[str]]:
+    """Return the number of images, and the names of those that `score` gives another class than the model."""
     n, differing = 0, []
     for block in images.parts(1)[0].blocks(names=True):
         for start in range(0, len(block.labels), BATCH):
-            rows = slice(start, start + BATCH)
-            (found,) = session.run([LABEL], {IMAGES: block.pixels[rows]})
-            own = model.score_pixels(block.pixels[rows]).argmax(axis=1)
+            pixels = block.pixels[start : start + BATCH]
+            found, own = (scores(pixels).argmax(axis=1) for scores in (score, model.score_pixels))
             differing += [str((block.names or ())[start + i]) for i in np.flatnonzero(found != own).tolist()]
             n += len(own)
     return n, differing

@@ -107,6 +107,17 @@ def test_networks(network: str, photographs: Path, tmp_path: Path) -> None:
     scores, _ = run_onnx((tmp_path / "model.onnx").read_bytes(), pixels)
     truth = load(tmp_path / "run").scores(pixels)
     assert np.abs(scores - truth).max() < 1e-4 * np.abs(truth).max()
+    done = export("run", "model.pt2", "--format", "torch", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "takes images of 32×32×3; the same class for 12 of 12 test images" in done.stdout
+    plain = "import sys, numpy, torch; model = torch.export.load(sys.argv[1]).module()"
+    use = "print(model(torch.from_numpy(numpy.load(sys.argv[2]))).detach().numpy().tobytes().hex())"
+    np.save(tmp_path / "pixels.npy", pixels)
+    words = [sys.executable, "-c", f"{plain}; {use}", "model.pt2", "pixels.npy"]
+    loaded = command(*words, cwd=tmp_path)  # nothing of this project is imported
+    assert loaded.returncode == 0, loaded.stderr
+    again = np.frombuffer(bytes.fromhex(loaded.stdout), np.float32).reshape(truth.shape)
+    assert np.abs(again - truth).max() < 1e-4 * np.abs(truth).max()
 
 
 def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +129,8 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
     arguments = type("", (), {"run": tmp_path / "run", "data": None, "data_root": DATA})
     model = load(tmp_path / "run")
     images = job.test_images(arguments, model)
-    n, differing = job.differences(exported(tmp_path / "other"), model, images)
+    _, score = job.to_onnx(tmp_path / "other")
+    n, differing = job.differences(score, model, images)
     block = images.load(names=True)
     other = load(tmp_path / "other").predict(block.pixels)
     expected = [
@@ -136,6 +148,11 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
     [
         (["nowhere", "m.onnx"], "export: nowhere: no such run folder\n"),
         (["run", "m.pt"], "export: m.pt: does not end with .onnx\n"),
+        (["run", "m.onnx", "--format", "torch"], "export: m.onnx: does not end with .pt2\n"),
+        (
+            ["run", "m.pt2", "--format", "torch"],
+            "export: run: a ridge classifier, which is no program ",
+        ),
         (["run", "no/such/m.onnx"], "export: no/such/m.onnx: cannot be written"),
         (["empty", "m.onnx"], "export: --model empty: no best.pt in it"),
         (["run", "m.onnx", "--data", "folder:gone"], "export: "),
