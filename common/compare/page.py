@@ -25,13 +25,13 @@ def page_of(runs: Sequence[Run], beside: Path) -> bytes:
     """
     shown = [_shown(run, beside) for run in runs]
     # in a script element only "</" and "<!--" would end it or change its meaning
-    data = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")
+    data = json.dumps(shown, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return render("compare.html.j2", n=len(runs), data=data, shape=(1, 1))
 
 
 def _shown(run: Run, beside: Path) -> dict[str, Any]:
     report = run.folder / REPORT
-    link = quote(os.path.relpath(report.resolve(), beside.resolve())) if report.is_file() else None
+    link = quote(os.fsencode(os.path.relpath(report.resolve(), beside.resolve()))) if report.is_file() else None
     confusion = run.confusion if run.confusion is not None and len(run.confusion) <= MOST_PAIRS else None
     return {
         "name": run.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,16 +70,23 @@ def find_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     Raises:
         InputError: there is no such folder.
     """
+    seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; name a folder with run folders in it")
-        for path, inside, files in os.walk(folder):
+        for path, inside, files in os.walk(folder, onerror=_refuse):
+            found = Path(path)
             if METRICS in files:
                 inside.clear()
-                found = Path(path)
-                name = found.name if found == folder else str(found.relative_to(folder))
+            if METRICS in files and found.resolve() not in seen:
+                seen.add(found.resolve())
+                name = found.resolve().name if found == folder else str(found.relative_to(folder))
                 yield found, name if len(folders) == 1 else str(Path(folder.name) / name)
             inside[:] = sorted(name for name in inside if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be read ({error.strerror}); name other folders") from error
 
 
 def read_runs(found: Iterable[tuple[Path, str]]) -> tuple[list[Run], list[str]]:
@@ -92,7 +100,7 @@ def read_runs(found: Iterable[tuple[Path, str]]) -> tuple[list[Run], list[str]]:
         try:
             record = json.loads((folder / METRICS).read_text(encoding="utf-8"))
             runs.append(_run(folder, name, record))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             problems.append(f"{folder / METRICS}: cannot be read ({type(error).__name__}: {error})")
     return sorted(runs, key=lambda run: (-run.finished, run.name)), problems
 
@@ -130,4 +138,5 @@ def _model(record: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any, kind: Any) -> Any:
-    return None if value is None else kind(value)
+    """Return a number of metrics.json, which may be null, or NaN where a run diverged; None for both."""
+    return None if value is None or not math.isfinite(value) else kind(value)

@@ -16,7 +16,8 @@ from common.console import Console
 from common.data.images import Images
 from common.data.labelled import open_splits
 from common.data.shipped import expanded
-from common.errors import InputError
+from common.errors import InputError, RunError
+from common.export.names import IMAGES, SCORES
 from common.models import LoadedModel, load
 from common.ridge.model import is_model
 from common.run.exits import run_job
@@ -24,9 +25,12 @@ from common.run.flag_types import model_folder
 from common.run.flags import data_root_flag
 from common.run.parser import Parser
 
+TABLE = "parquet:"
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 BATCH = 64
 SHOWN = 5
+MOST_DIFFERING = 0.01
+"""The share of test images above which a file does not compute what the model does."""
 
 Scorer = Callable[[Pixels], NDArray[Any]]
 """Scores uint8 images (n, height, width, channels): floats (n, n_classes)."""
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="onnx",
         help="torch writes a network as a program (default: onnx)",
     )
-    flags.add_argument("--data", metavar="SPEC", help="compare on the test images of this (default: those of RUN)")
+    flags.add_argument("--data", metavar="SPEC", help="compare on test images of this (default: the data of RUN)")
     data_root_flag(flags)
     arguments = flags.parse_arguments(argv)
     target, suffix = expanded(arguments.file), SUFFIXES[arguments.format]
@@ -55,11 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load(arguments.run)
     except (ValueError, FileNotFoundError) as error:
         raise InputError(str(error)) from error
+    except ImportError as error:
+        raise InputError(f"{arguments.run}: a network needs PyTorch ({error}); make setup PARTS=cnn") from error
     console = Console()
     with console.phase("export"):
         file, score = EXPORTS[arguments.format](arguments.run)
     with console.phase("compare"):
         n, differing = differences(score, model, test_images(arguments, model))
+    if len(differing) > MOST_DIFFERING * n:
+        raise RunError(
+            f"{arguments.run}: not written: the file gives {len(differing)} of {n} test images another class"
+        )
     if differing:
         some = ", ".join(differing[:SHOWN]) + (", …" if len(differing) > SHOWN else "")
         console.say(f"warning: {len(differing)} of {n} test images get another class from the file: {some}")
@@ -79,7 +89,6 @@ def to_onnx(run: Path) -> tuple[bytes, Scorer]:
     import onnxruntime
 
     try:
-        from common.export.graph import IMAGES, SCORES
         from common.export.models import exported
     except ImportError as error:
         raise InputError("onnx is not installed, which writes such files; make setup PARTS=deep") from error
@@ -108,12 +117,18 @@ def test_images(arguments: Any, model: LoadedModel) -> Images:
         try:
             record = json.loads((arguments.run / "metrics.json").read_text(encoding="utf-8"))
             spec, seed = str(record["data"]), int(record.get("seed", 0))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{arguments.run}: metrics.json does not tell the data; use --data") from error
+        if spec.startswith(TABLE):
+            raise InputError(f"{arguments.run}: its data are a table; --data names images to compare on, no table")
     try:
-        return open_splits(spec, pixel_format=model.pixel_format, data_root=arguments.data_root, seed=seed)[1]
+        images = open_splits(spec, pixel_format=model.pixel_format, data_root=arguments.data_root, seed=seed)[1]
     except InputError as error:
         raise InputError(f"{error}; --data names other images to compare on") from error
+    if images.shape != model.shape:
+        own, wanted = ("×".join(map(str, shape)) for shape in (images.shape, model.shape))
+        raise InputError(f"--data {spec}: images of {own}, and the model takes {wanted}; name others")
+    return images
 
 
 def differences(score: Scorer, model: LoadedModel, images: Images) -> tuple[int, list[str]]:

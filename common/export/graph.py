@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, DTypeLike
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from common.export.names import IMAGES, LABEL, SCORES
 
 OPSET = 17
-"""The version of ONNX's operators; networks are exported with the same."""
-
-IMAGES, SCORES, LABEL = "images", "scores", "label"
-"""The input, uint8 (n, height, width, channels), and the outputs: floats (n, n_classes), and int64 (n,)."""
+"""The version of ONNX's operators, unless a network that is inserted needs a later one."""
 
 
 class Graph:
@@ -23,6 +22,7 @@ class Graph:
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
         self._count = 0
+        self._opset = OPSET
 
     def constant(self, values: ArrayLike, dtype: DTypeLike) -> str:
         """Add a constant, and return its name."""
@@ -45,17 +45,36 @@ class Graph:
         """Return a value as rows of numbers, (n, width)."""
         return self.node("Reshape", value, self.constant([-1, width], np.int64))
 
-    def insert(self, model: bytes, image: str) -> str:
-        """Insert a network with one input, and return the name of its first output."""
+    def insert(self, file: bytes, image: str, output: str) -> str:
+        """Insert a network with one input, and return the name of one of its outputs.
+
+        Raises:
+            ValueError: it has operators that are not ONNX's own, or that this version of onnx cannot convert.
+        """
+        model = onnx.load_from_string(file)
+        opsets = {one.domain: one.version for one in model.opset_import}
+        foreign = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+        if foreign or model.functions or model.graph.sparse_initializer:
+            what = ", ".join(sorted(foreign)) or "functions or sparse weights"
+            raise ValueError(f"its network has {what}, which cannot be exported")
+        version = opsets.get("", opsets.get("ai.onnx", OPSET))
+        if version < OPSET:
+            try:
+                model = version_converter.convert_version(model, OPSET)
+            except Exception as error:  # of the classes that onnx makes up
+                raise ValueError(
+                    f"its network cannot be brought from opset {version} to {OPSET}: {error}"
+                ) from error
+        self._opset = max(self._opset, version)
         prefix = self._name("network") + "/"
-        graph = onnx.compose.add_prefix(onnx.load_from_string(model), prefix).graph
+        graph = onnx.compose.add_prefix(model, prefix).graph
         initial = {one.name for one in graph.initializer}
         (its_input,) = (one.name for one in graph.input if one.name not in initial)
         self._constants += graph.initializer
         for node in graph.node:
             node.input[:] = [image if name == its_input else name for name in node.input]
             self._nodes.append(node)
-        return str(graph.output[0].name)
+        return prefix + output
 
     def model(
         self, shape: tuple[int, int, int], scores: str, dtype: DTypeLike, n_classes: int, noted: dict[str, str]
@@ -82,9 +101,12 @@ class Graph:
             ],
             self._constants,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=10)
         helper.set_model_props(model, noted)
-        onnx.checker.check_model(model, full_check=True)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except onnx.checker.ValidationError as error:
+            raise ValueError(f"onnx refuses the file ({str(error).strip().splitlines()[0]})") from error
         return bytes(model.SerializeToString())
 
     def _name(self, kind: str) -> str:

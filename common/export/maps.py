@@ -65,7 +65,7 @@ def network_nodes(graph: Graph, network: NetworkFile, images: str, shape: Shape)
     numbers = graph.node("Add", numbers, graph.constant(shift, np.float32))
     if not network.channels_last:
         numbers = graph.node("Transpose", numbers, perm=[0, 3, 1, 2])
-    return graph.insert(network.model.tobytes(), numbers)
+    return graph.insert(network.model.tobytes(), numbers, network.output)
 
 
 def _patches(graph: Graph, patches: Patches, images: str, shape: Shape) -> str:

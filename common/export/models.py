@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from common.errors import InputError
-from common.export.graph import IMAGES, Graph
+from common.export.graph import Graph
 from common.export.maps import map_nodes, network_nodes
+from common.export.names import IMAGES
 from common.features.network_file import NetworkFile
+from common.models.loaded import file_format
 from common.ridge.model import RidgeModel, is_model
 
 
@@ -37,7 +39,7 @@ def _ridge(model: RidgeModel) -> bytes:
     scores = graph.node("MatMul", x, graph.constant(coarse, np.float64))
     scores = graph.node("Add", scores, graph.node("MatMul", x, graph.constant(fine, np.float64)))
     scores = graph.node("Add", scores, graph.constant(model.intercept, np.float64))
-    noted = _noted(model.class_names, model.pixel_format.described())
+    noted = _noted(model.class_names, file_format(model).described())
     return graph.model(model.shape, scores, np.float64, len(model.class_names), noted)
 
 

@@ -115,6 +115,11 @@ class NetworkFile(FieldsOnly):
         """True if its input is (n, height, width, channels)."""
         return session_of(self).channels_last
 
+    @property
+    def output(self) -> str:
+        """The name of the output that has a row of numbers per image."""
+        return session_of(self).output(self.shape)
+
     def embed(self, pixels: Pixels) -> Singles:
         """Embed images: uint8 (n, height, width, channels or 1) to float32 (n, d)."""
         scale = np.array([1 / (255 * deviation) for deviation in self.deviation], np.float32)
@@ -282,6 +287,12 @@ class Session:
                 x = np.concatenate([x, np.zeros((self._batch - len(x), *x.shape[1:]), np.float32)])
             found.append(self._run(x)[: len(own)])
         return np.concatenate(found) if found else np.empty((0, self._run_width(pixels.shape)), np.float32)
+
+    def output(self, shape: Shape) -> str:
+        """Return the name of the output that has a row of numbers per image of this shape."""
+        if self._output is None:
+            self.embed(np.zeros((1, *shape), np.uint8), np.float32(1), np.float32(0))
+        return str(self._output)
 
     def _run_width(self, shape: tuple[int, ...]) -> int:
         zeros = np.zeros((self._batch if self._fixed_batch else 1, *shape[1:3], self._lengths[2]), np.float32)

@@ -19,6 +19,9 @@ from common.data.pillow import UndecodableImageError, errors_of_the_image, uprig
 from common.errors import InputError, UnusableImagesError
 from common.ridge.model import RidgeModel, is_model
 
+CHECKPOINTS = ("best.pt", "last.pt")
+"""The files of a network in a run folder."""
+
 BATCH = 256
 """Images that are decoded and scored at once."""
 
@@ -117,14 +120,22 @@ def load(run: str | os.PathLike[str]) -> LoadedModel:
     Raises:
         FileNotFoundError: there is no such folder or file.
         ValueError: it holds no model, or a damaged one.
+        ImportError: it holds a network, and PyTorch is not installed.
     """
     path = Path(run)
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such run folder")
+    if path.is_dir() and not is_model(path) and not any((path / name).exists() for name in CHECKPOINTS):
+        raise ValueError(f"{path}: no model in it; name the run folder of a ridge job or of train_cnn.py")
     try:
         return _ridge(path) if path.is_dir() and is_model(path) else _network(path)
     except InputError as error:
         raise ValueError(str(error)) from error
+
+
+def file_format(model: RidgeModel) -> PixelFormat:
+    """Return what files are decoded into; a model of grey images in memory, such as digits, does not say it."""
+    return replace(model.pixel_format, grey=model.pixel_format.grey or model.shape[2] == 1)
 
 
 def _ridge(path: Path) -> LoadedModel:
@@ -133,9 +144,7 @@ def _ridge(path: Path) -> LoadedModel:
     def score(pixels: Pixels) -> Scores:
         return np.concatenate([scores for _, scores in model.score_blocks(pixels)])
 
-    # images in memory that were grey, such as digits, say nothing about files
-    pixel_format = replace(model.pixel_format, grey=model.pixel_format.grey or model.shape[2] == 1)
-    return LoadedModel(model.class_names, model.shape, pixel_format, score)
+    return LoadedModel(model.class_names, model.shape, file_format(model), score)
 
 
 def _network(path: Path) -> LoadedModel:

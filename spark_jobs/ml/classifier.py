@@ -10,7 +10,6 @@ from pyspark.ml import Estimator
 from pyspark.ml.util import DefaultParamsReadable, DefaultParamsWritable
 from pyspark.sql import DataFrame
 
-from common.estimators.folds import total
 from common.estimators.row_sums import FoldedMoments
 from common.estimators.solution import Grid
 from spark_jobs.ml.columns import FeaturesColumn, check_session
@@ -18,6 +17,9 @@ from spark_jobs.ml.labels import RowColumns, labels_of
 from spark_jobs.ml.model import FittedRidge, RidgeClassifierCVModel
 from spark_jobs.ml.params import FitParams, PredictionParams
 from spark_jobs.ml.sums import RowsPlan, sum_rows
+
+MOST_FOLDS = 10_000
+"""Folds whose moments a task may keep apart."""
 
 
 class RidgeClassifierCV(
@@ -76,7 +78,7 @@ class RidgeClassifierCV(
     ) -> None:
         super().__init__()
         self._setDefault(labelCol="label", lambdas=[0.1, 1.0, 10.0], numFolds=5, penalty="sum")
-        self._set(**self._input_kwargs)
+        self._set(**{name: value for name, value in self._input_kwargs.items() if value is not None})
 
     def fitMultiple(
         self, dataset: DataFrame, paramMaps: Sequence[dict[Any, Any]]
@@ -111,14 +113,14 @@ def _fit_together(estimators: Sequence[RidgeClassifierCV], dataset: DataFrame) -
     first = estimators[0]
     grids = [Grid.checked(estimator.getLambdas(), estimator.getPenalty()) for estimator in estimators]
     chooses = any(len(grid.lambdas) > 1 for grid in grids)
-    if chooses and first.getNumFolds() < 2:
-        raise ValueError(f"numFolds={first.getNumFolds()}: to choose between λ takes 2 or more")
+    if chooses and not 2 <= first.getNumFolds() <= MOST_FOLDS:
+        raise ValueError(f"numFolds={first.getNumFolds()}: to choose between λ takes 2 to {MOST_FOLDS:,} folds")
     check_session(dataset)
-    columns = first._columns()
+    columns = first._columns() if chooses else first._columns()._replace(fold=None)
     FeaturesColumn.of(dataset, columns.features)  # before any work begins
     classes = labels_of(dataset, columns, first.getNumFolds())
     plan = RowsPlan.of(dataset, columns, classes, first.getNumFolds() if chooses else 1)
-    moments = sum_rows(dataset, plan)
+    moments = {fold: own for fold, own in sum_rows(dataset, plan).items() if own.n}
     _check(moments, columns, chooses)
     models = []
     for estimator, grid in zip(estimators, grids, strict=True):
@@ -134,10 +136,12 @@ def _check(moments: FoldedMoments, columns: RowColumns, chooses: bool) -> None:
     Raises:
         ValueError: all weights are 0, or all rows validate one fold.
     """
-    if not total(moments).n:
+    if not moments:
         raise ValueError(f"the column {columns.weight!r} has no weight above 0")
     if chooses and len(moments) < 2:
-        why = (
-            "there are too few rows" if columns.fold is None else f"the column {columns.fold!r} has one fold only"
-        )
+        why = "there are too few rows"
+        if columns.fold is not None:
+            why = f"the column {columns.fold!r} has one fold only"
+        if columns.weight is not None:
+            why = f"the column {columns.weight!r} leaves rows of one fold only"
         raise ValueError(f"{why}, and so nothing to choose λ by; give one λ")

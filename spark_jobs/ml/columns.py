@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
-from pyspark.sql.functions import col
+from pyspark.sql.functions import col, when
 from pyspark.sql.types import ArrayType, BinaryType, BooleanType, DataType, NumericType, StringType
 from pyspark.sql.utils import is_remote
 
@@ -34,7 +34,8 @@ class FeaturesColumn(NamedTuple):
         """
         kind = type_of(frame, name)
         if isinstance(kind, VectorUDT):
-            return cls(vector_to_array(col(quoted(name))), exact=False)
+            of_name = col(quoted(name))
+            return cls(when(of_name.isNotNull(), vector_to_array(of_name)), exact=False)
         if isinstance(kind, BinaryType):
             return cls(col(quoted(name)), exact=True)
         if isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType):
@@ -70,6 +71,19 @@ def type_of(frame: DataFrame, name: str) -> DataType:
         if field.name == name:
             return field.dataType
     raise ValueError(f"there is no column {name!r}; the columns are {', '.join(frame.columns)}")
+
+
+def check_new(frame: DataFrame, *names: str) -> None:
+    """Refuse names of new columns that there are already, in whatever case, or that are equal.
+
+    Raises:
+        ValueError: there is one.
+    """
+    taken = {name.lower() for name in frame.columns}
+    for name in filter(None, names):
+        if name.lower() in taken:
+            raise ValueError(f"there is a column {name!r} already; name another for what is computed")
+        taken.add(name.lower())
 
 
 def check_label_type(frame: DataFrame, name: str) -> None:

@@ -34,7 +34,7 @@ from common.features.registry import saved_arrays, saved_map
 from common.features.spec import FeatureSpec
 from common.run.features import feature_map, with_network
 from spark_jobs.engine.worker_setup import settle
-from spark_jobs.ml.columns import check_session, quoted
+from spark_jobs.ml.columns import check_new, check_session, quoted
 from spark_jobs.ml.images import ImagesColumn
 
 MOST_SAMPLED = 12_000
@@ -118,7 +118,7 @@ class FeatureMapTransformer(
     ) -> None:
         super().__init__()
         self._setDefault(inputCol="image", outputCol="features", features="auto", grey=False, seed=0)
-        self._set(**self._input_kwargs)
+        self._set(**{name: value for name, value in self._input_kwargs.items() if value is not None})
 
     def setFeatures(self, value: str) -> FeatureMapTransformer:
         """Set the map, as `--features` names it."""
@@ -133,17 +133,17 @@ class FeatureMapTransformer(
             found = feature_map(spec.for_images(sampled)[0], sampled, self.getSeed())
         except InputError as error:
             raise ValueError(str(error)) from error
-        model = FeatureMapModel(found)
-        model._setDefault(inputCol="image", outputCol="features", grey=False)
+        model = FeatureMapModel(found, sampled.shape)
         return self._copyValues(model._resetUid(self.uid))
 
 
 class FeatureMapModel(_ImageParams, Model, MLWritable, MLReadable["FeatureMapModel"]):
     """A feature map that was learnt by FeatureMapTransformer."""
 
-    def __init__(self, learnt: FeatureMap | None = None) -> None:
+    def __init__(self, learnt: FeatureMap | None = None, image_shape: Shape | None = None) -> None:
         super().__init__()
         self._learnt = learnt
+        self._image_shape = image_shape
         self._setDefault(inputCol="image", outputCol="features", grey=False)
 
     @property
@@ -157,14 +157,21 @@ class FeatureMapModel(_ImageParams, Model, MLWritable, MLReadable["FeatureMapMod
             raise ValueError("this FeatureMapModel has no map; fit a FeatureMapTransformer, or load a model")
         return self._learnt
 
+    @property
+    def image_shape(self) -> Shape:
+        """(height, width, channels) of the images that it was learnt from, and takes."""
+        return self._image_shape or (0, 0, 0)
+
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_session(dataset)
-        images = self._images(dataset)
-        compute = pandas_udf("binary")(_computer(self.map, images))  # type: ignore[call-overload]
-        return dataset.withColumn(self.getOutputCol(), compute(col(quoted(images.name))))
+        images, output = self._images(dataset), self.getOutputCol()
+        check_new(dataset, output)
+        compute = pandas_udf("binary")(_computer(self.map, images, self.image_shape))  # type: ignore[call-overload]
+        return dataset.withColumn(output, compute(col(quoted(images.name))))
 
     def write(self) -> MLWriter:
         """Return the writer of this model."""
+        _ = self.map  # before a model that is there already is overwritten
         return _Writer(self)
 
     @classmethod
@@ -193,7 +200,7 @@ class _Sampled:
         return Sample(self._pixels[rows], np.zeros(len(rows), np.int64))
 
 
-def _computer(learnt: FeatureMap, images: ImagesColumn) -> Callable[..., Any]:
+def _computer(learnt: FeatureMap, images: ImagesColumn, shape: Shape) -> Callable[..., Any]:
     """Return a function from a series of images to their features."""
     import pandas as pd
 
@@ -205,8 +212,12 @@ def _computer(learnt: FeatureMap, images: ImagesColumn) -> Callable[..., Any]:
             rows = list(entries)
         if not rows:
             return pd.Series([], dtype=object)
+        pixels = images.batch(rows)
+        if pixels.shape[1:] != shape:
+            own, wanted = ("×".join(map(str, lengths)) for lengths in (pixels.shape[1:], shape))
+            raise ValueError(f"the column {images.name!r} has images of {own}, and the map is for {wanted}")
         try:
-            return pd.Series([row.tobytes() for row in learnt(images.batch(rows))])
+            return pd.Series([row.tobytes() for row in learnt(pixels)])
         except UnusableImagesError as error:
             raise ValueError(f"the column {images.name!r} has images without features: {error}") from error
 
@@ -227,8 +238,8 @@ class _Writer(MLWriter):
         DefaultParamsWriter.saveMetadata(self._model, path, session.sparkContext)
         file = BytesIO()
         np.savez(file, allow_pickle=False, **saved_arrays(learnt))
-        row = (json.dumps(learnt.describe()), bytearray(file.getvalue()))
-        frame = session.createDataFrame([row], "described string, arrays binary")
+        row = (json.dumps(learnt.describe()), bytearray(file.getvalue()), list(self._model.image_shape))
+        frame = session.createDataFrame([row], "described string, arrays binary, image_shape array<int>")
         frame.coalesce(1).write.parquet(f"{path.rstrip('/')}/{DATA}")
 
 
@@ -242,7 +253,9 @@ class _Reader(MLReader[FeatureMapModel]):
         if row is None:
             raise ValueError(f"{path}: no FeatureMapModel is saved there")
         with np.load(BytesIO(bytes(row["arrays"])), allow_pickle=False) as arrays:
-            model = FeatureMapModel(saved_map(json.loads(row["described"]), arrays))
+            height, width, channels = row["image_shape"]
+            learnt = saved_map(json.loads(row["described"]), arrays)
+            model = FeatureMapModel(learnt, (height, width, channels))
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)
         return model

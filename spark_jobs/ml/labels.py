@@ -48,6 +48,7 @@ def labels_of(frame: DataFrame, columns: RowColumns, n_folds: int) -> tuple[Any,
         asked += [_unusable(frame, columns.weight, None).alias("weights")]
     if columns.fold is not None:
         asked += [_unusable(frame, columns.fold, n_folds).alias("folds")]
+    of_label = of_label + lit(0.0) if "NaN" in problems else of_label  # −0 is 0
     found = frame.groupBy(of_label.alias("label")).agg(*asked).limit(MOST_CLASSES + 1).collect()
     for name in problems:
         if bad := sum(row[f"label {name}"] for row in found):

@@ -30,14 +30,19 @@ from common.arrays import Floats
 from common.estimators.solution import Solution
 from common.ridge.path import RidgePath
 from spark_jobs.engine.worker_setup import settle
-from spark_jobs.ml.columns import FeaturesColumn, check_lengths, check_session, rows_of_bytes
+from spark_jobs.ml.columns import (
+    FeaturesColumn,
+    check_lengths,
+    check_new,
+    check_session,
+    checked_finite,
+    quoted,
+    rows_of_bytes,
+)
 from spark_jobs.ml.params import PredictionParams
 
 DATA = "data"
 """The folder of a saved model's numbers, beside Spark's own metadata."""
-
-SCORES = "ridge scores"
-"""A column of scores and the best class, which `transform` drops again."""
 
 
 @dataclass(frozen=True)
@@ -139,16 +144,19 @@ class RidgeClassifierCVModel(PredictionParams, Model, MLWritable, MLReadable["Ri
         features = FeaturesColumn.of(dataset, self.getFeaturesCol())
         fitted, name = self.fitted, self.getFeaturesCol()
         score = pandas_udf("scores array<double>, best int")(_scorer(fitted, name, features.exact))  # type: ignore[call-overload]
-        scored = dataset.withColumn(SCORES, score(features.expression))
+        both = f"{self.uid} scores"  # of a name that nobody else has
         names = [self.getRawPredictionCol(), self.getPredictionCol()]
-        found = [array_to_vector(col(f"`{SCORES}`.scores")), _labels(fitted)[col(f"`{SCORES}`.best")]]
-        for new, column in zip(names, found, strict=True):
+        check_new(dataset, *names)
+        scored = dataset.withColumn(both, score(features.expression))
+        scores, best = (col(f"{quoted(both)}.{field}") for field in ("scores", "best"))
+        for new, column in zip(names, (array_to_vector(scores), _labels(fitted)[best]), strict=True):
             if new:
                 scored = scored.withColumn(new, column)
-        return scored.drop(SCORES)
+        return scored.drop(both)
 
     def write(self) -> MLWriter:
         """Return the writer of this model."""
+        _ = self.fitted  # before a model that is there already is overwritten
         return _Writer(self)
 
     @classmethod
@@ -176,7 +184,7 @@ def _scorer(fitted: FittedRidge, name: str, exact: bool) -> Callable[..., Any]:
             x: NDArray[Any] = rows_of_bytes(list(rows), name)
         else:
             check_lengths(np.array([len(row) for row in rows]), name)
-            x = np.stack(list(rows)).astype(np.float64)
+            x = checked_finite(np.stack(list(rows)).astype(np.float64), name)
         if x.shape[1] != len(fitted.weights):
             raise ValueError(
                 f"the column {name!r} has rows of {x.shape[1]} numbers, and the model is for {len(fitted.weights)}"

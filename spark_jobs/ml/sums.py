@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 from pyspark import TaskContext
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import col, lit
+from pyspark.sql.types import DoubleType, FloatType
 
 from common.arrays import Floats
 from common.estimators.folds import folds_of
 from common.estimators.row_sums import ExactSums, FloatSums, FoldedMoments, RowMoments, RowSums, WeightedMoments
 from common.ridge.moments import Moments, pack, unpack
 from spark_jobs.engine.worker_setup import settle
-from spark_jobs.ml.columns import FeaturesColumn, quoted, rows_of_arrow
+from spark_jobs.ml.columns import FeaturesColumn, quoted, rows_of_arrow, type_of
 from spark_jobs.ml.labels import RowColumns
 
 SHIFTED_BY = 100
@@ -92,15 +93,21 @@ def sum_rows(frame: DataFrame, plan: RowsPlan) -> FoldedMoments:
     """
     names = plan.columns
     features = FeaturesColumn.of(frame, names.features)
-    selected = [features.expression.alias("x"), col(quoted(names.label)).alias("label")]
+    label = col(quoted(names.label))
+    if isinstance(type_of(frame, names.label), DoubleType | FloatType):
+        label = label + lit(0.0)  # −0 is 0
+    selected = [features.expression.alias("x"), label.alias("label")]
     if names.weight is not None:
         selected.append(col(quoted(names.weight)).cast("double").alias("weight"))
     if names.fold is not None and plan.n_folds > 1:
         selected.append(col(quoted(names.fold)).cast("short").alias("fold"))
     parts = frame.select(*selected).mapInArrow(_of_partition(plan), SCHEMA)
-    branches = parts.repartition(BRANCHES, "branch").mapInArrow(_of_branch, SCHEMA)
+    # the driver gets one record per fold
+    of_branch = _of_branch(names.features)
+    sums = parts.repartition(BRANCHES, "branch").mapInArrow(of_branch, SCHEMA)
+    sums = sums.repartition(min(BRANCHES, plan.n_folds), "fold").mapInArrow(of_branch, SCHEMA)
     merged: dict[int, tuple[float, int, Floats]] = {}
-    for row in branches.select(*map(col, ("fold", "n", "d", "sums", "problem")), lit(0).alias("branch")).collect():
+    for row in sums.collect():
         if row["problem"] is not None:
             raise ValueError(row["problem"])
         _merge(merged, row["fold"], row["n"], row["d"], np.frombuffer(row["sums"]), names.features)
@@ -148,7 +155,10 @@ def _summed(plan: RowsPlan, batches: Iterable[pa.RecordBatch]) -> FoldedMoments:
             d = x.shape[1] if plan.shift is None else len(plan.shift)
         if x.shape[1] != d:
             raise ValueError(f"the column {name!r} has rows of {d} and of {x.shape[1]} numbers")
-        labels = pc.index_in(table["label"], value_set=pa.array(plan.classes, table["label"].type)).to_numpy()
+        found_labels = pc.index_in(table["label"], value_set=pa.array(plan.classes, table["label"].type))
+        if found_labels.null_count:
+            raise ValueError(f"the column {plan.columns.label!r} has other labels than when it was read first")
+        labels = found_labels.to_numpy()
         weights = table["weight"].to_numpy() if "weight" in table else None
         if plan.n_folds == 1:
             folds = np.zeros(len(x), np.int16)
@@ -159,26 +169,30 @@ def _summed(plan: RowsPlan, batches: Iterable[pa.RecordBatch]) -> FoldedMoments:
     return found
 
 
-def _of_branch(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Sum moments of several partitions."""
-    settle()
-    merged: dict[int, tuple[float, int, Floats]] = {}
-    problem: str | None = None
-    for batch in batches:
-        for row in range(batch.num_rows):
-            part = {name: batch.column(i)[row].as_py() for i, name in enumerate(batch.schema.names)}
-            if part["problem"] is None and problem is None:
-                try:
-                    sums = np.frombuffer(part["sums"])
-                    _merge(merged, part["fold"], part["n"], part["d"], sums, "features")
-                except ValueError as error:
-                    problem = str(error)
-            problem = problem or part["problem"]
-    if problem is not None:
-        yield _record(0, problem=problem)
-        return
-    for fold, (n, d, sums) in merged.items():
-        yield _record(0, fold, n, d, sums)
+def _of_branch(name: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return the function that sums moments of several tasks; `name` is that of the column of features."""
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        settle()
+        merged: dict[int, tuple[float, int, Floats]] = {}
+        problem: str | None = None
+        for batch in batches:
+            for row in range(batch.num_rows):
+                part = {field: batch.column(i)[row].as_py() for i, field in enumerate(batch.schema.names)}
+                problem = problem or part["problem"]
+                if problem is None:
+                    try:
+                        sums = np.frombuffer(part["sums"])
+                        _merge(merged, part["fold"], part["n"], part["d"], sums, name)
+                    except ValueError as error:
+                        problem = str(error)
+        if problem is not None:
+            yield _record(0, problem=problem)
+            return
+        for fold, (n, d, sums) in merged.items():
+            yield _record(0, fold, n, d, sums)
+
+    return work
 
 
 def _merge(

@@ -84,6 +84,25 @@ def test_old_runs_and_damaged_ones(runs: Path, tmp_path: Path) -> None:
     assert (old["name"], old["link"], old["confusion"]) == ("old", None, None)
 
 
+def test_runs_that_diverged_and_runs_that_are_named_twice(runs: Path, tmp_path: Path) -> None:
+    """NaN is no JSON, and would leave the page empty."""
+    metrics = metrics_of(runs / "plain")
+    for name, changed in (("nan", {"macro_f1": float("nan")}), ("huge", {"test_accuracy": float("inf")})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics | changed))
+    done = compare(".", "nan", tmp_path / "huge", "--out", "page.html", cwd=tmp_path)
+    assert done.stdout == "2 runs: page.html\n", done.stderr
+    text = (tmp_path / "page.html").read_text()
+    assert "NaN" not in text.split('id="data">')[1].split("</script>")[0]
+    found = {Path(run["name"]).name: run for run in shown(tmp_path / "page.html")}
+    assert found["nan"]["macro_f1"] is None
+    assert found["huge"]["accuracy"] is None
+    inside = compare(".", cwd=runs / "plain")
+    assert inside.returncode == 0
+    assert [run["name"] for run in shown(runs / "plain" / "compare.html")] == ["plain"]
+    (runs / "plain" / "compare.html").unlink()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from common.export.models import exported
 from common.models import load
 from spark_jobs import serial
 from tests.support.images import write_images
-from tests.support.jobs import command, run_main
+from tests.support.jobs import command, metrics_of, run_main
 from tests.support.onnx import embedder
 from tests.support.places import DATA, ROOT
 
@@ -67,7 +68,7 @@ def test_scores_are_the_same_to_the_last_bit(data: str, features: str, photograp
     onnx.checker.check_model(opened, full_check=True)
     noted = {entry.key: json.loads(entry.value) for entry in opened.metadata_props}
     assert noted["class_names"] == list(model.class_names)
-    assert noted["pixel_format"]["grey"] == (data == "digits") or data == "digits"
+    assert noted["pixel_format"]["grey"] == (data == "digits")
 
 
 def export(*words: str | Path, cwd: Path) -> Any:
@@ -85,6 +86,49 @@ def test_features_of_a_network(photographs: Path, tmp_path: Path) -> None:
         done = export(out, "model.onnx", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "the same class for 12 of 12 test images" in done.stdout
+
+
+def two_outputs(path: Path, opset: int, domain: str = "") -> Path:
+    """Write a network whose second output is the embedding, by operators that opset 13 has changed."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(1).normal(size=(5, 1, 8, 8)).astype(np.float32)
+    attributes = {"axes": [2, 3]} if opset < 13 else {}
+    inputs = ["maps"] if opset < 13 else ["maps", "axes"]
+    nodes = [
+        helper.make_node("Conv", ["images", "weights"], ["maps"]),
+        helper.make_node("Squeeze", inputs, ["rows"], **attributes),
+        helper.make_node("Softmax", ["rows"], ["embedding"], axis=1),
+    ]
+    if domain:
+        nodes.append(helper.make_node("Gelu", ["embedding"], ["unused"], domain=domain))
+    constants = [numpy_helper.from_array(weights, "weights")]
+    constants += [] if opset < 13 else [numpy_helper.from_array(np.array([2, 3]), "axes")]
+    shapes = {"maps": ["n", 5, 1, 1], "embedding": ["n", 5]}
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    image = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 1, 8, 8])
+    graph = helper.make_graph(nodes, "two", [image], outputs, constants)
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("opset", [11, 17, 19])
+def test_networks_of_other_opsets_and_with_other_outputs(opset: int, tmp_path: Path) -> None:
+    """The first output, (n, 5, 1, 1), is rows as well, and so the one that the run uses."""
+    network = two_outputs(tmp_path / "network.onnx", opset)
+    run_main(serial.main, tmp_path / "run", "--features", f"network:{network}+random:50")
+    done = export("run", "model.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "the same class for 359 of 359 test images" in done.stdout
+
+
+def test_networks_of_foreign_operators_are_refused(tmp_path: Path) -> None:
+    network = two_outputs(tmp_path / "network.onnx", 17, domain="com.microsoft")
+    run_main(serial.main, tmp_path / "run", "--features", f"network:{network}+random:50")
+    done = export("run", "model.onnx", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "export: run: its network has com.microsoft, which cannot be exported\n"
 
 
 @pytest.mark.slow
@@ -154,7 +198,13 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
             "export: run: a ridge classifier, which is no program ",
         ),
         (["run", "no/such/m.onnx"], "export: no/such/m.onnx: cannot be written"),
-        (["empty", "m.onnx"], "export: --model empty: no best.pt in it"),
+        (["empty", "m.onnx"], "export: empty: no model in it; "),
+        (
+            ["run", "m.onnx", "--data", "mnist"],
+            "export: --data mnist: images of 28×28×1, and ",
+        ),
+        (["table", "m.onnx"], "export: table: its data are a table; "),
+        (["null", "m.onnx"], "export: null: metrics.json does not tell the data; use --data\n"),
         (["run", "m.onnx", "--data", "folder:gone"], "export: "),
         (["moved", "m.onnx"], "export: moved: metrics.json does not tell the data; use --data\n"),
     ],
@@ -164,6 +214,9 @@ def test_what_cannot_be_exported_is_one_line(words: list[str], message: str, tmp
     run_main(serial.main, tmp_path / "moved")
     (tmp_path / "moved" / "metrics.json").unlink()
     (tmp_path / "empty").mkdir()
+    for name, changed in (("table", {"data": "parquet:tables/mine"}), ("null", {"seed": None})):
+        shutil.copytree(tmp_path / "run", tmp_path / name)
+        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics_of(tmp_path / "run") | changed))
     done = export(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith(message)

@@ -42,7 +42,8 @@ def imported_by(source: bytes) -> set[str]:
 TRIED = {
     "common/run/features.py": {
         f"common.nets.{name}" for name in ("backbones", "backbones.backbone", "backbones.weighted_backbone")
-    }
+    },
+    "common/models/loaded.py": {"common.nets.trained.TrainedNetwork"},
 }
 """Modules that others try to import, and tell in one line if they are not there: a cluster exports no networks."""
 

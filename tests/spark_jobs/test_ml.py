@@ -112,7 +112,7 @@ def test_partitions_change_nothing(
     digits: tuple[NDArray[np.uint8], NDArray[np.int64]],
     partitions: int,
 ) -> None:
-    X, y = digits
+    X, y = digits[0][:400], digits[1][:400]
     estimator = RidgeClassifierCV(lambdas=LAMBDAS)
     one, other = (estimator.fit(frame_of(session, X, y, "bytes", n)) for n in (3, partitions))
     assert one.cvScores == other.cvScores
@@ -411,6 +411,22 @@ def bad_frames(session: SparkSession) -> dict[str, tuple[RidgeClassifierCV, Data
             RidgeClassifierCV(numFolds=2, foldCol="f"),
             of([(*row, 1) for row in good], f"{arrays}, f int"),
         ),
+        "'my features' has rows of 2 and of 3 numbers": (
+            RidgeClassifierCV(lambdas=[1.0], featuresCol="my features"),
+            of([(bytearray(b"ab"), 0), (bytearray(b"ac"), 1)], "`my features` binary, label int").union(
+                of([(bytearray(b"abc"), 1)], "`my features` binary, label int")
+            ),
+        ),
+        "'v' has rows that are null": (
+            RidgeClassifierCV(lambdas=[1.0], featuresCol="v"),
+            session.createDataFrame(
+                [(Vectors.dense([1.0]), 0), (None, 1), (Vectors.dense([2.0]), 1)], ["v", "label"]
+            ),
+        ),
+        "'w' leaves": (
+            RidgeClassifierCV(numFolds=2, foldCol="f", weightCol="w"),
+            of([(*row, i % 2, float(i % 2)) for i, row in enumerate(good)], f"{arrays}, f int, w double"),
+        ),
         "numFolds=1": (RidgeClassifierCV(numFolds=1), of(good, arrays)),
         "lambdas=[-1.0]": (RidgeClassifierCV(lambdas=[-1.0]), of(good, arrays)),
         "penalty='lasso'": (RidgeClassifierCV(lambdas=[1.0], penalty="lasso"), of(good, arrays)),
@@ -443,6 +459,61 @@ def test_predictions_of_rows_of_other_lengths_are_refused(session: SparkSession)
     wrong = session.createDataFrame([([0.0],)], "features array<double>")
     with pytest.raises(Exception, match="rows of 1 numbers, and the model is for 2"):
         model.transform(wrong).collect()
+
+
+def test_predictions_of_numbers_that_are_not_finite_are_refused(session: SparkSession) -> None:
+    schema = "features array<double>, label int"
+    model = RidgeClassifierCV(lambdas=[1.0]).fit(
+        session.createDataFrame([([0.0, 1.0], 0), ([1.0, 0.0], 1)], schema)
+    )
+    for bad in (float("nan"), float("inf"), None):
+        frame = session.createDataFrame([([bad, 1.0], 0)], schema)
+        with pytest.raises(Exception, match="1 rows with NaN, infinity or null"):
+            model.transform(frame).select("prediction").collect()
+    with pytest.raises(Exception, match="1 rows that are null"):
+        model.transform(session.createDataFrame([(None, 0)], schema)).select("prediction").collect()
+
+
+def test_columns_that_are_there_are_not_overwritten(session: SparkSession) -> None:
+    rows = [([0.0, 1.0], 0, "kept"), ([1.0, 0.0], 1, "kept")]
+    frame = session.createDataFrame(rows, "features array<double>, label int, `ridge scores` string")
+    model = RidgeClassifierCV(lambdas=[1.0]).fit(frame)
+    assert [row["ridge scores"] for row in model.transform(frame).collect()] == ["kept", "kept"]
+    for name, other in (("Label", "raw"), ("same", "same")):
+        with pytest.raises(ValueError, match=f"there is a column '{name}' already"):
+            model.copy().setPredictionCol(name).setRawPredictionCol(other).transform(frame)
+
+
+def test_params_of_none_are_not_set(session: SparkSession, tmp_path: Path) -> None:
+    RidgeClassifierCV(weightCol=None, foldCol=None).save(str(tmp_path / "estimator"))
+    assert not RidgeClassifierCV.load(str(tmp_path / "estimator")).isDefined("weightCol")
+    rows = [(bytearray(range(i, i + 64)), i % 2) for i in range(20)]
+    frame = session.createDataFrame(rows, "image binary, label int")
+    model = FeatureMapTransformer(features="pixels", imageSize=None, shape=[8, 8]).fit(frame)
+    model.save(str(tmp_path / "map"))
+    again = FeatureMapModel.load(str(tmp_path / "map"))
+    assert again.image_shape == (8, 8, 1)
+    assert again.transform(frame).collect() == model.transform(frame).collect()
+    longer = session.createDataFrame([(bytearray(80),)], "image binary")
+    again.set(again.shape, [8, 10])
+    with pytest.raises(Exception, match="images of 8×10×1, and the map is for 8×8×1"):
+        again.transform(longer).collect()
+
+
+def test_a_model_without_weights_does_not_overwrite_another(session: SparkSession, tmp_path: Path) -> None:
+    frame = session.createDataFrame([([0.0, 1.0], 0), ([1.0, 0.0], 1)], "features array<double>, label int")
+    RidgeClassifierCV(lambdas=[1.0]).fit(frame).save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="no weights"):
+        RidgeClassifierCVModel().write().overwrite().save(str(tmp_path / "model"))
+    assert RidgeClassifierCVModel.load(str(tmp_path / "model")).numFeatures == 2
+
+
+def test_zeros_of_either_sign_are_one_label(session: SparkSession) -> None:
+    rows = [([0.0, 1.0 + i], -0.0 if i % 2 else 0.0) for i in range(6)] + [([5.0, 0.0], 1.0)] * 3
+    frame = session.createDataFrame(rows, "features array<double>, label double").repartition(3)
+    model = RidgeClassifierCV(lambdas=[1.0]).fit(frame)
+    assert model.labels == [0.0, 1.0]
+    assert all(row.prediction == row.label for row in model.transform(frame).collect())
 
 
 def test_names_of_columns_may_have_dots(session: SparkSession) -> None:
