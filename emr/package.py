@@ -11,7 +11,7 @@ from common.atomic import write_atomically
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "spark_jobs")
 LEFT_OUT = ("common/compare", "common/export", "common/nets", "common/tools")
-"""Parts of common that no Spark job imports: nets needs torch, which clusters lack; the others are for runs here."""
+"""Parts of common that no Spark job imports: nets needs torch, which clusters lack; others are for runs here."""
 
 SUFFIXES = (".py", ".j2")
 """Modules, and the templates of reports, which are read from beside their modules."""
