@@ -16,6 +16,7 @@ from tests.support.places import ABSENT, DATA
 
 LONGEST_FIRST = (
     "spark",
+    "spark_jobs/test_ml",
     "spark_jobs/test_faults",
     "mpi_jobs/test_train_cnn",
     "emr/test_end_to_end",
@@ -30,6 +31,9 @@ LONGEST_FIRST = (
 
 LAST = "docs/test_commands"
 """A module of many tests that share nothing, which fill what the long groups leave."""
+
+SESSIONS = ("spark_jobs/test_ml",)
+"""Modules of tests of the Spark session that are long enough for a session of their own, beside that of all others."""
 
 ALONE = ("mpi_jobs/test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""
@@ -58,6 +62,8 @@ def _module(item: pytest.Item) -> str:
 def _group(item: pytest.Item) -> str:
     if _module(item) in ALONE:
         return item.nodeid
+    if _module(item) in SESSIONS:
+        return _module(item)
     for shared in ("spark", "cluster"):
         if shared in getattr(item, "fixturenames", ()):
             return shared

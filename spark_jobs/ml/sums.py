@@ -29,7 +29,7 @@ from spark_jobs.ml.labels import RowColumns
 SHIFTED_BY = 100
 """Rows whose mean, rounded, is subtracted from all rows that are no bytes, before they are summed."""
 
-BRANCHES = 8
+BRANCHES = 4
 """Tasks that sum the moments of partitions, before the driver sums theirs."""
 
 MOST_FEATURES = 20_000

@@ -80,6 +80,8 @@ ELSEWHERE = {
     "python -m bench.ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.features moments --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.features mnist --check": "takes minutes: tests/bench runs the same code on another set",
+    "python mpi_jobs/train_cnn.py --epochs 2 --out runs/small": "tests/common/test_export trains such a network",
+    "python -m common.export runs/small small.pt2 --format torch": "tests/common/test_export writes such a file",
     "python -m bench.estimators rows --check": "takes minutes: tests/bench runs the same code on fewer rows",
     "python -m bench.estimators memory --check": "takes minutes: tests/bench runs the same code on fewer rows",
     "python -m bench.estimators spark --check": "takes minutes: tests/bench runs the same code on fewer rows",

@@ -75,7 +75,7 @@ def weights_of(model: RidgeClassifierCVModel) -> tuple[NDArray[Any], NDArray[Any
     return model.coefficientMatrix.toArray(), model.interceptVector.toArray()
 
 
-@pytest.mark.parametrize("kind", ["bytes", "vectors", "sparse", "double", "int", "float"])
+@pytest.mark.parametrize("kind", ["bytes", "vectors", "sparse", "int"])
 def test_weights_and_scores_are_those_of_scikit_learn(
     session: SparkSession, digits: tuple[NDArray[np.uint8], NDArray[np.int64]], kind: str
 ) -> None:
