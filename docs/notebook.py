@@ -61,7 +61,7 @@ print(
 # ## Next week's images, and images that have to go
 #
 # Moments add up, and can be subtracted: the estimator of scikit-learn has `partial_fit` and `partial_unfit`. Then
-# the model is, to the last bit, that of somebody who has never seen the rows.
+# the model is, to the last bit, what it would be if the rows had never been there.
 
 # %%
 block = train.load()

@@ -33,7 +33,7 @@ LAST = "docs/test_commands"
 """A module of many tests that share nothing, which fill what the long groups leave."""
 
 SESSIONS = ("spark_jobs/test_ml",)
-"""Modules of tests that are long enough for a Spark session of their own, beside that of all others."""
+"""Modules that run in a process, and so in a Spark session, of their own."""
 
 ALONE = ("mpi_jobs/test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""

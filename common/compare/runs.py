@@ -1,4 +1,4 @@
-"""What run folders have in common, read from their metrics.json."""
+"""Runs of all jobs in one form, read from the metrics.json of their folders."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with console.phase("export"):
         file, score = EXPORTS[arguments.format](arguments.run)
     with console.phase("compare"):
-        n, differing = differences(score, model, test_images(arguments, model))
+        n, differing = differences(score, model, images_to_compare(arguments, model))
     if len(differing) > MOST_DIFFERING * n:
         raise RunError(
             f"{arguments.run}: not written: the file gives {len(differing)} of {n} test images another class"
@@ -110,8 +110,8 @@ def to_torch(run: Path) -> tuple[bytes, Scorer]:
 EXPORTS = {"onnx": to_onnx, "torch": to_torch}
 
 
-def test_images(arguments: Any, model: LoadedModel) -> Images:
-    """Return the test images of the run, or of --data."""
+def images_to_compare(arguments: Any, model: LoadedModel) -> Images:
+    """Return test images of the run's data, or of --data."""
     spec, seed = arguments.data, 0
     if spec is None:
         try:

@@ -3,4 +3,4 @@
 from common.models.loaded import ImagesLike, LoadedModel, load
 
 __all__ = ["ImagesLike", "LoadedModel", "load"]
-"""What other programs use."""
+"""Names for other programs."""

@@ -125,7 +125,7 @@ def _fit_together(estimators: Sequence[RidgeClassifierCV], dataset: DataFrame) -
     models = []
     for estimator, grid in zip(estimators, grids, strict=True):
         solution = grid.chosen_by_moments(moments, plan.shift)
-        model = RidgeClassifierCVModel(FittedRidge.of(solution, classes, plan.exact))
+        model = RidgeClassifierCVModel(FittedRidge(solution, classes, plan.exact))
         models.append(estimator._copyValues(model._resetUid(estimator.uid)))
     return models
 

@@ -16,7 +16,7 @@ from common.data.pillow import UndecodableImageError
 from spark_jobs.ml.columns import type_of
 
 FILE, STRUCT, PLAIN = "the bytes of an image file", "one of Spark's images", "plain bytes"
-"""What a column holds."""
+"""Kinds of columns of images."""
 
 CHANNELS = (1, 3, 4)
 """Channels of Spark's images, of 8 bits each: grey, BGR and BGRA."""
@@ -64,7 +64,7 @@ class ImagesColumn(NamedTuple):
 
     @property
     def is_struct(self) -> bool:
-        """Whether entries are Spark's images."""
+        """True if entries are Spark's images."""
         return self.kind == STRUCT
 
     def pixels(self, entry: Any) -> Pixels:

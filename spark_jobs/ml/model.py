@@ -47,36 +47,21 @@ DATA = "data"
 
 @dataclass(frozen=True)
 class FittedRidge:
-    """What was fitted.
+    """A fit to the rows of a DataFrame.
 
     Attributes:
+        solution: the fit; see Solution.
         labels: of the classes, in order.
-        weights: for features as they are, float64 (d, n_classes).
-        intercept: float64 (n_classes,).
-        path: the same for bytes whose scores do not depend on the batch; None if features were no bytes.
-        lambda_: the chosen λ.
-        cv_scores: the mean score at each λ, float64 (n_lambdas,).
+        exact: whether rows were bytes without weights: bytes then have the same scores in any batch.
     """
 
+    solution: Solution
     labels: tuple[Any, ...]
-    weights: Floats
-    intercept: Floats
-    path: RidgePath | None
-    lambda_: float
-    cv_scores: Floats
-
-    @classmethod
-    def of(cls, solution: Solution, labels: tuple[Any, ...], exact: bool) -> FittedRidge:
-        """Return what a solution has, for rows of bytes without weights (`exact`) or other rows."""
-        path = solution.path if exact else None
-        return cls(labels, solution.weights, solution.intercept, path, solution.lambda_, solution.scores)
+    exact: bool
 
     def scores(self, rows: NDArray[Any]) -> Floats:
         """Return scores of rows (n, d), float64 (n, n_classes)."""
-        if self.path is not None and rows.dtype == np.uint8:
-            return self.path.scores(rows)[:, 0]
-        scores: Floats = rows.astype(np.float64) @ self.weights + self.intercept
-        return scores
+        return self.solution.scores_of(rows, self.exact and rows.dtype == np.uint8)
 
 
 class RidgeClassifierCVModel(PredictionParams, Model, MLWritable, MLReadable["RidgeClassifierCVModel"]):
@@ -94,7 +79,7 @@ class RidgeClassifierCVModel(PredictionParams, Model, MLWritable, MLReadable["Ri
 
     @property
     def fitted(self) -> FittedRidge:
-        """What was fitted.
+        """The fit.
 
         Raises:
             ValueError: nothing was: the model was made without an estimator.
@@ -111,12 +96,12 @@ class RidgeClassifierCVModel(PredictionParams, Model, MLWritable, MLReadable["Ri
     @property
     def bestLambda(self) -> float:
         """The chosen λ."""
-        return self.fitted.lambda_
+        return self.fitted.solution.lambda_
 
     @property
     def cvScores(self) -> list[float]:
         """Minus the mean squared error of held-out rows at each λ."""
-        return [float(score) for score in self.fitted.cv_scores]
+        return [float(score) for score in self.fitted.solution.scores]
 
     @property
     def numClasses(self) -> int:
@@ -126,18 +111,19 @@ class RidgeClassifierCVModel(PredictionParams, Model, MLWritable, MLReadable["Ri
     @property
     def numFeatures(self) -> int:
         """The number of features."""
-        return len(self.fitted.weights)
+        return len(self.fitted.solution.weights)
 
     @property
     def coefficientMatrix(self) -> DenseMatrix:
         """Weights, (numClasses, numFeatures)."""
-        n_features, n_classes = self.fitted.weights.shape
-        return DenseMatrix(n_classes, n_features, self.fitted.weights.reshape(-1), isTransposed=False)
+        weights = self.fitted.solution.weights
+        n_features, n_classes = weights.shape
+        return DenseMatrix(n_classes, n_features, weights.reshape(-1), isTransposed=False)
 
     @property
     def interceptVector(self) -> DenseVector:
         """Intercepts, (numClasses,)."""
-        return DenseVector(self.fitted.intercept)
+        return DenseVector(self.fitted.solution.intercept)
 
     def _transform(self, dataset: DataFrame) -> DataFrame:
         check_session(dataset)
@@ -176,6 +162,8 @@ def _scorer(fitted: FittedRidge, name: str, exact: bool) -> Callable[..., Any]:
     """Return a function from a series of rows to their scores and best classes."""
     import pandas as pd
 
+    d = len(fitted.solution.weights)
+
     def score(rows: pd.Series) -> pd.DataFrame:
         settle()
         if rows.isna().any():
@@ -185,10 +173,8 @@ def _scorer(fitted: FittedRidge, name: str, exact: bool) -> Callable[..., Any]:
         else:
             check_lengths(np.array([len(row) for row in rows]), name)
             x = checked_finite(np.stack(list(rows)).astype(np.float64), name)
-        if x.shape[1] != len(fitted.weights):
-            raise ValueError(
-                f"the column {name!r} has rows of {x.shape[1]} numbers, and the model is for {len(fitted.weights)}"
-            )
+        if x.shape[1] != d:
+            raise ValueError(f"the column {name!r} has rows of {x.shape[1]} numbers, and the model is for {d}")
         scores = fitted.scores(x)
         return pd.DataFrame({"scores": list(scores), "best": scores.argmax(axis=1).astype(np.int32)})
 
@@ -204,13 +190,13 @@ SCHEMA = StructType(
         StructField("texts", ArrayType(StringType())),
         StructField("weights", BinaryType()),
         StructField("intercept", BinaryType()),
-        StructField("path_weights", BinaryType()),
-        StructField("path_intercept", BinaryType()),
+        StructField("shift", BinaryType()),
         StructField("lambda", DoubleType()),
         StructField("scores", BinaryType()),
+        StructField("exact", BooleanType()),
     ]
 )
-"""A saved model: labels in the column of their type, arrays as the bytes of little-endian float64."""
+"""A saved Solution: labels in the column of their type, arrays as the bytes of little-endian float64."""
 
 
 def _label_columns(labels: tuple[Any, ...]) -> tuple[list[Any] | None, ...]:
@@ -237,10 +223,11 @@ class _Writer(MLWriter):
         def as_bytes(array: Floats) -> bytearray:
             return bytearray(np.ascontiguousarray(array, "<f8").tobytes())
 
-        path_ = fitted.path
-        own = (None, None) if path_ is None else (as_bytes(path_.weights[0]), as_bytes(path_.intercepts[0]))
-        arrays = as_bytes(fitted.weights), as_bytes(fitted.intercept), *own
-        row = (*_label_columns(fitted.labels), *arrays, float(fitted.lambda_), as_bytes(fitted.cv_scores))
+        solution = fitted.solution
+        shift = None if solution.shift is None else as_bytes(solution.shift)
+        arrays = as_bytes(solution.path.weights[0]), as_bytes(solution.path.intercepts[0]), shift
+        numbers = float(solution.lambda_), as_bytes(solution.scores), fitted.exact
+        row = (*_label_columns(fitted.labels), *arrays, *numbers)
         session.createDataFrame([row], SCHEMA).coalesce(1).write.parquet(_data_of(path))
 
 
@@ -258,11 +245,10 @@ class _Reader(MLReader[RidgeClassifierCVModel]):
         def array_of(name: str, *shape: int) -> Floats:
             return np.frombuffer(row[name], "<f8").astype(np.float64).reshape(shape)
 
-        n_classes, path_ = len(labels), None
-        if row["path_weights"] is not None:
-            path_ = RidgePath(array_of("path_weights", 1, -1, n_classes), array_of("path_intercept", 1, n_classes))
-        weights, intercept = array_of("weights", -1, n_classes), array_of("intercept", n_classes)
-        fitted = FittedRidge(labels, weights, intercept, path_, row["lambda"], array_of("scores", -1))
+        n_classes = len(labels)
+        fits = RidgePath(array_of("weights", 1, -1, n_classes), array_of("intercept", 1, n_classes))
+        shift = None if row["shift"] is None else array_of("shift", -1)
+        fitted = FittedRidge(Solution(fits, shift, row["lambda"], array_of("scores", -1)), labels, row["exact"])
         model = RidgeClassifierCVModel(fitted)
         model._resetUid(metadata["uid"])
         DefaultParamsReader.getAndSetParams(model, metadata)

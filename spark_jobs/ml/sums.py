@@ -30,15 +30,13 @@ SHIFTED_BY = 100
 """Rows whose mean, rounded, is subtracted from all rows that are no bytes, before they are summed."""
 
 BRANCHES = 4
-"""Tasks that sum the moments of partitions, before the driver sums theirs."""
+"""Tasks per level of the tree, between partitions and the driver."""
 
 MOST_FEATURES = 20_000
 """Features whose moments are a record that Spark can send."""
 
 SCHEMA = "branch int, fold int, n double, d int, sums binary, problem string"
-
-Packed = dict[int, Floats]
-"""Moments per fold as one array: n, Σx, Σy, half of XᵀX, XᵀY."""
+"""A record of moments; `sums` are float64: Σx (d,), Σy (n_classes,), half of XᵀX, and XᵀY (d, n_classes)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class RowsPlan:
         classes: the labels, in order.
         n_folds: the number of folds; 1 for none.
         exact: whether rows are bytes without weights.
-        bytes: whether rows are bytes.
+        of_bytes: whether rows are bytes.
         shift: subtracted from rows before they are summed, float64 (d,); None for nothing.
     """
 
@@ -58,7 +56,7 @@ class RowsPlan:
     classes: tuple[Any, ...]
     n_folds: int
     exact: bool
-    bytes: bool
+    of_bytes: bool
     shift: Floats | None
 
     @classmethod
@@ -146,7 +144,7 @@ def _summed(plan: RowsPlan, batches: Iterable[pa.RecordBatch]) -> FoldedMoments:
             raise ValueError(f"the column {name!r} has {table['x'].null_count} rows that are null")
         if not len(table["x"]):
             continue
-        x = rows_of_arrow(table["x"], name, plan.bytes)
+        x = rows_of_arrow(table["x"], name, plan.of_bytes)
         if x.shape[1] > MOST_FEATURES:
             raise ValueError(f"the column {name!r} has {x.shape[1]:,} features; {MOST_FEATURES:,} are the most")
         if sums is None:
@@ -170,7 +168,7 @@ def _summed(plan: RowsPlan, batches: Iterable[pa.RecordBatch]) -> FoldedMoments:
 
 
 def _of_branch(name: str) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Return the function that sums moments of several tasks; `name` is that of the column of features."""
+    """Return the function that sums moments of several tasks; errors call the column of features `name`."""
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         settle()
@@ -226,7 +224,7 @@ def _record(
 
 
 def _unpacked(plan: RowsPlan, n: float, d: int, sums: Floats) -> RowMoments:
-    """Rebuild moments."""
+    """Rebuild moments of d features from a record's sums."""
     n_classes = len(plan.classes)
     ends = np.cumsum([d, n_classes, d * (d + 1) // 2])
     sum_x, sum_y, gram, cross = np.split(sums, ends)

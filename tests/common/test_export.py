@@ -172,7 +172,7 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
     run_main(serial.main, tmp_path / "other")
     arguments = type("", (), {"run": tmp_path / "run", "data": None, "data_root": DATA})
     model = load(tmp_path / "run")
-    images = job.test_images(arguments, model)
+    images = job.images_to_compare(arguments, model)
     _, score = job.to_onnx(tmp_path / "other")
     n, differing = job.differences(score, model, images)
     block = images.load(names=True)
