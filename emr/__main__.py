@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from common.errors import JobError
 from common.run.parser import Parser
-from emr import dry_run, verbs
+from emr import shown, verbs
 from emr.context import Context
+from emr.ec2 import dry_run as ec2
 from emr.follow import CANCELLED, DONE, WRONG
 from emr.package import ROOT
-from emr.settings import SECTIONS, load_settings, settings_flags
+from emr.serverless import dry_run as serverless
+from emr.settings import SECTIONS, SERVERLESS, load_settings, settings_flags
 from emr.terminal import Terminal
 
 
@@ -25,37 +27,47 @@ class Verb(NamedTuple):
 
     Attributes:
         run: does it, and returns the exit code.
-        dry_run: prints the requests that `run` would send.
+        on_ec2: prints the requests that `run` would send for clusters.
+        on_serverless: prints those for applications.
         help: a description for --help.
     """
 
     run: Callable[[Context], int]
-    dry_run: Callable[[Context], int]
+    on_ec2: Callable[[Context], int]
+    on_serverless: Callable[[Context], int]
     help: str
 
 
 VERBS = {
     "deploy": Verb(
         verbs.deploy,
-        dry_run.deploy,
-        "do everything: package, upload, find or start a cluster, run, fetch, terminate",
+        ec2.deploy,
+        serverless.deploy,
+        "do everything: package, upload, find or start what runs jobs, run, fetch, and end what was started",
     ),
-    "package": Verb(verbs.package, dry_run.package, "make the archives without uploading them"),
-    "submit": Verb(verbs.submit, dry_run.submit, "run a job on a running cluster, and leave the cluster running"),
-    "status": Verb(verbs.status, dry_run.status, "show the states of a cluster and of its steps"),
-    "logs": Verb(verbs.logs, dry_run.logs, "print a step's logs"),
-    "fetch": Verb(verbs.fetch, dry_run.fetch, "fetch a run folder to this machine"),
-    "cancel": Verb(verbs.cancel, dry_run.cancel, "cancel a step"),
-    "terminate": Verb(verbs.terminate, dry_run.terminate, "terminate your clusters, or one"),
+    "package": Verb(verbs.package, shown.package, shown.package, "make the archives without uploading them"),
+    "submit": Verb(verbs.submit, ec2.submit, serverless.submit, "run a job on what was kept, and leave that"),
+    "status": Verb(
+        verbs.status, ec2.status, serverless.status, "show the state of a cluster or application, and of its jobs"
+    ),
+    "logs": Verb(verbs.logs, ec2.logs, serverless.logs, "print the logs of a step or job run"),
+    "fetch": Verb(verbs.fetch, shown.fetch, shown.fetch, "fetch a run folder to this machine"),
+    "cancel": Verb(verbs.cancel, ec2.cancel, serverless.cancel, "cancel a step or job run"),
+    "terminate": Verb(
+        verbs.terminate, ec2.terminate, serverless.terminate, "end your clusters or applications, or one of them"
+    ),
     "list": Verb(
-        verbs.list_all, dry_run.list_all, "list all clusters, run folders and other objects of this project"
+        verbs.list_all,
+        ec2.list_all,
+        serverless.list_all,
+        "list what this project has on AWS",
     ),
 }
-WITH_CLUSTER = {"submit", "status", "logs", "cancel", "terminate"}
-"""Verbs that take --cluster."""
+WITH_HOST = {"submit", "status", "logs", "cancel", "terminate"}
+"""Verbs that take --cluster or --application."""
 
-WITH_STEP = {"logs", "cancel"}
-"""Verbs that take --step."""
+WITH_WORK = {"logs", "cancel"}
+"""Verbs that take --step or --job-run."""
 
 WITH_PLAN = {"deploy", "package", "submit"}
 """Verbs that need all settings; the others need only the section [place]."""
@@ -67,11 +79,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
     for name, verb in VERBS.items():
         command = commands.add_parser(name, help=verb.help, description=f"{verb.help[0].upper()}{verb.help[1:]}.")
-        if name in WITH_CLUSTER:
+        if name in WITH_HOST:
             default = "all of yours" if name == "terminate" else "your newest"
-            command.add_argument("--cluster", metavar="ID", help=f"a cluster, such as j-1ABC (default: {default})")
-        if name in WITH_STEP:
-            command.add_argument("--step", metavar="ID", help="a step, such as s-1ABC (default: the newest)")
+            text = f"a cluster, such as j-1ABC, or an application (default: {default})"
+            command.add_argument("--cluster", "--application", metavar="ID", dest="host", help=text)
+        if name in WITH_WORK:
+            text = "a step, such as s-1ABC, or a job run (default: the newest)"
+            command.add_argument("--step", "--job-run", metavar="ID", dest="work", help=text)
         if name == "fetch":
             command.add_argument("--run", metavar="NAME", help="name of a run folder (default: the newest)")
         command.add_argument("--dry-run", action="store_true", help="print the requests to AWS, and send none")
@@ -122,13 +136,15 @@ def _run(arguments: argparse.Namespace, reporter: Terminal) -> int:
         reporter,
         data_root=Path(os.environ.get("IMAGE_DATA_ROOT") or "data"),
         packages=ROOT / "dist" / "emr",
-        cluster=getattr(arguments, "cluster", None) or "",
-        step=getattr(arguments, "step", None) or "",
+        host=getattr(arguments, "host", None) or "",
+        work=getattr(arguments, "work", None) or "",
         run=getattr(arguments, "run", None) or "",
     )
     verb = VERBS[arguments.verb]
     is_dry = arguments.dry_run or os.environ.get("DRY_RUN", "") not in ("", "0", "no", "false")
-    return (verb.dry_run if is_dry else verb.run)(context)
+    if not is_dry:
+        return verb.run(context)
+    return (verb.on_serverless if settings.target == SERVERLESS else verb.on_ec2)(context)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,11 @@ class Aws:
         return self._client("emr", attempts=1)
 
     @cached_property
+    def serverless(self) -> Any:
+        """Client for Amazon EMR Serverless, whose requests carry tokens and so may be repeated."""
+        return self._client("emr-serverless")
+
+    @cached_property
     def s3(self) -> Any:
         """Client for Amazon S3."""
         return self._client("s3")

@@ -6,15 +6,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from common.errors import InputError, JobError
-from emr import clusters
-from emr.aws import Aws, NotConfiguredError
+from emr.aws import Aws, Clock, NotConfiguredError
 from emr.bucket import Bucket
-from emr.clusters import Record, tags_of
+from emr.deploy import Deployment
+from emr.ec2.clusters import Clusters
+from emr.ec2.plan import ClusterPlan
 from emr.plan import Plan
-from emr.settings import Settings
+from emr.serverless.applications import Applications
+from emr.serverless.plan import ApplicationPlan
+from emr.settings import SERVERLESS, Settings
+from emr.target import Host, Work
 from emr.terminal import Terminal
+
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 
 @dataclass
@@ -26,8 +33,8 @@ class Context:
         reporter: shows what happens.
         data_root: the folder of named data sets.
         packages: the folder that keeps archives of dependencies on this machine.
-        cluster: id of a cluster that the user names, or "".
-        step: id of a step that the user names, or "".
+        host: id of a cluster or application that the user names, or "".
+        work: id of a step or job run that the user names, or "".
         run: name of a run folder that the user names, or "".
     """
 
@@ -35,8 +42,8 @@ class Context:
     reporter: Terminal
     data_root: Path
     packages: Path
-    cluster: str = ""
-    step: str = ""
+    host: str = ""
+    work: str = ""
     run: str = ""
 
     @cached_property
@@ -45,30 +52,45 @@ class Context:
         return Aws(self.settings.region)
 
     @cached_property
-    def plan(self) -> Plan:
-        """The deployment in the account of the user's credentials."""
-        aws = self.aws
-        return self._plan(aws.region, *aws.identity)
+    def target(self) -> Clusters | Applications:
+        """What the settings say that jobs run on."""
+        kind = Applications if self.settings.target == SERVERLESS else Clusters
+        return kind(self.aws, Clock(), self.settings)
 
-    @cached_property
-    def dry_run_plan(self) -> Plan:
-        """The plan of a dry run. Without credentials, words in capitals stand for names that depend on them."""
+    def deploy(self, host: str = "") -> int:
+        """Deploy to a host, or, without an id, to one of the deployment's own; return the exit code."""
+        aws, clock, rest = self.aws, Clock(), (self.reporter, host)
+        where = aws.region, *aws.identity
+        if self.settings.target == SERVERLESS:
+            applications = Applications(aws, clock, self.settings)
+            return Deployment(aws, clock, applications, self._plan(ApplicationPlan, *where), *rest).run()
+        clusters = Clusters(aws, clock, self.settings)
+        return Deployment(aws, clock, clusters, self._plan(ClusterPlan, *where), *rest).run()
+
+    @property
+    def plan_kind(self) -> type[Plan]:
+        """The class of plans for the target."""
+        return ApplicationPlan if self.settings.target == SERVERLESS else ClusterPlan
+
+    def dry_run_plan(self, kind: type[AnyPlan]) -> AnyPlan:
+        """Return the plan of a dry run. Without credentials, words in capitals stand for names that need them."""
+        reason: JobError
         try:
             aws = self.aws
         except NotConfiguredError as error:
-            return self._plan_without_aws(error)
-        try:
-            aws.identity  # noqa: B018  # raises without credentials, with expired ones, or without a network
-        except JobError as error:
-            return self._plan_without_aws(error)
-        return self.plan
-
-    def _plan_without_aws(self, reason: JobError) -> Plan:
+            reason = error
+        else:
+            try:
+                account, owner = aws.identity
+            except JobError as error:
+                reason = error
+            else:
+                return self._plan(kind, aws.region, account, owner)
         self.reporter.info(f"AWS is not asked ({reason}); ACCOUNT, YOU and REGION below stand for yours")
-        return self._plan(self.settings.region or "REGION", "ACCOUNT", "YOU")
+        return self._plan(kind, self.settings.region or "REGION", "ACCOUNT", "YOU")
 
-    def _plan(self, region: str, account: str, owner: str) -> Plan:
-        return Plan.of(self.settings, region, account, owner, self.data_root, self.packages)
+    def _plan(self, kind: type[AnyPlan], region: str, account: str, owner: str) -> AnyPlan:
+        return kind.of(self.settings, region, account, owner, self.data_root, self.packages)
 
     @property
     def dry_run_bucket(self) -> str:
@@ -92,38 +114,32 @@ class Context:
             )
         return bucket
 
-    def own_clusters(self, states: list[str]) -> Iterator[Record]:
-        """Yield the clusters that this user deployed, newest first.
-
-        Args:
-            states: states to select; an empty list selects all.
-        """
+    def own_hosts(self, active: bool) -> Iterator[Host]:
+        """Yield the hosts that this user deployed, newest first; if `active`, only those."""
         owner = self.aws.identity.arn
-        for cluster in clusters.list_ours(self.aws, states):
-            if tags_of(cluster).get("deployed-by") == owner:
-                yield cluster
+        return (host for host in self.target.hosts(active) if host.owner == owner)
 
-    def chosen_cluster(self, states: list[str]) -> Record:
-        """Return the cluster that the user names, or else the newest of theirs in one of these states.
+    def chosen_host(self, active: bool) -> Host:
+        """Return the host that the user names, or else the newest of theirs; if `active`, the newest active one.
 
         Raises:
             InputError: there is none.
         """
-        if self.cluster:
-            return clusters.describe(self.aws, self.cluster)
-        newest = next(self.own_clusters(states), None)
-        if newest is None:
-            raise InputError("you have no cluster; --cluster names one, `make emr-list` shows all")
-        return newest
+        kind = self.target.host
+        host = self.target.look(self.host) if self.host else next(self.own_hosts(active), None)
+        if host is None and self.host:
+            raise InputError(f"{kind} {self.host}: there is none; `make emr-list` shows all")
+        if host is None:
+            raise InputError(f"you have no {kind}; --{kind} names one, `make emr-list` shows all")
+        return host
 
-    def chosen_step(self, cluster: Record) -> Record:
-        """Return the step that the user names, or else the cluster's newest.
+    def chosen_work(self, host: Host) -> Work:
+        """Return the work that the user names, or else the host's newest.
 
         Raises:
             InputError: there is none.
         """
-        steps = clusters.list_steps(self.aws, cluster["Id"])
-        step = next((step for step in steps if self.step in ("", step["Id"])), None)
-        if step is None:
-            raise InputError(f"cluster {cluster['Id']} has no step {self.step}".rstrip())
-        return step
+        work = next((work for work in self.target.works(host.id) if self.work in ("", work.id)), None)
+        if work is None:
+            raise InputError(f"{self.target.host} {host.id} has no {self.target.work} {self.work}".rstrip())
+        return work

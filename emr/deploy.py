@@ -1,8 +1,10 @@
-"""From a plan to results: upload, find or start a cluster, follow the step, fetch, and leave no cluster behind.
+"""From a plan to results: upload, find or start a host, follow the work, fetch, and leave no host behind.
+
+A host is a cluster or an application; work is a step or a job run (target.py).
 
 Every call may be the last one that this process makes. So each request is noted in the journal (journal.py) before
 it is sent, effects that must not happen twice are looked for before they are requested again
-(clusters.request_once), and the same command continues wherever the last attempt ended.
+(once.py), and the same command continues wherever the last attempt ended.
 """
 
 from __future__ import annotations
@@ -12,19 +14,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from common.errors import JobError, RunError
 from common.run.folder import LAST
-from emr import clusters
 from emr.aws import Aws, Clock, has_expired, is_ambiguous
 from emr.bucket import Bucket
-from emr.clusters import UNDER_WAY, Record
-from emr.follow import CANCELLED, DONE, FAILED, WRONG, Outcome, Reporter, follow
+from emr.follow import CANCELLED, DONE, FAILED, WRONG, Outcome, Reporter
 from emr.journal import Journal
 from emr.logs import Logs, failure_reason, progress
+from emr.once import SETTLE_S, poll
 from emr.plan import Artefact, Plan
-from emr.preflight import preflight
+from emr.target import Target, Work, equal_to, of_run
+
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
 
 LOGS_WAIT_S, LOGS_POLL_S = 360, 15
 """How long to wait for the logs of a failed step, and how often to look: they arrive 3 to 4 minutes late."""
@@ -43,26 +46,33 @@ class InteractiveReporter(Reporter, Protocol):
         """Return True if the user who pressed Ctrl-C wants to give up, and False to go on following."""
 
 
-class Deployment:
+class Deployment(Generic[AnyPlan]):
     """One job, from the plan to its results.
 
     Args:
         aws: the services.
         clock: measures time.
-        plan: the job and its cluster.
+        target: runs the job.
+        plan: the job and what it runs on.
         reporter: shows what happens.
-        cluster: id of a cluster to submit to; "" finds or starts one.
+        host: id of a host to submit to; "" finds or starts one.
     """
 
     def __init__(
-        self, aws: Aws, clock: Clock, plan: Plan, reporter: InteractiveReporter, cluster: str = ""
+        self,
+        aws: Aws,
+        clock: Clock,
+        target: Target[AnyPlan],
+        plan: AnyPlan,
+        reporter: InteractiveReporter,
+        host: str = "",
     ) -> None:
-        self._aws = aws
         self._clock = clock
+        self._target = target
         self._plan = plan
         self._reporter = reporter
         self._bucket = Bucket(aws, plan.bucket)
-        self._journal = Journal.of(plan, cluster)
+        self._journal = Journal.of(plan, host)
         self._progress_read_at = 0.0
         self._last_progress: str | None = None
 
@@ -73,93 +83,98 @@ class Deployment:
             the exit code.
 
         Raises:
-            InputError: settings, permissions or input are wrong, and no cluster was started.
-            RunError: credentials have expired or AWS does not answer. The cluster, if there is one, goes on.
+            InputError: settings, permissions or input are wrong, and no host was started.
+            RunError: credentials have expired or AWS does not answer. The host, if there is one, goes on.
         """
         try:
             outcome = self._begin() or self._follow()
         except KeyboardInterrupt:
             outcome = Outcome(CANCELLED, "interrupted")
         except JobError as error:
-            if not self._journal.cluster:
+            if not self._journal.host:
                 raise
             cause = error.__cause__
             if has_expired(cause) or is_ambiguous(cause):
-                goes_on = f"cluster {self._journal.cluster} goes on, and the same command will follow it"
+                goes_on = f"{self._named_host} goes on, and the same command will follow it"
                 raise RunError(f"{error}; {goes_on}") from cause
             outcome = Outcome(WRONG, str(error))
         return self._finish(outcome)
 
+    @property
+    def _named_host(self) -> str:
+        return f"{self._target.host} {self._journal.host}"
+
     def _begin(self) -> Outcome | None:
-        """Get the step onto a cluster, or find the one that an earlier attempt left there.
+        """Get the work onto a host, or find what an earlier attempt left there.
 
         Returns:
-            the outcome, if the job is done and only its results are left to fetch.
+            the outcome, if the job has ended and only the rest is left to do.
         """
-        journal, reporter = self._journal, self._reporter
-        state = clusters.state_of(self._aws, journal.cluster) if journal.cluster else None
-        if journal.step and state is not None:
-            reporter.info(f"continuing with step {journal.step} on cluster {journal.cluster}")
+        journal, reporter, target = self._journal, self._reporter, self._target
+        if journal.ended is not None:
+            return Outcome(*journal.ended)
+        known = target.look(journal.host) if journal.host else None
+        if journal.work and known is not None:
+            reporter.info(f"continuing with {target.work} {journal.work} on {self._named_host}")
             return None
-        if journal.owned and state not in clusters.ACTIVE:
-            journal.cluster, journal.step, journal.deadline = "", "", 0.0
-        for note in preflight(self._aws, self._plan, starts_cluster=journal.owned):
-            reporter.info(note)
+        if journal.owned and not (known and known.active):
+            journal.host, journal.work, journal.deadline = "", "", 0.0
+        self._check()
         self._upload()
-        cluster = journal.cluster or self._find_cluster()
-        if cluster is None and self._has_results():
+        host = journal.host or self._find_host()
+        if host is None and self._has_results():
             reporter.info("the job that an earlier attempt requested is done")
             return Outcome(DONE)
-        step = self._find_step(cluster) if cluster else None
-        if cluster and step:
-            reporter.info(f"continuing with step {step['Id']} on cluster {cluster}")
-            journal.run = clusters.run_name(step)
-        elif cluster:
-            reporter.info(f"adding a step to cluster {cluster}")
-            journal.cluster, journal.run = cluster, self._plan.new_run(self._clock.now())
+        work = self._find_work(host) if host else None
+        if host and work:
+            reporter.info(f"continuing with {target.work} {work.id} on {target.host} {host}")
+            journal.host, journal.work, journal.run = host, work.id, work.run
+        elif host:
+            reporter.info(f"adding a {target.work} to {target.host} {host}")
+            # a request of an earlier attempt, whose answer was lost, had this run's name
+            journal.run = journal.run if journal.host and journal.run else self._plan.new_run(self._clock.now())
+            journal.host = host
             journal.save()
-            step = {"Id": clusters.add_step(self._aws, self._clock, self._plan, cluster, journal.run)}
+            journal.work = target.add(self._plan, host, journal.run)
         else:
             journal.run = self._plan.new_run(self._clock.now())
             journal.asked = self._clock.now()
             journal.save()
-            cluster, step = self._create()
-        journal.cluster, journal.step = cluster, str(step["Id"])
+            self._create()
+            journal.work = target.begin(self._plan, journal.host, journal.run)
         journal.save()
         return None
 
-    def _create(self) -> tuple[str, Record]:
-        """Start a cluster with the step; return the cluster's id and the step."""
+    def _check(self) -> None:
+        """Check everything that could fail, before anything is started."""
+        self._plan.check()
+        if self._bucket.ensure(ours=not self._plan.settings.bucket):
+            self._reporter.info(f"bucket {self._plan.bucket} was made: private, encrypted")
+        for note in self._target.preflight(self._plan) if self._journal.owned else []:
+            self._reporter.info(note)
+
+    def _create(self) -> None:
+        """Start a host."""
         journal = self._journal
         try:
-            cluster = clusters.create(self._aws, self._clock, self._plan, journal.run)
+            journal.host = self._target.create(self._plan, journal.run)
         except JobError as error:
             if not is_ambiguous(error.__cause__):
-                journal.forget()  # the request was refused, so that there is no cluster to look for
+                journal.forget()  # the request was refused, so that there is no host to look for
             raise
-        self._reporter.info(f"started cluster {cluster}: {self._plan.machines()}")
-        journal.cluster = cluster
+        self._reporter.info(f"started {self._named_host}: {self._plan.machines()}")
         journal.save()
-        step = clusters.poll(
-            self._clock,
-            lambda: clusters.find_step_of_run(self._aws, cluster, journal.run),
-            self._clock.now() + clusters.SETTLE_S,
-        )
-        if step is None:
-            raise RunError(f"cluster {cluster} was started, but not the step on it")
-        return cluster, step
 
-    def _find_cluster(self) -> str | None:
-        """Return the id of an earlier attempt's cluster. One that was requested just now gets time to appear."""
-        until = self._journal.asked + clusters.SETTLE_S
-        return clusters.poll(self._clock, lambda: clusters.find_cluster(self._aws, self._plan), until)
+    def _find_host(self) -> str | None:
+        """Return the id of an earlier attempt's host. One that was requested just now gets time to appear."""
+        until = self._journal.asked + SETTLE_S
+        return poll(self._clock, lambda: self._target.find(self._plan), until)
 
-    def _find_step(self, cluster: str) -> Record | None:
-        """Return the step that an earlier attempt requested; on a cluster of ours, any equal step that goes on."""
-        step = clusters.find_step_of_run(self._aws, cluster, self._journal.run)
-        if step is None and self._journal.owned:
-            return clusters.find_equal_step(self._aws, self._plan, cluster)
-        return step
+    def _find_work(self, host: str) -> Work | None:
+        """Return the work that an earlier attempt requested; on a host of ours, any equal work that goes on."""
+        works = self._target.works(host)
+        work = of_run(works, self._journal.run)
+        return equal_to(works, self._plan) if work is None and self._journal.owned else work
 
     def _has_results(self) -> bool:
         """Return True if the whole run folder is on S3."""
@@ -183,21 +198,15 @@ class Deployment:
             self._reporter.info(f"uploaded {artefact.what}: {size / 1e6:.1f} MB")
 
     def _follow(self) -> Outcome:
-        """Wait for the step, unless the user gives up."""
+        """Wait for the work, unless the user gives up."""
         journal = self._journal
         if not journal.deadline:
             journal.deadline = self._clock.now() + 60 * self._plan.settings.timeout_minutes
             journal.save()
         while True:
             try:
-                return follow(
-                    self._aws,
-                    self._clock,
-                    self._reporter,
-                    journal.cluster,
-                    journal.step,
-                    journal.deadline,
-                    self._progress,
+                return self._target.follow(
+                    self._reporter, journal.host, journal.work, journal.deadline, self._progress
                 )
             except KeyboardInterrupt:
                 if self._reporter.confirm_stop():
@@ -207,16 +216,16 @@ class Deployment:
         """Return how far the job is, according to the logs that have arrived."""
         if self._clock.now() >= self._progress_read_at + PROGRESS_S:
             self._progress_read_at = self._clock.now()
-            with suppress(JobError):  # following the step matters more
+            with suppress(JobError):  # following the work matters more
                 self._last_progress = progress(self._logs.texts())
         return self._last_progress
 
     @cached_property
     def _logs(self) -> Logs:
-        return Logs(self._bucket, f"{self._plan.settings.logs}{self._journal.cluster}/", self._journal.step)
+        return self._target.logs(self._journal.host, self._journal.work)
 
     def _finish(self, outcome: Outcome) -> int:
-        """Fetch the results, or cancel what still runs; then terminate the cluster if it is ours.
+        """Fetch the results, or cancel what still runs; then end the host if it is ours.
 
         Returns:
             the exit code.
@@ -227,24 +236,27 @@ class Deployment:
         reporter, failure = self._reporter, None
         if outcome.reason:
             reporter.error(outcome.reason)
+        if outcome.code in (DONE, FAILED):
+            self._journal.ended = (outcome.code, outcome.reason, outcome.work_failed)
+            self._journal.save()
         if outcome.code == DONE:
             try:
                 outcome = self._fetch()
             except JobError as error:
                 failure = error
-        elif not outcome.step_failed:
+        elif not outcome.work_failed:
             try:
                 self._cancel()
             except JobError as error:
                 reporter.error(str(error))
         try:
-            note = self._release_cluster()
+            note = self._release_host()
         except JobError as error:
             reporter.error(f"{error}; `make emr-list` shows what runs, and the same command goes on from here")
             return outcome.code or WRONG
         if failure is not None:
             raise RunError(str(failure)) from failure
-        if outcome.step_failed:
+        if outcome.work_failed:
             self._explain_failure()
         if note:
             reporter.info(note)
@@ -259,7 +271,8 @@ class Deployment:
         folder = Path(self._plan.settings.fetch_to) / self._journal.run
         if not folder.exists():
             if not self._has_results():
-                reason = f"the step completed, but left no run folder at {self._plan.address(self._results)}"
+                results = self._plan.address(self._results)
+                reason = f"the {self._target.work} completed, but left no run folder at {results}"
                 self._reporter.error(reason)
                 return Outcome(FAILED, reason)
             n_files = self._bucket.fetch(self._results, folder)
@@ -268,46 +281,41 @@ class Deployment:
         return Outcome(DONE)
 
     def _cancel(self) -> None:
-        """Cancel the step, if one was requested. Look for it if no answer to the request came."""
-        journal = self._journal
-        if journal.asked and not journal.cluster:
-            self._reporter.info("looking for the cluster that was requested")
-            journal.cluster = self._find_cluster() or ""
-        if journal.cluster and not journal.step:
-            step = clusters.find_step_of_run(self._aws, journal.cluster, journal.run)
-            journal.step = str(step["Id"]) if step else ""
-        if journal.step:
-            answer = clusters.cancel(self._aws, journal.cluster, journal.step)
-            self._reporter.info(f"cancelling step {journal.step}: {answer}")
-            if self._cluster_stays:
-                clusters.kill_application(self._aws, journal.cluster, journal.run)
+        """Cancel the work, if any was requested. Look for it if no answer to the request came."""
+        journal, target = self._journal, self._target
+        if journal.asked and not journal.host:
+            self._reporter.info(f"looking for the {target.host} that was requested")
+            journal.host = self._find_host() or ""
+        works = target.works(journal.host) if journal.host else []
+        work = next((work for work in works if work.id == journal.work), None) or of_run(works, journal.run)
+        if work:
+            journal.work = work.id
+            answer = target.cancel(journal.host, work, self._host_stays)
+            self._reporter.info(f"cancelling {target.work} {work.id}: {answer}")
 
     @property
-    def _cluster_stays(self) -> bool:
-        """True if the cluster is not terminated after this job."""
+    def _host_stays(self) -> bool:
+        """True if the host is not ended after this job."""
         return self._plan.settings.keep or not self._journal.owned
 
-    def _release_cluster(self) -> str:
-        """Terminate the cluster if it is ours, is not to be kept, and has no other work.
+    def _release_host(self) -> str:
+        """End the host if it is ours, is not to be kept, and has no other work.
 
         Returns:
             a note for the user, or "".
         """
-        journal = self._journal
-        if not journal.owned or not journal.cluster:
+        journal, target = self._journal, self._target
+        if not journal.owned or not journal.host:
             return ""
         later = "it ends after `idle_minutes` without work; `make emr-terminate` ends it now"
-        if self._cluster_stays:
-            return f"cluster {journal.cluster} is kept: {later}"
-        others = [
-            step["Name"]
-            for step in clusters.list_steps(self._aws, journal.cluster)
-            if step["Status"]["State"] in UNDER_WAY and step["Id"] != journal.step
-        ]
+        if self._host_stays:
+            return f"{self._named_host} is kept: {later}"
+        works = target.works(journal.host)
+        others = [work.name for work in works if work.under_way and work.id != journal.work]
         if others:
-            return f"cluster {journal.cluster} has other work ({', '.join(others)}): {later}"
-        if clusters.terminate(self._aws, journal.cluster):
-            return f"terminated cluster {journal.cluster}"
+            return f"{self._named_host} has other work ({', '.join(others)}): {later}"
+        if target.end(journal.host):
+            return f"terminated {self._named_host}"
         return ""
 
     def _explain_failure(self) -> None:
@@ -315,7 +323,7 @@ class Deployment:
         logs, job = self._logs, self._plan.settings.job
         self._reporter.status("waiting for the logs")
         try:
-            reason = clusters.poll(
+            reason = poll(
                 self._clock,
                 lambda: failure_reason(logs.texts(), job),
                 self._clock.now() + LOGS_WAIT_S,

@@ -12,6 +12,9 @@ from emr.plan import Plan
 
 FOLDER = ".emr"
 
+BEFORE = {"cluster": "host", "step": "work"}
+"""Names in journals of earlier versions, which knew clusters alone."""
+
 
 @dataclass
 class Journal:
@@ -19,40 +22,43 @@ class Journal:
 
     Attributes:
         path: the journal's file.
-        asked: when a cluster was requested, or 0. From then on there may be one, whether or not an answer came.
-        cluster: the cluster's id; "" until it is known.
-        step: the step's id; "" until it is known.
+        asked: when a host was requested, or 0. From then on there may be one, whether or not an answer came.
+        host: the id of the cluster or application; "" until it is known.
+        work: the id of the step or job run; "" until it is known.
         run: the run folder's name.
-        deadline: when the step is to be cancelled; 0 until it is known.
-        owned: whether the cluster is this deployment's to terminate.
+        deadline: when the work is to be cancelled; 0 until it is known.
+        owned: whether the host is this deployment's to end.
+        ended: how the work ended, if it was done or failed: code, reason, and whether the job itself failed.
     """
 
     path: Path = field(repr=False)
     asked: float = 0.0
-    cluster: str = ""
-    step: str = ""
+    host: str = ""
+    work: str = ""
     run: str = ""
     deadline: float = 0.0
     owned: bool = True
+    ended: tuple[int, str, bool] | None = None
 
     @classmethod
-    def of(cls, plan: Plan, cluster: str = "") -> Journal:
+    def of(cls, plan: Plan, host: str = "") -> Journal:
         """Load the journal of a deployment, or return an empty one.
 
         Args:
             plan: the deployment.
-            cluster: id of the cluster to submit to, if the user names one.
+            host: id of the host to submit to, if the user names one.
 
         Raises:
             InputError: the file cannot be read.
         """
-        name = "-".join([cluster or plan.cluster_key, *plan.step_name.split()])
+        name = "-".join([host or plan.host_key, *plan.work_name.split()])
         path = Path(plan.settings.fetch_to) / FOLDER / f"{name}.json"
         try:
-            return cls(path, **json.loads(path.read_text(encoding="utf-8")))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return cls(path, **{BEFORE.get(name, name): value for name, value in kept.items()})
         except FileNotFoundError:
-            return cls(path, cluster=cluster, owned=not cluster)
-        except (OSError, ValueError, TypeError) as error:
+            return cls(path, host=host, owned=not host)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); `make emr-list` shows what runs") from error
 
     def save(self) -> None:

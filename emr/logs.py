@@ -1,47 +1,39 @@
-"""A step's logs, which reach S3 minutes late and under one of several names."""
+"""Logs on S3, which arrive minutes late, and what they say about a job."""
 
 from __future__ import annotations
 
 import re
 import zlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from emr.bucket import Bucket
 
-APPLICATION = re.compile(r"\bapplication_\d+_\d+\b")
 FINISHED = re.compile(r"Finished task \S+ in stage (\d+)\.\d+ .*\((\d+)/(\d+)\)")
 TRACEBACK = "Traceback (most recent call last):"
-DRIVER_LOG = re.compile(r"/container_[^/]*_0*1/(stderr|stdout)[^/]*$")
-"""Logs of the first container of an application, in which the driver runs."""
-
-STEP_LOG = re.compile(r"/(controller|stderr|stdout|syslog)[^/]*$")
-"""Logs of a step. Releases differ in the ending: stdout.gz, stdout.txt.gz, or none."""
+DRIVER_LOG = re.compile(r"/(container_[^/]*_0*1|SPARK_DRIVER)/(stderr|stdout)[^/]*$")
+"""Logs of the driver: of the first container of an application of YARN, or of the driver of a job run."""
 
 
 @dataclass
-class Logs:
-    """The logs of one step.
+class Logs(ABC):
+    """The logs of a step or a job run.
 
     Attributes:
         bucket: the bucket that they are in.
-        prefix: prefix of the cluster's logs, ending in a slash.
-        step: the step's id.
+        prefix: prefix of their keys, ending in a slash.
     """
 
     bucket: Bucket
     prefix: str
-    step: str
-    _read: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
+    _read: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False, kw_only=True)
     """By key: the version that was read, and its text."""
 
+    @abstractmethod
     def texts(self) -> dict[str, str]:
-        """Return the texts that have arrived so far, by key: the logs of the step, then the logs of its driver."""
-        found = self._below(f"{self.prefix}steps/{self.step}/", STEP_LOG)
-        for name in sorted({name for text in found.values() for name in APPLICATION.findall(text)}):
-            found |= self._below(f"{self.prefix}containers/{name}/", DRIVER_LOG)
-        return found
+        """Return the texts that have arrived so far, by key."""
 
-    def _below(self, prefix: str, pattern: re.Pattern[str]) -> dict[str, str]:
+    def below(self, prefix: str, pattern: re.Pattern[str]) -> dict[str, str]:
         """Return the logs below a prefix whose keys match, by key; read only those that have changed."""
         found = {}
         for entry in self.bucket.objects(prefix):

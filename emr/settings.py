@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from emr.machines import Machine, spark_sizes
+from emr.ec2.machines import Machine, spark_sizes
 from emr.releases import check_python
+from emr.serverless.workers import ARCHITECTURES, Worker
 
 DEFAULTS = Path(__file__).with_name("cluster.toml")
 JOBS = ("outer", "inner", "gram", "ridge", "ingest", "predict")
 TABLES = ("tags", "spark")
 """Sections whose names are the user's."""
 
-SECTIONS = ("job", "place", "cluster", *TABLES)
+SECTIONS = ("job", "place", "cluster", "serverless", *TABLES)
+EC2, SERVERLESS = TARGETS = ("ec2", "serverless")
 PROJECT = "parallel-image-classification"
 RESERVED = {"project", "deployment", "deployed-by", "machines", "for-use-with-amazon-emr-managed-policies"}
 """Tags by which clusters are found again, and which users cannot set."""
@@ -47,11 +49,31 @@ CLUSTER_SETTINGS = (
 )
 """Settings that a cluster must share with a deployment that goes on with it."""
 
+APPLICATION_SETTINGS = (
+    "region",
+    "bucket",
+    "prefix",
+    "subnet",
+    "release",
+    "execution_role",
+    "architecture",
+    "worker_vcpus",
+    "worker_gb",
+    "executors",
+    "ready_executors",
+    "keep",
+    "idle_minutes",
+    "tags",
+)
+"""Settings that an application must share with a deployment that goes on with it."""
+
 RANGES = {
     "timeout_minutes": (1, 7 * 24 * 60),
     "core_count": (1, 1000),
     "task_count": (0, 1000),
-    "idle_minutes": (1, 7 * 24 * 60),  # AutoTerminationPolicy takes 60 to 604,800 seconds
+    "idle_minutes": (1, 7 * 24 * 60),  # AutoTerminationPolicy takes 60 to 604,800 seconds, and so does auto-stop
+    "executors": (1, 1000),
+    "ready_executors": (0, 1000),
 }
 """The smallest and the largest value of each number."""
 
@@ -66,6 +88,7 @@ class Settings:
     region: str
     bucket: str
     prefix: str
+    target: str
     subnet: str
     fetch_to: str
     release: str
@@ -80,6 +103,12 @@ class Settings:
     keep: bool
     service_role: str
     instance_profile: str
+    execution_role: str
+    worker_vcpus: int
+    worker_gb: int
+    executors: int
+    ready_executors: int
+    architecture: str
     tags: dict[str, str]
     spark: dict[str, str]
 
@@ -95,16 +124,12 @@ class Settings:
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)}: use {least} to {most}")
         check_python(self.release, self.python)
-        if len({machine.architecture for machine in self.machines}) > 1:
-            raise InputError(
-                f"primary_type {self.primary_type}, core_type {self.core_type}, task_type {self.task_type}: some "
-                "are arm64 and some are not; give all of them"
-            )
         if self.subnet and not re.fullmatch(r"subnet-[0-9a-f]+", self.subnet):
             raise InputError(f"subnet {self.subnet!r}: give an id such as subnet-0123abcd")
-        for name in ("service_role", "instance_profile"):
-            if not getattr(self, name):
-                raise InputError(f"{name}: give one; `aws emr create-default-roles` makes the default ones")
+        if self.target == SERVERLESS:
+            self._check_serverless()
+        else:
+            self._check_cluster()
         reserved = sorted(RESERVED & set(self.tags))
         if reserved:
             raise InputError(f"tags {reserved[0]}: reserved for this project; choose another name")
@@ -114,16 +139,55 @@ class Settings:
             raise InputError(f"prefix {self.prefix!r}: use names of letters, digits, _ . -, with / between them")
         self.words  # noqa: B018  # raises if a quote is not closed
 
+    def _check_cluster(self) -> None:
+        if len({machine.architecture for machine in self.machines}) > 1:
+            raise InputError(
+                f"primary_type {self.primary_type}, core_type {self.core_type}, task_type {self.task_type}: some "
+                "are arm64 and some are not; give all of them"
+            )
+        for name in ("service_role", "instance_profile"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: give one; `aws emr create-default-roles` makes the default ones")
+
+    def _check_serverless(self) -> None:
+        self.worker  # noqa: B018  # raises if there is no worker of this size
+        if self.architecture not in ARCHITECTURES:
+            raise InputError(f"architecture {self.architecture!r}: use one of {', '.join(ARCHITECTURES)}")
+        if self.ready_executors > self.executors:
+            raise InputError(
+                f"ready_executors {self.ready_executors}: more than executors, {self.executors}; use at most that"
+            )
+        if not re.fullmatch(r"(arn:[\w-]+:iam::\d{12}:role/)?[\w+=,.@/-]+", self.execution_role, re.ASCII):
+            raise InputError(f"execution_role {self.execution_role!r}: give the name or the ARN of a role")
+
     @property
     def machines(self) -> tuple[Machine, ...]:
-        """The instance types in use: primary, core and, if there are any, task nodes."""
+        """The instance types of a cluster: primary, core and, if there are any, task nodes."""
         types = [self.primary_type, self.core_type, *([self.task_type] if self.task_count else [])]
         return tuple(Machine.of(name) for name in types)
 
     @property
-    def architecture(self) -> str:
-        """Architecture of all nodes: x86_64 or aarch64."""
+    def worker(self) -> Worker:
+        """The size of an application's driver and executors.
+
+        Raises:
+            InputError: there is no such size.
+        """
+        return Worker.of(self.worker_vcpus, self.worker_gb)
+
+    @property
+    def processor(self) -> str:
+        """The processor of all machines, as Python's packages call it: x86_64 or aarch64."""
+        if self.target == SERVERLESS:
+            return ARCHITECTURES[self.architecture]
         return self.machines[0].architecture
+
+    @property
+    def shape(self) -> str:
+        """Counts and kinds of the machines that Spark's settings are made for."""
+        if self.target == SERVERLESS:
+            return f"{self.executors} {self.worker}"
+        return f"{self.core_count} {self.core_type} {self.task_count} {self.task_type}"
 
     def bucket_in(self, account: str, region: str) -> str:
         """Return the bucket's name; by default, the project's own in this account and region."""
@@ -153,13 +217,16 @@ class Settings:
 
     @property
     def spark_conf(self) -> dict[str, str]:
-        """Spark's configuration: sizes that fill the nodes, overridden by the section [spark]."""
+        """Spark's configuration: sizes that fill the machines, overridden by the section [spark]."""
+        if self.target == SERVERLESS:
+            return self.worker.spark_sizes(self.executors) | self.spark
         smallest = min(self.machines[1:], key=lambda machine: machine.memory)
         return spark_sizes(smallest, self.core_count + self.task_count) | self.spark
 
-    def cluster_settings(self) -> dict[str, Any]:
-        """Return the settings that tell clusters apart, by name."""
-        return {name: value for name, value in asdict(self).items() if name in CLUSTER_SETTINGS}
+    def host_settings(self) -> dict[str, Any]:
+        """Return the settings that tell clusters, or applications, apart, by name."""
+        names = APPLICATION_SETTINGS if self.target == SERVERLESS else CLUSTER_SETTINGS
+        return {name: value for name, value in asdict(self).items() if name in names}
 
 
 def settings_flags(parser: argparse.ArgumentParser, sections: Container[str] = SECTIONS) -> None:
@@ -220,6 +287,8 @@ def load_settings(arguments: argparse.Namespace, environment: Mapping[str, str])
             values[name] = _converted(variable, environment[variable], values[name])
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
     values["region"] = values["region"] or region
+    if values["target"] not in TARGETS:  # verbs that look at nothing else need it
+        raise InputError(f"target {values['target']!r}: use one of {', '.join(TARGETS)}")
     return Settings(**values)
 
 

@@ -63,7 +63,7 @@ class Terminal:
             return True
         self.interactive = False  # a second Ctrl-C counts as yes
         try:
-            answer = input("\nCancel the step, and terminate the cluster if it is ours? [Y/n] ")
+            answer = input("\nCancel the job, and end the cluster or application if it is ours? [Y/n] ")
         except (EOFError, KeyboardInterrupt):
             return True
         self.interactive = answer.strip().lower().startswith("n")

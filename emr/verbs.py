@@ -9,22 +9,17 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.run.parser import PARSE_ONLY
-from emr import clusters
-from emr.aws import Clock
-from emr.clusters import ACTIVE, UNDER_WAY, tags_of
 from emr.context import Context
 from emr.dependencies import dependencies_archive
-from emr.deploy import Deployment
-from emr.follow import DONE, WRONG, describe_cluster_state, describe_step_failure
-from emr.logs import Logs
+from emr.follow import DONE, WRONG
 from emr.package import ROOT, project_zip
 
 
 def package(context: Context) -> int:
     """Make the archives, and print their paths and sizes."""
     settings = context.settings
-    context.reporter.status(f"packages for Python {settings.python} on {settings.architecture}")
-    archive = dependencies_archive(context.packages, settings.python, settings.architecture)
+    context.reporter.status(f"packages for Python {settings.python} on {settings.processor}")
+    archive = dependencies_archive(context.packages, settings.python, settings.processor)
     project = project_zip(context.packages.parent / "project.zip")
     for path in (project, archive):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -32,42 +27,40 @@ def package(context: Context) -> int:
 
 
 def deploy(context: Context) -> int:
-    """Run a job on a cluster of its own, from the upload to the results."""
-    return Deployment(context.aws, Clock(), context.plan, context.reporter).run()
+    """Run a job on a host of its own, from the upload to the results."""
+    return context.deploy()
 
 
 def submit(context: Context) -> int:
-    """Run a job on a running cluster, and leave the cluster running."""
-    cluster = context.chosen_cluster(ACTIVE)
-    if cluster["Status"]["State"] not in ACTIVE:
-        raise InputError(f"cluster {cluster['Id']}: {describe_cluster_state(cluster)}; it takes no more steps")
-    machines = tags_of(cluster).get("machines")
-    if machines and machines != context.plan.shape:
+    """Run a job on an active host, and leave the host as it is."""
+    host, kind = context.chosen_host(active=True), context.target.host
+    if not host.active:
+        raise InputError(f"{kind} {host.id}: {host.state}; it takes no more {context.target.work}s")
+    if host.shape and host.shape != context.settings.shape:
         context.reporter.info(
-            f"cluster {cluster['Id']} was started with other machines ({machines}) than the settings say "
-            f"({context.plan.shape}), for which Spark is sized"
+            f"{kind} {host.id} was started with other machines ({host.shape}) than the settings say "
+            f"({context.settings.shape}), for which Spark is sized"
         )
-    return Deployment(context.aws, Clock(), context.plan, context.reporter, str(cluster["Id"])).run()
+    return context.deploy(host.id)
 
 
 def status(context: Context) -> int:
-    """Print the states of a cluster and of its steps."""
-    cluster = context.chosen_cluster([])
-    print(f"{cluster['Id']}  {describe_cluster_state(cluster)}")
-    for step in clusters.list_steps(context.aws, cluster["Id"]):
-        state = step["Status"]["State"]
-        reason = f"; {describe_step_failure(step)}" if state == "FAILED" else ""
-        print(f"  {step['Id']}  {step['Name']}: {state}{reason}")
+    """Print the states of a host and of its work."""
+    host = context.chosen_host(active=False)
+    print(f"{host.id}  {host.state}")
+    for work in context.target.works(host.id):
+        print(f"  {work.id}  {work.name}: {work.state}{f'; {work.failure}' if work.failure else ''}")
     return DONE
 
 
 def logs(context: Context) -> int:
-    """Print a step's logs."""
-    cluster = context.chosen_cluster([])
-    step = context.chosen_step(cluster)
-    texts = Logs(context.bucket(), f"{context.settings.logs}{cluster['Id']}/", step["Id"]).texts()
+    """Print the logs of work."""
+    host = context.chosen_host(active=False)
+    work = context.chosen_work(host)
+    context.bucket()  # raises if there is none
+    texts = context.target.logs(host.id, work.id).texts()
     if not texts:
-        raise InputError(f"no logs of step {step['Id']} have arrived yet; they take 3 to 4 minutes")
+        raise InputError(f"no logs of {context.target.work} {work.id} have arrived yet; they take 3 to 4 minutes")
     for key, text in texts.items():
         print(f"==> {key} <==\n{text}")
     return DONE
@@ -94,41 +87,36 @@ def fetch(context: Context) -> int:
 
 
 def cancel(context: Context) -> int:
-    """Cancel a step, and kill its YARN application."""
-    cluster = context.chosen_cluster(ACTIVE)
-    step = context.chosen_step(cluster)
-    if step["Status"]["State"] not in UNDER_WAY:
-        raise InputError(f"step {step['Id']} is already {step['Status']['State']}")
-    run = clusters.run_name(step)
-    if not run:
-        raise InputError(f"step {step['Id']} ({step['Name']}): none of this project's, so not ours to cancel")
-    print(f"{step['Id']} on {cluster['Id']}: {clusters.cancel(context.aws, cluster['Id'], step['Id'])}")
-    clusters.kill_application(context.aws, cluster["Id"], run)
+    """Cancel work, and whatever it has started."""
+    host = context.chosen_host(active=True)
+    work, kind = context.chosen_work(host), context.target.work
+    if not work.under_way:
+        raise InputError(f"{kind} {work.id} is already {work.state}")
+    if not work.run:
+        raise InputError(f"{kind} {work.id} ({work.name}): none of this project's, so not ours to cancel")
+    print(f"{work.id} on {host.id}: {context.target.cancel(host.id, work, host_stays=True)}")
     return DONE
 
 
 def terminate(context: Context) -> int:
-    """Terminate the user's clusters, or the one that the user names."""
-    if context.cluster:
-        ids = [context.cluster]
-    else:
-        ids = [str(cluster["Id"]) for cluster in context.own_clusters(ACTIVE)]
-    for cluster_id in ids:
-        active = clusters.terminate(context.aws, cluster_id)
-        print(f"{cluster_id}: {'terminating' if active else 'has already ended'}")
+    """End the user's hosts, or the one that the user names."""
+    ids = [context.host] if context.host else [host.id for host in context.own_hosts(active=True)]
+    for host in ids:
+        active = context.target.end(host)
+        print(f"{host}: {'terminating' if active else 'has already ended'}")
     if not ids:
-        print("you have no running cluster")
+        print(f"you have no running {context.target.host}")
     return DONE
 
 
 def list_all(context: Context) -> int:
     """Print everything that this project has on AWS."""
-    found = list(clusters.list_ours(context.aws, []))
-    print(f"{len(found)} clusters in {context.aws.region} (Amazon EMR forgets them after two months)")
-    for cluster in found:
-        created = cluster["Status"]["Timeline"]["CreationDateTime"]
-        owner = tags_of(cluster).get("deployed-by", "?")
-        print(f"  {cluster['Id']}  {cluster['Status']['State']:22}  {created:%Y-%m-%d %H:%M}  {owner}")
+    hosts = list(context.target.hosts(active=False))
+    kind = context.target.host
+    forgets = "Amazon EMR forgets them after two months"
+    print(f"{len(hosts)} {kind}s in {context.aws.region} ({forgets})")
+    for host in hosts:
+        print(f"  {host.id}  {host.state:22}  {host.created:%Y-%m-%d %H:%M}  {host.owner or '?'}")
     bucket = context.project_bucket()
     if bucket.region() is None:
         print(f"no bucket is called {bucket.name}")
@@ -137,8 +125,8 @@ def list_all(context: Context) -> int:
             prefix = f"{context.settings.prefix}/{folder}/"
             sizes = [entry["Size"] for entry in bucket.objects(prefix)]
             print(f"s3://{bucket.name}/{prefix}: {len(sizes)} objects, {sum(sizes) / 1e6:.1f} MB")
-    if any(cluster["Status"]["State"] in ACTIVE for cluster in found):
-        print("`make emr-terminate` ends yours; `python -m emr terminate --cluster ID` ends another")
+    if any(host.active for host in hosts):
+        print(f"`make emr-terminate` ends yours; `python -m emr terminate --{kind} ID` ends another")
     return DONE
 
 

@@ -67,7 +67,7 @@ def test_the_command_line_ends_with_2_when_aws_is_down(
     def down(*_: object) -> None:
         raise RunError("credentials: AWS cannot be reached")
 
-    monkeypatch.setattr("emr.context.Context.own_clusters", down)
+    monkeypatch.setattr("emr.context.Context.own_hosts", down)
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     assert main(["terminate"]) == 2
     assert capsys.readouterr().err == "emr terminate: credentials: AWS cannot be reached\n"

@@ -218,7 +218,7 @@ def test_a_cluster_of_somebody_else_is_not_terminated(aws: Cloud, tmp_path: Path
     assert emr("submit", cwd=tmp_path, **aws.environment).returncode == 2
     done = emr("status", "--cluster", "j-NONE", cwd=tmp_path, **aws.environment)
     assert done.returncode == 2
-    assert "cluster j-NONE: InvalidRequestException" in done.stderr
+    assert "cluster j-NONE: there is none" in done.stderr
 
 
 def test_a_step_of_somebody_else_is_not_cancelled(aws: Cloud, tmp_path: Path) -> None:

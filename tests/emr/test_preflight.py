@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import InputError
 from emr.aws import Aws
-from emr.plan import SECURITY_CONFIGURATION
+from emr.ec2.plan import SECURITY_CONFIGURATION
 from tests.support.emr.clients import Refused
 from tests.support.emr.cloud import ACCOUNT, REGION
 from tests.support.emr.deploying import RecordingReporter, deploy

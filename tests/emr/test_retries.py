@@ -15,7 +15,8 @@ from emr.aws import Aws
 from emr.follow import CANCELLED, DONE, TIMED_OUT, WRONG
 from tests.support.emr.cloud import REGION
 from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched, plan
-from tests.support.emr.scripted import Fate, KilledError, Scripted
+from tests.support.emr.scripted import Fate, Scripted
+from tests.support.emr.services import KilledError
 
 QUICK = 0.02
 """A pace with little to wait for, at which every kind of call is still made."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from emr.machines import Machine, spark_sizes
+from emr.ec2.machines import Machine, spark_sizes
 from emr.releases import check_python
 from emr.settings import Settings, load_settings, settings_flags
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from emr.deploy import Deployment
-from emr.plan import Plan
+from emr.ec2.clusters import Clusters
+from emr.ec2.plan import ClusterPlan
 from emr.settings import load_settings, settings_flags
 from tests.support.emr.cloud import ACCOUNT, REGION
-from tests.support.emr.scripted import OWNER, Scripted
+from tests.support.emr.scripted import Scripted
+from tests.support.emr.services import OWNER
 
 TRACEBACK = """\
 gram.py: a task failed on a worker
@@ -59,14 +61,14 @@ class RecordingReporter:
 
 
 @cache
-def plan(**more: Any) -> Plan:
+def plan(**more: Any) -> ClusterPlan:
     """Return a plan with these settings; results are fetched to a folder below the working directory."""
     parser = argparse.ArgumentParser()
     settings_flags(parser)
     words = [f"--{name.replace('_', '-')}={value}" for name, value in more.items() if value is not True]
     words += [f"--{name}" for name, value in more.items() if value is True]
     settings = load_settings(parser.parse_args(words), {})
-    return Plan.of(settings, REGION, ACCOUNT, OWNER, Path("data"), Path("packages"))
+    return ClusterPlan.of(settings, REGION, ACCOUNT, OWNER, Path("data"), Path("packages"))
 
 
 def deploy(
@@ -75,7 +77,9 @@ def deploy(
     """Deploy in a folder as a new process would; return the exit code."""
     folder.mkdir(exist_ok=True)
     os.chdir(folder)
-    return Deployment(script.aws(), script.clock, plan(**more), reporter or RecordingReporter(), cluster).run()
+    aws, made, shown = script.aws(), plan(**more), reporter or RecordingReporter()
+    target = Clusters(aws, script.clock, made.settings)
+    return Deployment(aws, script.clock, target, made, shown, cluster).run()
 
 
 def fetched(folder: Path) -> list[str]:

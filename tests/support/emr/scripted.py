@@ -1,56 +1,18 @@
-"""A scripted model of AWS's services, with a clock of its own.
-
-The model answers the calls of real clients of boto3 (clients.py). A test's script decides what becomes of
-clusters and steps, and which calls fail.
-"""
+"""A scripted model of Amazon EMR, which decides what becomes of clusters and steps."""
 
 from __future__ import annotations
 
-import datetime
 import gzip
-import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore.response import StreamingBody
+from tests.support.emr.clients import Refused
+from tests.support.emr.cloud import APPLICATION
+from tests.support.emr.services import Services, moment
 
-from emr.aws import Aws, Clock
-from tests.support.emr.clients import AnsweredAws, Refused
-from tests.support.emr.cloud import ACCOUNT, APPLICATION, REGION
-
-OWNER = f"arn:aws:iam::{ACCOUNT}:user/ada"
 BOOTSTRAPPING_S, RUNNING_S, WORK_S, TERMINATING_S, LOGS_LATE_S = 60, 180, 120, 90, 200
 ACTIVE = {"STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"}
-
-
-class KilledError(Exception):
-    """The process was killed; its further calls have no effect."""
-
-
-class FakeClock(Clock):
-    """A clock on which time passes only when somebody sleeps.
-
-    Attributes:
-        time: the present, in seconds since the epoch.
-        began: when the clock was made.
-        interrupt_at: seconds from then until Ctrl-C is pressed, once; None for never.
-    """
-
-    def __init__(self) -> None:
-        self.time = self.began = 1_700_000_000.0
-        self.interrupt_at: float | None = None
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.time += max(seconds, 0.01)
-        if self.interrupt_at is not None and self.time - self.began >= self.interrupt_at:
-            self.interrupt_at = None
-            raise KeyboardInterrupt
 
 
 @dataclass
@@ -95,51 +57,22 @@ class Cluster:
     terminated: float | None = None
 
 
-class Scripted:
-    """The services.
+class Scripted(Services):
+    """The services for clusters.
 
     Attributes:
-        pace: factor on the usual duration of everything.
-        clock: the time.
         fate: what becomes of steps and clusters.
-        arn: ARN of the caller.
         clusters: clusters by id.
-        objects: objects on S3 by key, each with the time at which it appears, and its content.
-        bucket_region: region of the bucket; None if it does not exist.
         security_configurations: security configurations by name, as JSON.
-        calls: operations that the present process called, in order.
-        throttled: how many more DescribeStep calls are refused because they come too often.
-        listed_after: seconds until a new cluster is listed.
-        unanswered: by operation, the error with which its next answer is lost, although it has its effect.
-        refused: by operation, code and message with which it is refused.
-        dies_at: number of the call at which the process is killed, counted from 1; None for never.
-        dies_before: whether the process is killed before that call has its effect.
-        dead: whether the process was killed.
     """
 
-    def __init__(self, pace: float = 1.0) -> None:
-        self.pace = pace
-        self.clock = FakeClock()
-        self.fate = Fate()
-        self.arn = OWNER
-        self.clusters: dict[str, Cluster] = {}
-        self.objects: dict[str, tuple[float, bytes]] = {}
-        self.bucket_region: str | None = None
-        self.security_configurations: dict[str, str] = {}
-        self.calls: list[str] = []
-        self.throttled = 0
-        self.listed_after = 0.0
-        self.unanswered: dict[str, Exception] = {}
-        self.refused: dict[str, tuple[str, str]] = {}
-        self.dies_at: int | None = None
-        self.dies_before = False
-        self.dead = False
+    POLLED = "DescribeStep"
 
-    def aws(self) -> Aws:
-        """Return the services as a new process sees them."""
-        self.dead = False
-        self.calls = []
-        return AnsweredAws(self.answer)
+    def __init__(self, pace: float = 1.0) -> None:
+        super().__init__(pace)
+        self.fate = Fate()
+        self.clusters: dict[str, Cluster] = {}
+        self.security_configurations: dict[str, str] = {}
 
     def state(self, cluster: str) -> str:
         """Return a cluster's present state."""
@@ -153,95 +86,6 @@ class Scripted:
         """Start a cluster that is not this project's; return its id."""
         return str(self.run_job_flow({"Name": "theirs", "Steps": [], "Tags": [], **request})["JobFlowId"])
 
-    def answer(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
-        """Carry out a call and return its answer, or fail as the script says.
-
-        Raises:
-            KilledError: the process is killed at this call, or was before.
-            Refused: the call is refused.
-        """
-        if self.dead:
-            raise KilledError
-        self.calls.append(operation)
-        last = self.dies_at is not None and len(self.calls) == self.dies_at
-        if last and self.dies_before:
-            self.dead = True
-            raise KilledError
-        if self.throttled and operation == "DescribeStep":  # botocore itself retries all other calls
-            self.throttled -= 1
-            raise Refused("ThrottlingException", "Rate exceeded", 400)
-        if operation in self.refused:
-            raise Refused(*self.refused[operation], 400)
-        method: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, _snake(operation))
-        try:
-            answer = method(params)
-        finally:
-            if last:
-                self.dead = True
-                raise KilledError
-        if operation in self.unanswered:
-            raise self.unanswered.pop(operation)
-        return answer
-
-    def get_caller_identity(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"Account": ACCOUNT, "Arn": self.arn, "UserId": "AIDA"}
-
-    def head_bucket(self, _: dict[str, Any]) -> dict[str, Any]:
-        if self.bucket_region is None:
-            raise Refused("404", "Not Found", 404)
-        return {"BucketRegion": self.bucket_region}
-
-    def create_bucket(self, _: dict[str, Any]) -> dict[str, Any]:
-        self.bucket_region = REGION
-        return {}
-
-    def put_public_access_block(self, params: dict[str, Any]) -> dict[str, Any]:
-        assert all(params["PublicAccessBlockConfiguration"].values())
-        return {}
-
-    def put_bucket_encryption(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def put_bucket_tagging(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def _object(self, key: str) -> bytes:
-        """Return an object's content, or refuse if it is not there yet."""
-        since, data = self.objects.get(key, (float("inf"), b""))
-        if since > self.clock.now():
-            raise Refused("404", "Not Found", 404)
-        return data
-
-    def head_object(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"ContentLength": len(self._object(params["Key"])), "ETag": '"1"'}
-
-    def put_object(self, params: dict[str, Any]) -> dict[str, Any]:
-        assert params["ServerSideEncryption"] == "AES256"
-        self.objects[params["Key"]] = (self.clock.now(), params["Body"].read())
-        return {"ETag": '"1"'}
-
-    def get_object(self, params: dict[str, Any]) -> dict[str, Any]:
-        data = self._object(params["Key"])
-        return {"ContentLength": len(data), "ETag": '"1"', "Body": StreamingBody(io.BytesIO(data), len(data))}
-
-    def list_objects_v2(self, params: dict[str, Any]) -> dict[str, Any]:
-        there = [
-            {"Key": key, "Size": len(data), "ETag": '"1"'}
-            for key, (since, data) in sorted(self.objects.items())
-            if key.startswith(params["Prefix"]) and since <= self.clock.now()
-        ]
-        return {"Contents": there, "IsTruncated": False}
-
-    def get_role(self, params: dict[str, Any]) -> dict[str, Any]:
-        role = {"RoleName": params["RoleName"], "Path": "/", "RoleId": "AROA" + "0" * 16}
-        return {"Role": {**role, "Arn": "arn:aws:iam::1:role/r", "CreateDate": _moment(0)}}
-
-    def get_instance_profile(self, params: dict[str, Any]) -> dict[str, Any]:
-        name = params["InstanceProfileName"]
-        profile = {"InstanceProfileName": name, "Path": "/", "InstanceProfileId": "AIPA" + "0" * 16, "Roles": []}
-        arn = f"arn:aws:iam::{ACCOUNT}:instance-profile/{name}"
-        return {"InstanceProfile": {**profile, "Arn": arn, "CreateDate": _moment(0)}}
-
     def describe_release_label(self, params: dict[str, Any]) -> dict[str, Any]:
         return {**params, "Applications": [{"Name": "Spark", "Version": "4.0.2"}]}
 
@@ -254,7 +98,7 @@ class Scripted:
         imds = json.loads(params["SecurityConfiguration"])["InstanceMetadataServiceConfiguration"]
         assert imds["MinimumInstanceMetadataServiceVersion"] == 2
         self.security_configurations[params["Name"]] = params["SecurityConfiguration"]
-        return {"Name": params["Name"], "CreationDateTime": _moment(0)}
+        return {"Name": params["Name"], "CreationDateTime": moment(0)}
 
     def run_job_flow(self, params: dict[str, Any]) -> dict[str, Any]:
         cluster = Cluster(f"j-{len(self.clusters) + 1}", params, self.clock.now())
@@ -328,7 +172,7 @@ class Scripted:
         else:
             under_way = any(self._step_state(cluster, step) in ("PENDING", "RUNNING") for step in cluster.steps)
             state = "RUNNING" if under_way else "WAITING"
-        timeline = {"CreationDateTime": _moment(cluster.created)}
+        timeline = {"CreationDateTime": moment(cluster.created)}
         status = {"State": state, "StateChangeReason": reason, "Timeline": timeline}
         return {"Id": cluster.id, "Name": cluster.request["Name"], "Status": status}
 
@@ -376,11 +220,3 @@ class Scripted:
         for name in params["JobFlowIds"]:
             self._cluster(name).terminated = self.clock.now()
         return {}
-
-
-def _moment(seconds: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-
-
-def _snake(operation: str) -> str:
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(operation))

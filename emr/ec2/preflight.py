@@ -1,27 +1,21 @@
-"""Checks of everything that could fail, before anything is started."""
+"""Checks of what a cluster needs, before it is started."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 from botocore.exceptions import ClientError
 
 from common.errors import InputError
-from emr.aws import DENIED, Aws, code_of, explained
-from emr.bucket import Bucket
-from emr.plan import IMDS, IMDSV2, SECURITY_CONFIGURATION, Plan
+from emr.aws import Aws, code_of, explained
+from emr.ec2.plan import IMDS, IMDSV2, SECURITY_CONFIGURATION, ClusterPlan
+from emr.roles import check_exists
 
 DEFAULT_ROLES = "`aws emr create-default-roles` makes the default ones"
 
 
-def preflight(aws: Aws, plan: Plan, starts_cluster: bool) -> list[str]:
-    """Check credentials, bucket, release and roles; create missing things that cost nothing.
-
-    Args:
-        aws: the services.
-        plan: the deployment.
-        starts_cluster: whether a cluster may be started, and not only a step added to one.
+def preflight(aws: Aws, plan: ClusterPlan) -> list[str]:
+    """Check release and roles; create the security configuration, which costs nothing.
 
     Returns:
         notes for the user.
@@ -30,41 +24,20 @@ def preflight(aws: Aws, plan: Plan, starts_cluster: bool) -> list[str]:
         InputError: a check fails; the message says how to mend it.
         RunError: AWS cannot be reached.
     """
-    plan.step("0" * 64)  # raises if its arguments are too long
-    notes = []
-    if Bucket(aws, plan.bucket).ensure(ours=not plan.settings.bucket):
-        notes.append(f"bucket {plan.bucket} was made: private, encrypted")
-    if not starts_cluster:
-        return notes
-    notes.append(_check_release(aws, plan.settings.release))
+    notes = [_check_release(aws, plan.settings.release)]
     # the API takes ARNs too, whose last part is the name
     role, profile = (
         name.rpartition("/")[2] for name in (plan.settings.service_role, plan.settings.instance_profile)
     )
-    notes += _check_exists("service_role", role, lambda: aws.iam.get_role(RoleName=role))
-    notes += _check_exists(
-        "instance_profile", profile, lambda: aws.iam.get_instance_profile(InstanceProfileName=profile)
+    notes += check_exists("service_role", role, lambda: aws.iam.get_role(RoleName=role), DEFAULT_ROLES)
+    notes += check_exists(
+        "instance_profile",
+        profile,
+        lambda: aws.iam.get_instance_profile(InstanceProfileName=profile),
+        DEFAULT_ROLES,
     )
     _ensure_security_configuration(aws)
     return notes
-
-
-def _check_exists(what: str, name: str, request: Callable[[], object]) -> list[str]:
-    """Check that a role or profile exists; return a note if the user may not look.
-
-    Raises:
-        InputError: it does not exist.
-    """
-    with explained(f"{what} {name}"):
-        try:
-            request()
-        except ClientError as error:
-            if code_of(error) in DENIED:
-                return [f"{what} {name}: you may not see whether it exists"]
-            if code_of(error) == "NoSuchEntity":
-                raise InputError(f"{what} {name}: does not exist; {DEFAULT_ROLES}") from error
-            raise
-    return []
 
 
 def _check_release(aws: Aws, release: str) -> str:

@@ -1,0 +1,1 @@
+"""Jobs as runs of applications of Amazon EMR Serverless."""
