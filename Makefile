@@ -122,14 +122,15 @@ bench: setup $(PART)deep $(PART)ml ## the measurements that the documentation qu
 bench-scaling: setup $(PART)ml ## ranks × threads on this machine: heat maps, Amdahl bars, a cost model (minutes; MNIST)
 	@$(BIN)/python -m bench.scaling --json bench/results/scaling.json $(ARGS)
 
-# JOB and ARGS, if given, override emr/cluster.toml; so do EMR_CORE_COUNT=4 and the like, which make passes on.
-EMR_FLAGS = $(if $(filter-out 0 no false,$(DRY_RUN)),--dry-run) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
+# TARGET, JOB and ARGS, if given, override emr/cluster.toml; so do EMR_CORE_COUNT=4 and the like, which make passes on.
+EMR_FLAGS = $(if $(filter-out 0 no false,$(DRY_RUN)),--dry-run) $(if $(TARGET),--target=$(TARGET)) $(if $(filter file,$(origin JOB)),,--job=$(JOB)) \
   $(if $(ARGS),--arguments='$(subst ','\'',$(ARGS))') \
-  $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(STEP),--step=$(STEP)) $(if $(RUN),--run=$(RUN))
+  $(if $(CLUSTER),--cluster=$(CLUSTER)) $(if $(APPLICATION),--application=$(APPLICATION)) \
+  $(if $(STEP),--step=$(STEP)) $(if $(JOB_RUN),--job-run=$(JOB_RUN)) $(if $(RUN),--run=$(RUN))
 EMR_VERBS := package deploy submit status logs fetch cancel terminate list
 
 .PHONY: $(EMR_VERBS:%=emr-%)
-emr-deploy: ## run a job on Amazon EMR and fetch the results; JOB, ARGS; DRY_RUN=1 shows what would happen
+emr-deploy: ## run a job on Amazon EMR and fetch the results; TARGET, JOB, ARGS; DRY_RUN=1 only shows it
 $(EMR_VERBS:%=emr-%): emr-%: $(PART)emr
 	@$(BIN)/python -m emr $* $(EMR_FLAGS)
 

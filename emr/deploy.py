@@ -250,7 +250,11 @@ class Deployment(Generic[AnyPlan]):
             except JobError as error:
                 reporter.error(str(error))
         try:
-            note = self._release_host()
+            try:
+                note = self._release_host()
+            except KeyboardInterrupt:
+                reporter.error(f"{self._named_host} is still to be ended; Ctrl-C once more leaves it as it is")
+                note = self._release_host()
         except JobError as error:
             reporter.error(f"{error}; `make emr-list` shows what runs, and the same command goes on from here")
             return outcome.code or WRONG
@@ -305,7 +309,8 @@ class Deployment(Generic[AnyPlan]):
             a note for the user, or "".
         """
         journal, target = self._journal, self._target
-        if not journal.owned or not journal.host:
+        known = target.look(journal.host) if journal.owned and journal.host else None
+        if known is None or not known.active:
             return ""
         later = "it ends after `idle_minutes` without work; `make emr-terminate` ends it now"
         if self._host_stays:

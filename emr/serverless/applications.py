@@ -140,10 +140,11 @@ class Applications:
                 self.cancel(host, work, host_stays=False)
         until = self._clock.now() + CHANGE_S
         poll(self._clock, lambda: None if any(work.under_way for work in self.works(host)) else True, until)
-        if application["state"] not in DELETABLE:
+        failure = f"application {host} cannot be deleted"
+        if self._wait(host, {*READY, "STOPPING"}, failure) not in {*DELETABLE, "STOPPING"}:
             with explained(f"stop application {host}"):
                 self._aws.serverless.stop_application(applicationId=host)
-            self._wait(host, DELETABLE, f"application {host} cannot be deleted")
+        self._wait(host, DELETABLE, failure)
         with explained(f"delete application {host}"):
             self._aws.serverless.delete_application(applicationId=host)
         return True
@@ -153,8 +154,8 @@ class Applications:
         name = self._settings.bucket_in(self._aws.identity.account, self._aws.region)
         return JobRunLogs(Bucket(self._aws, name), f"{self._settings.logs}applications/{host}/jobs/{work}/")
 
-    def _wait(self, host: str, states: set[str], failure: str) -> None:
-        """Wait until an application is in one of these states.
+    def _wait(self, host: str, states: set[str], failure: str) -> str:
+        """Wait until an application is in one of these states; return its state.
 
         Raises:
             RunError: it is not in time.
@@ -170,6 +171,7 @@ class Applications:
         poll(self._clock, arrived, self._clock.now() + CHANGE_S, 1)
         if state not in states:
             raise RunError(f"{failure}: it is {state}; `make emr-list` shows what there is")
+        return state
 
     def _describe(self, host: str) -> Record | None:
         """Return an application's description, or None if there is no such id."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +72,16 @@ class ApplicationPlan(Plan):
         return {
             "entryPoint": self.script,
             "entryPointArguments": arguments,
-            "sparkSubmitParameters": shlex.join(words),
+            "sparkSubmitParameters": " ".join(words),
         }
 
     def check(self) -> None:
-        """Check the length of the job's flags."""
+        """Check the length of the job's flags, and that Spark's settings can be written in one line."""
+        for name, value in self.conf().items():
+            if re.search(r"[\s\"'\\]", name + value):
+                raise InputError(
+                    f"spark {name}={value}: EMR Serverless takes no blanks and no quotes; leave them out"
+                )
         driver = self._driver("0" * 64)
         arguments, parameters = driver["entryPointArguments"], driver["sparkSubmitParameters"]
         longest = max(map(len, arguments), default=0)

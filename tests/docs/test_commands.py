@@ -106,6 +106,11 @@ ELSEWHERE = {
     "python -m bench.cnn --check": "takes minutes: tests/bench runs the same code on tiny networks",
     "python -m bench.predict --check": "takes minutes: tests/bench runs the same code on fewer images",
     'make emr-deploy JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs it on a stand-in",
+    'make emr-deploy TARGET=serverless JOB=gram ARGS="--data mnist"': "asks AWS: tests/emr runs one on a stand-in",
+    **dict.fromkeys(
+        [line for line in COMMANDS if line.startswith("aws iam")],
+        "asks AWS: tests/emr makes the role on a stand-in, from the same files",
+    ),
     **dict.fromkeys(
         [line for line in COMMANDS if line.startswith("python -m emr deploy")],
         "asks AWS: tests/emr runs both jobs on a stand-in",

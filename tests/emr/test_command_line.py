@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from emr.__main__ import VERBS, main
-from tests.support.emr.cloud import REGION, Cloud, cloud, settle
+from emr.settings import TARGETS
+from tests.support.emr.cloud import MOTO_RELEASE, REGION, Cloud, cloud, settle
 from tests.support.jobs import command, environment
 from tests.support.places import ROOT
 
@@ -72,6 +73,29 @@ def test_a_dry_run_without_credentials_shows_what_would_happen(tmp_path: Path) -
     assert "ACCOUNT, YOU and REGION below stand for yours" in done.stderr
 
 
+def test_a_dry_run_for_serverless_reads_well_without_credentials(tmp_path: Path) -> None:
+    words = ["DRY_RUN=1", "TARGET=serverless", "EMR_EXECUTORS=4", "EMR_TIMEOUT_MINUTES=50"]
+    make = ["make", "-C", ROOT, "--no-print-directory", "-o", ".venv/.ready-emr", "emr-deploy"]
+    done = command(*make, *words, cwd=tmp_path, **NOBODY)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()
+    assert first[0].startswith(
+        "would run `gram --data=digits` on Amazon EMR Serverless (emr-spark-8.0.0, Python 3.11)"
+    )
+    assert first[1] == (
+        "workers: 1 driver and 4 executors, workers of 4 vCPUs and 16 GB; "
+        "at most 20 vCPU-hours and 80 GB-hours for a job"
+    )
+    assert "the application is deleted as soon as the results are here; it stops after 15" in first[2]
+    shown = re.search(
+        r"^emr-serverless\.start_job_run\n(  \{\n.*?\n  \})\n", done.stdout, re.MULTILINE | re.DOTALL
+    )
+    assert shown
+    request = json.loads(shown[1])
+    assert request["executionRoleArn"] == "arn:aws:iam::ACCOUNT:role/parallel-image-classification-job"
+    assert "run_job_flow" not in done.stdout
+
+
 @pytest.fixture
 def _right_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     """Save the time in which a job checks its flags, for tests that are not about flags."""
@@ -79,9 +103,10 @@ def _right_flags(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_right_flags")
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("verb", sorted(VERBS))
-def test_every_verb_can_be_tried_without_credentials(verb: str, tmp_path: Path) -> None:
-    done = emr(verb, "--dry-run", cwd=tmp_path)
+def test_every_verb_can_be_tried_without_credentials(verb: str, target: str, tmp_path: Path) -> None:
+    done = emr(verb, "--dry-run", "--target", target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 50
     assert list(tmp_path.iterdir()) == []
@@ -271,3 +296,33 @@ def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, num
     assert done.returncode == 0, done.stderr
     assert f"continuing with step {cluster.steps[0].id} on cluster {cluster.id}" in done.stderr
     assert [len(aws.clusters), len(cluster.steps), cluster.state] == [1, 1, "TERMINATED"]
+
+
+@pytest.mark.usefixtures("_right_flags")
+def test_every_verb_after_a_deployment_on_serverless(aws: Cloud, tmp_path: Path) -> None:
+    """On moto's application, whose job runs end at once here."""
+    upload_packages(aws, tmp_path)
+    target = {**aws.environment, "EMR_TARGET": "serverless", "EMR_RELEASE": MOTO_RELEASE}
+    with aws.running(runner(aws, output="it went well"), tmp_path):
+        done = emr("deploy", "--keep", cwd=tmp_path, **target)
+        assert done.returncode == 0, done.stderr
+        (application,) = aws.applications
+        done = emr("submit", "--job", "outer", cwd=tmp_path, **target)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").glob("[a-z]*"))) == 2
+    status = emr("status", "--application", application.id, cwd=tmp_path, **target).stdout
+    assert status.startswith(f"{application.id}  STARTED\n")
+    assert status.count("SUCCESS") == 2
+    assert "it went well" in emr("logs", cwd=tmp_path, **target).stdout
+    assert f"1 applications in {REGION}" in emr("list", cwd=tmp_path, **target).stdout
+    assert emr("cancel", cwd=tmp_path, **target).stderr.endswith("is already SUCCESS\n")
+    aws.client("emr-serverless").create_application(name="theirs", releaseLabel=MOTO_RELEASE, type="SPARK")
+    theirs = next(app for app in aws.applications if app.name == "theirs")
+    done = emr("terminate", "--application", theirs.id, cwd=tmp_path, **target)
+    assert done.returncode == 2
+    assert "lacks the tag project=parallel-image-classification, so it is not ours to delete" in done.stderr
+    done = emr("terminate", cwd=tmp_path, **target)
+    assert done.stdout == f"{application.id}: terminating\n"
+    assert (application.state, theirs.state) == ("TERMINATED", "STARTED")
+    assert emr("terminate", cwd=tmp_path, **target).stdout == "you have no running application\n"
+    assert emr("status", "--application", "00none", cwd=tmp_path, **target).returncode == 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.cluster import standalone_cluster
-from tests.support.emr.cloud import Cloud, bare_python, cloud, on_standalone
+from tests.support.emr.cloud import MOTO_RELEASE, Cloud, bare_python, cloud, on_standalone
 from tests.support.jobs import QUICK_JAVA, command, environment, metrics_of, serial
 
 pytestmark = pytest.mark.spark
@@ -36,12 +36,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results(running: Cloud, tmp_path: Path, data_root: Path) -> None:
-    for job, more in (("gram", []), ("outer", ["--limit", "6000"])):
+    for job, target, more in (("gram", "ec2", []), ("outer", "serverless", ["--limit", "6000"])):
         flags = ["--data", "mnist", "--lambdas=-5:5:4", *more]
         local = serial(*flags, "--data-root", data_root, "--out", f"local-{job}", cwd=tmp_path)
         assert local.returncode == 0, local.stderr
         words = ["--job", job, "--arguments", " ".join(flags), "--fetch-to", "fetched"]
-        variables = {**running.environment, "EMR_SPARK": SMALL}
+        variables = {**running.environment, "EMR_SPARK": SMALL, "EMR_TARGET": target}
+        if target == "serverless":
+            variables["EMR_RELEASE"] = MOTO_RELEASE
         done = command("python", "-m", "emr", "deploy", *words, cwd=tmp_path, **variables)
         assert done.returncode == 0, done.stderr
         metrics = metrics_of(Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent)

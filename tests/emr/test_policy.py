@@ -11,6 +11,7 @@ from moto.iam.policy_validation import IAMPolicyDocumentValidator
 from emr.settings import PROJECT
 from tests.support.emr.deploying import deploy
 from tests.support.emr.scripted import RUNNING_S, Scripted
+from tests.support.emr.scripted_serverless import STARTS_S, ScriptedServerless
 from tests.support.places import ROOT
 
 ACTIONS = {
@@ -33,6 +34,7 @@ IMPLIED = {
     "elasticmapreduce:AddTags",  # RunJobFlow's tags
     "elasticmapreduce:PutAutoTerminationPolicy",  # its idle time
     "iam:PassRole",  # its roles
+    "emr-serverless:TagResource",  # CreateApplication's tags
     "iam:CreateServiceLinkedRole",  # created together with an account's first cluster
     "s3:AbortMultipartUpload",  # ends a multipart upload that fails
 }
@@ -68,15 +70,29 @@ def test_every_call_is_allowed_and_nothing_else_is(tmp_path: Path) -> None:
     deploy(script, tmp_path / "submitted", cluster=script.foreign_cluster())
     called |= set(script.calls)
     needed = {ACTIONS.get(name, f"elasticmapreduce:{name}") for name in called}
+    called = set()
+    for at in (None, STARTS_S + 10.0):
+        serverless = ScriptedServerless()
+        serverless.clock.interrupt_at = at
+        deploy(serverless, tmp_path / f"serverless-{at}")
+        called |= set(serverless.calls)
+    needed |= {ACTIONS.get(name, f"emr-serverless:{name}") for name in called}
     assert allowed() == needed | IMPLIED
     assert not any("*" in action for action in allowed())
 
 
-def test_only_clusters_with_the_projects_tag_can_be_touched() -> None:
+TAGGED = (
+    *("RunJobFlow", "AddJobFlowSteps", "CancelSteps", "TerminateJobFlows"),
+    *("CreateApplication", "StartJobRun", "CancelJobRun", "StopApplication", "DeleteApplication"),
+)
+"""Calls that change clusters or applications."""
+
+
+def test_only_what_has_the_projects_tag_can_be_touched() -> None:
     denied = 0
     for statement in policy()["Statement"]:
         actions = str(statement["Action"])
-        if any(verb in actions for verb in ("RunJobFlow", "AddJobFlowSteps", "CancelSteps", "TerminateJobFlows")):
+        if any(verb in actions for verb in TAGGED):
             assert PROJECT in str(statement["Condition"])
         if statement["Effect"] == "Deny":
             # otherwise one could tag somebody else's cluster, and then terminate it
@@ -86,3 +102,15 @@ def test_only_clusters_with_the_projects_tag_can_be_touched() -> None:
         if "s3:" in actions:
             assert str(statement["Resource"]).startswith(f"arn:aws:s3:::{PROJECT}-")
     assert denied == 1
+
+
+def test_the_role_of_jobs_has_the_projects_bucket_alone_and_serves_emr_serverless_alone() -> None:
+    role, trust = (
+        json.loads((ROOT / "emr" / "serverless" / f"{name}.json").read_text()) for name in ("role", "trust")
+    )
+    IAMPolicyDocumentValidator(json.dumps(role)).validate()
+    for statement in role["Statement"]:
+        assert all(action.startswith("s3:") and "*" not in action for action in statement["Action"])
+        assert statement["Resource"].startswith(f"arn:aws:s3:::{PROJECT}-")
+    (trusted,) = trust["Statement"]
+    assert trusted["Principal"] == {"Service": "emr-serverless.amazonaws.com"}

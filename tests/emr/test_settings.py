@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from common.errors import InputError
 from emr.ec2.machines import Machine, spark_sizes
 from emr.releases import check_python
-from emr.settings import Settings, load_settings, settings_flags
+from emr.settings import RANGES, Settings, load_settings, settings_flags
 
 
 def load(*words: str, **environment: str) -> Settings:
@@ -52,6 +53,21 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path: Path
         (["--core-type", "m7i.999xlarge"], "instance type 'm7i.999xlarge'"),
         (["--subnet", "foo"], "subnet 'foo': give an id such as subnet-0123abcd"),
         (["--service-role", ""], "service_role: give one"),
+        (["--target", "eks"], "target 'eks': use one of ec2, serverless"),
+        (["--target", "serverless", "--worker-vcpus", "3"], "worker_vcpus 3: use one of 1, 2, 4, 8, 16"),
+        (["--target", "serverless", "--worker-gb", "31"], "worker_gb 31: with 4 vCPUs, use 8 to 30"),
+        (
+            ["--target", "serverless", "--worker-vcpus", "8", "--worker-gb", "18"],
+            "worker_gb 18: with 8 vCPUs, use 16 to 60, in steps of 4",
+        ),
+        (["--target", "serverless", "--executors", "0"], "executors 0: use 1 to 1000"),
+        (["--target", "serverless", "--ready-executors", "3"], "ready_executors 3: more than executors, 2"),
+        (
+            ["--target", "serverless", "--architecture", "aarch64"],
+            "architecture 'aarch64': use one of x86_64, arm64",
+        ),
+        (["--target", "serverless", "--execution-role", ""], "execution_role '': give the name or the ARN"),
+        (["--target", "serverless", "--subnet", "foo"], "subnet 'foo': give an id such as"),
         (["--tags", "project=mine"], "tags project: reserved for this project"),
         (["--bucket", "s3://mine"], "not a valid name of a bucket; leave out s3://"),
         (["--prefix", "/a"], "prefix '/a'"),
@@ -100,6 +116,19 @@ def test_a_value_of_the_wrong_type_is_refused() -> None:
 )
 def test_cores_and_memory_are_read_from_the_name(name: str, cores: int, memory: int, architecture: str) -> None:
     assert Machine.of(name) == Machine(name, cores, memory, architecture)
+
+
+def test_settings_of_the_other_target_do_not_matter() -> None:
+    assert load("--target", "serverless", "--core-type", "none", "--service-role", "").target == "serverless"
+    assert load("--worker-gb", "3", "--execution-role", "").target == "ec2"
+    assert load(EMR_TARGET="serverless", EMR_ARCHITECTURE="arm64").processor == "aarch64"
+
+
+@pytest.mark.parametrize("words", [(), ("--target", "serverless")])
+def test_every_number_has_a_range(words: tuple[str, ...]) -> None:
+    """A number without one could not be refused."""
+    numbers = {name for name, value in asdict(load(*words)).items() if type(value) is int}
+    assert numbers - set(RANGES) == {"worker_vcpus", "worker_gb"}  # whose sizes Worker.of checks
 
 
 def megabytes(text: str) -> int:

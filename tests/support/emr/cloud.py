@@ -1,9 +1,10 @@
-"""A stand-in for Amazon EMR: moto's server over HTTP, and a runner that really runs the steps.
+"""A stand-in for Amazon EMR and EMR Serverless: moto's server over HTTP, and a runner that really runs the jobs.
 
-moto keeps S3's objects, roles, clusters and steps, but its steps stay RUNNING for ever. The runner takes the place
-of YARN's cluster mode: it reads a step's arguments, downloads the artefacts that they name from moto's S3, unpacks
-the archives into the driver's empty working directory, and starts spark-submit there with the environment that the
-arguments give the driver. The executors belong to a standalone cluster whose Python has no packages.
+moto keeps S3's objects, roles, clusters, steps, applications and job runs, but its steps stay RUNNING for ever,
+and its job runs SUBMITTED. The runner takes the place of YARN's cluster mode and of Serverless's workers: it reads
+the arguments, downloads the artefacts that they name from moto's S3, unpacks the archives into the driver's empty
+working directory, and starts spark-submit there with the environment that the arguments give the driver. The
+executors belong to a standalone cluster whose Python has no packages.
 """
 
 from __future__ import annotations
@@ -28,13 +29,22 @@ import pyspark
 from moto.core.responses import ActionResult
 from moto.emr.models import emr_backends
 from moto.emr.responses import ElasticMapReduceResponse
+from moto.emrserverless import models as serverless
 from moto.server import ThreadedMotoServer
 
+from emr.settings import PROJECT
 from tests.support.jobs import environment
+from tests.support.places import ROOT
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 APPLICATION = "application_1700000000000_0001"
-DRIVER_ENV = "spark.yarn.appMasterEnv."
+MOTO_RELEASE = "emr-7.13.0"
+"""A release that moto's EMR Serverless knows; it does not know emr-spark-8.0.0."""
+
+DRIVER_ENVS = ("spark.yarn.appMasterEnv.", "spark.emr-serverless.driverEnv.")
+Run = Callable[[list[str], Path], tuple[int, str]]
+"""Runs a job's command in an empty folder; returns the exit code and the output."""
+
 SPARK = Path(pyspark.__file__).parent
 
 
@@ -94,19 +104,31 @@ class Cloud:
         backends = emr_backends[ACCOUNT].values()
         return [cluster for backend in backends for cluster in list(backend.clusters.values())]
 
+    @property
+    def applications(self) -> list[Any]:
+        """Applications of EMR Serverless as moto keeps them."""
+        return [app for backend in self._serverless() for app in list(backend.applications.values())]
+
+    def _serverless(self) -> list[Any]:
+        return list(serverless.emrserverless_backends[ACCOUNT].values())
+
     def default_roles(self) -> None:
-        """Create the roles that `aws emr create-default-roles` creates."""
+        """Create the roles that `aws emr create-default-roles` creates, and that of jobs on EMR Serverless."""
         iam = self.client("iam")
         iam.create_role(RoleName="EMR_DefaultRole", AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName="EMR_EC2_DefaultRole")
+        trust = (ROOT / "emr" / "serverless" / "trust.json").read_text()
+        role = (ROOT / "emr" / "serverless" / "role.json").read_text()
+        iam.create_role(RoleName=f"{PROJECT}-job", AssumeRolePolicyDocument=trust)
+        iam.put_role_policy(RoleName=f"{PROJECT}-job", PolicyName="s3", PolicyDocument=role)
 
     @contextmanager
-    def running(self, run: Callable[[list[str], Path], tuple[int, str]], folder: Path) -> Iterator[None]:
-        """Run steps as they are added, one after the other.
+    def running(self, run: Run, folder: Path) -> Iterator[None]:
+        """Run steps and job runs as they are added, one after the other.
 
         Args:
-            run: runs a step's arguments in an empty folder; returns the exit code and the output.
-            folder: the folder in which to make those folders.
+            run: runs a job's command.
+            folder: the folder in which to make its empty folders.
         """
         ended = threading.Event()
 
@@ -118,6 +140,10 @@ class Cloud:
                         if step.id not in done and step.state in ("PENDING", "RUNNING"):
                             done.add(step.id)
                             self._run_step(cluster, step, run, folder / step.id)
+                for job_run in [job for backend in self._serverless() for job in _job_runs(backend)]:
+                    if job_run.id not in done and job_run.state == "SUBMITTED":
+                        done.add(job_run.id)
+                        self._run_job(job_run, run, folder / job_run.id)
 
         worker = threading.Thread(target=work, daemon=True)
         worker.start()
@@ -127,19 +153,33 @@ class Cloud:
             ended.set()
             worker.join()
 
-    def _run_step(
-        self, cluster: Any, step: Any, run: Callable[[list[str], Path], tuple[int, str]], folder: Path
-    ) -> None:
+    def _run_step(self, cluster: Any, step: Any, run: Run, folder: Path) -> None:
         step.state = "RUNNING"
-        folder.mkdir()
-        try:
-            code, output = run(list(step.args), folder)
-        except BaseException as error:
-            self.failures.append(error)
-            code, output = 1, "".join(traceback.format_exception(error))
+        code, output = self._run(run, list(step.args), folder)
         self._write_logs(cluster, step.id, output)
         if step.state == "RUNNING":
             step.state = "COMPLETED" if code == 0 else "FAILED"
+
+    def _run_job(self, job_run: Any, run: Run, folder: Path) -> None:
+        """Run the command that a job run stands for."""
+        job_run.state = "RUNNING"
+        submit = job_run.job_driver["sparkSubmit"]
+        words = ["spark-submit", *submit["sparkSubmitParameters"].split(" "), submit["entryPoint"]]
+        code, output = self._run(run, [*words, *submit["entryPointArguments"]], folder)
+        monitoring = job_run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]
+        bucket, _, prefix = monitoring["logUri"].removeprefix("s3://").partition("/")
+        key = f"{prefix}applications/{job_run.application_id}/jobs/{job_run.id}/SPARK_DRIVER/stdout.gz"
+        self.client("s3").put_object(Bucket=bucket, Key=key, Body=gzip.compress(output.encode()))
+        if job_run.state == "RUNNING":
+            job_run.state = "SUCCESS" if code == 0 else "FAILED"
+
+    def _run(self, run: Run, words: list[str], folder: Path) -> tuple[int, str]:
+        folder.mkdir()
+        try:
+            return run(words, folder)
+        except BaseException as error:
+            self.failures.append(error)
+            return 1, "".join(traceback.format_exception(error))
 
     def _write_logs(self, cluster: Any, step: str, output: str) -> None:
         """Write the logs of the submission and of the driver to the keys that a cluster gives them."""
@@ -151,12 +191,17 @@ class Cloud:
             self.client("s3").put_object(Bucket=bucket, Key=f"{below}/{key}", Body=gzip.compress(text.encode()))
 
 
+def _job_runs(backend: Any) -> list[Any]:
+    return [run for runs in list(backend.job_runs.values()) for run in runs]
+
+
 @contextmanager
 def cloud() -> Iterator[Cloud]:
     """Start a server with nothing in it; stop it at the end of the block."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ElasticMapReduceResponse.describe_release_label = describe_release_label
     ElasticMapReduceResponse.cancel_steps = cancel_steps
+    job_state, serverless.JOB_STATUS = serverless.JOB_STATUS, "SUBMITTED"
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -167,6 +212,7 @@ def cloud() -> Iterator[Cloud]:
         yield server_cloud
     finally:
         server.stop()
+        serverless.JOB_STATUS = job_state
         for name in ("describe_release_label", "cancel_steps"):
             delattr(ElasticMapReduceResponse, name)
 
@@ -177,22 +223,22 @@ def bare_python(folder: Path) -> Path:
     return folder / "bin"
 
 
-def on_standalone(
-    running_cloud: Cloud, master: str, programs: Path
-) -> Callable[[list[str], Path], tuple[int, str]]:
-    """Return a function that runs a step's arguments on a standalone cluster in YARN's place."""
+def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
+    """Return a function that runs a job's command on a standalone cluster in the place of YARN, or of workers."""
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
         artefacts = container.with_name(f"{container.name}.artefacts")
         artefacts.mkdir()
         script = next(i for i, word in enumerate(words) if word.endswith(".py"))
         local = [_downloaded(running_cloud, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
-        assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+        yarn = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+        flags = local[len(yarn) :] if local[: len(yarn)] == yarn else local[1:]
+        assert "--master" not in flags
         for archive in local[local.index("--archives") + 1].split(","):
             file, _, name = archive.partition("#")
             (container / name).mkdir()
             subprocess.run(["tar", "-xzf", file, "-C", container / name], check=True)
-        conf = [word.removeprefix(DRIVER_ENV) for word in local if word.startswith(DRIVER_ENV)]
+        conf = [word.removeprefix(env) for word in local for env in DRIVER_ENVS if word.startswith(env)]
         driver = {name: value for name, _, value in (word.partition("=") for word in conf)}
         clean = (
             environment(**running_cloud.environment, SPARK_HOME=str(SPARK), SPARK_LOCAL_IP="127.0.0.1") | driver
@@ -200,7 +246,7 @@ def on_standalone(
         clean["PATH"] = f"{programs}{os.pathsep}{clean['PATH']}"
         submit = [SPARK / "bin" / "spark-submit", "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
         done = subprocess.run(
-            [*submit, *local[5:]],
+            [*submit, *flags],
             cwd=container,
             env=clean,
             timeout=240,
