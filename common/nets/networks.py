@@ -1,4 +1,4 @@
-"""Networks: a small one of our own, a pretrained one, and torchvision's classifiers by name."""
+"""Networks: a small and a medium one of our own, a pretrained one, and torchvision's classifiers by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from common.errors import InputError
 from common.nets.pretrained import PACKAGES, pretrained_network
 
-SMALL = "small"
+SMALL, MEDIUM = OWN = ("small", "medium")
+"""Networks of our own, which take images of any number of channels; all others take colour."""
+
 AUXILIARY = {"googlenet", "inception_v3"}
 """Networks with a second head for training, which is left out here."""
 
@@ -22,7 +24,7 @@ class NetworkSpec(NamedTuple):
     """The specification of a network.
 
     Attributes:
-        name: "small", one of pretrained.PACKAGES, or the name of a torchvision classifier.
+        name: "small", "medium", one of pretrained.PACKAGES, or the name of a torchvision classifier.
         channels: the number of channels of its images.
         height: the height of its images, in pixels.
         width: the width of its images, in pixels.
@@ -46,6 +48,8 @@ def build(spec: NetworkSpec) -> nn.Module:
     """
     if spec.name == SMALL:
         return small(spec)
+    if spec.name == MEDIUM:
+        return medium(spec)
     if spec.name in PACKAGES:
         pretrained = pretrained_network(spec.name, spec.n_classes, max(spec.height, spec.width))
         _check_image_size(pretrained, spec)
@@ -55,7 +59,7 @@ def build(spec: NetworkSpec) -> nn.Module:
 
     classifiers = models.list_models(module=models)  # get_model() knows detectors and others as well
     if spec.name not in classifiers:
-        names = ", ".join([SMALL, *PACKAGES, *classifiers])
+        names = ", ".join([*OWN, *PACKAGES, *classifiers])
         raise InputError(f"--network {spec.name}: no such network; use one of {names}")
     options = {"aux_logits": False, "init_weights": True} if spec.name in AUXILIARY else {}
     network: nn.Module = models.get_model(spec.name, weights=None, num_classes=spec.n_classes, **options)
@@ -84,6 +88,32 @@ def small(spec: NetworkSpec) -> nn.Module:
     hidden = [nn.Linear(16 * height * width, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
     classifier = nn.Sequential(*hidden, nn.Linear(256, spec.n_classes))
     return nn.Sequential(OrderedDict(features=features, flatten=nn.Flatten(), classifier=classifier))
+
+
+def medium(spec: NetworkSpec) -> nn.Module:
+    """Return the medium network: five 3×3 convolutions in three blocks, the mean of each channel, a linear layer.
+
+    A convolution is followed by batch norm and ReLU, and the first two blocks by 2×2 pooling. The blocks have 32,
+    64 and 128 channels.
+
+    Raises:
+        InputError: the images are smaller than 4×4.
+    """
+
+    def convolution(before: int, after: int) -> list[nn.Module]:
+        return [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+
+    if min(spec.height, spec.width) < 4:
+        raise InputError(f"images of {spec.height}x{spec.width} are too small for this network; --image-size 8")
+    features = nn.Sequential(
+        *(*convolution(spec.channels, 32), nn.MaxPool2d(2)),
+        *(*convolution(32, 64), *convolution(64, 64), nn.MaxPool2d(2)),
+        *(*convolution(64, 128), *convolution(128, 128)),
+    )
+    pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(
+        OrderedDict(features=features, pool=nn.Sequential(*pooled), classifier=nn.Linear(128, spec.n_classes))
+    )
 
 
 def _check_image_size(network: nn.Module, spec: NetworkSpec) -> None:

@@ -67,7 +67,7 @@ def _data_flags(group: argparse._ActionsContainer) -> None:
 
 
 def _network_flags(group: argparse._ActionsContainer) -> None:
-    names = f"small, {EFFICIENTNET}, or a classifier of torchvision such as resnet18"
+    names = f"small, medium, {EFFICIENTNET}, or a classifier of torchvision such as resnet18"
     group.add_argument("--network", metavar="NAME", default=SMALL, help=names)
     group.add_argument("--batch-norm", action=Switch, default=True, help="normalise by batch in the small network")
     begin = group.add_mutually_exclusive_group()

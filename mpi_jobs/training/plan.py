@@ -22,7 +22,7 @@ from common.data.sources import check_classes, open_table
 from common.data.splits import ALWAYS_TRAINING, FoldRule
 from common.errors import InputError
 from common.nets.checkpoints import BEST, Checkpoint, find_last, remove_partials
-from common.nets.networks import SMALL, NetworkSpec
+from common.nets.networks import OWN, NetworkSpec
 from common.nets.preprocessing import Preprocessing
 from common.run.flags import named_splits
 from common.run.folder import RunFolder
@@ -251,7 +251,7 @@ def make_plan(arguments: argparse.Namespace, opened: OpenedTraining) -> Training
         InputError: the resumed run trained another network.
     """
     height, width, channels = opened.train.shape
-    if arguments.network != SMALL:
+    if arguments.network not in OWN:
         channels = 3  # torchvision's networks take colour
     n_classes = len(opened.train.class_names)
     spec = NetworkSpec(arguments.network, channels, height, width, n_classes, arguments.batch_norm)

@@ -14,8 +14,11 @@ from dataclasses import replace
 from bench import features
 spec = "patches:4+landmarks:60"
 features.CASES = {
-    name: replace(case, spec=spec, accuracy=0.5, epochs=1) for name, case in features.CASES.items()
+    name: replace(case, spec=case.spec if case.network else spec, accuracy=0.5, epochs=1)
+    for name, case in features.CASES.items()
 }
+large = features.CASES["mnist-large"]
+features.CASES["mnist-large"] = replace(large, images="digits", network=("--network", "medium", "--epochs", "2"))
 features.LIMIT_S, features.PATIENCE = 200, 1000
 raise SystemExit(features.main())
 """
@@ -33,6 +36,17 @@ def test_the_benchmark_of_features_measures_a_set_and_writes_it_down(tmp_path: P
     for kernel, least in (("RBFSampler", 0.3), ("Nystroem", 0.5)):  # of 60 features; a guess is right in 0.1
         assert measured["others"][kernel]["test_accuracy"] > least
     assert "hands: least test accuracy" in done.stdout
+
+
+def test_the_benchmark_of_a_network_in_front_of_the_ridge_classifier(tmp_path: Path) -> None:
+    words = ["python", "-c", SMALL, "mnist-large", "--seed", "1", "--json", "out.json"]
+    done = command(*words, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stderr[-4000:]
+    (run,) = json.loads((tmp_path / "out.json").read_text())["measured"]["runs"]
+    assert run["features"]["spec"].startswith("network:")
+    assert (run["seed"], run["n_features"]) == (1, 128)
+    assert run["seconds"]["train network"] > run["seconds"]["moments"] > 0
+    assert "seconds in all" in done.stdout
 
 
 def test_the_benchmark_of_products_compares_them(tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def test_another_network_or_other_classes_are_told(
         ),
         (["--network", "alexnet"], "cannot take images of 8x8"),
         (["--image-size", "3"], "too small for this network"),
+        (["--image-size", "3", "--network", "medium"], "too small for this network"),
         (["--weights", "nowhere.pt"], "nowhere.pt: no such file"),
         (["--weights", __file__], "no file of torch's"),
         (["--resume", "nowhere"], "a run has one from its first epoch on"),
