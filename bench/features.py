@@ -84,7 +84,7 @@ class Case:
         flags: further flags of the job.
         accuracy: the least accuracy of the test images, of any seed.
         network: flags of the training of a network, whose features the spec is to have; empty for none.
-        epochs: of the small network beside.
+        beside: flags of the small network beside.
         patience: let RBFSampler alone take so many times our time, beside one seed and no network; 0 for what
             LIMIT_S and PATIENCE say.
     """
@@ -94,16 +94,26 @@ class Case:
     flags: tuple[str, ...]
     accuracy: float
     network: tuple[str, ...] = ()
-    epochs: int = 3
+    beside: tuple[str, ...] = ("--epochs", "3")
     patience: int = 0
 
 
 CASES = {
     "mnist": Case("mnist", "patches:64+landmarks:8192,width=0.5", ("--lambdas=-4:2:10",), 0.993),
     "fashion": Case("fashion", "patches:256,cells=4,mirror", ("--lambdas=-2:2:10",), 0.915),
-    "cifar": Case("cifar", "patches:1024,mirror", ("--lambdas=-1:4:10",), 0.765),
+    "cifar": Case(
+        "cifar",
+        "patches:1024,mirror",
+        ("--lambdas=-1:4:10",),
+        0.765,
+        beside=("--epochs", "3", "--image-size", "32"),
+    ),
     "hands": Case(
-        "hands", "patches:128,cells=6+landmarks:1200", ("--size", "48x48", "--lambdas=-4:2:10"), 0.95, epochs=20
+        "hands",
+        "patches:128,cells=6+landmarks:1200",
+        ("--size", "48x48", "--lambdas=-4:2:10"),
+        0.95,
+        beside=("--epochs", "20", "--image-size", "48"),
     ),
     "mnist-large": Case(
         "mnist",
@@ -179,10 +189,10 @@ def against_sklearn(kernel: str, d: int, flags: tuple[str, ...], limit_s: float)
     return {**json.loads(done.stdout), "limit_s": limit_s}
 
 
-def network(flags: tuple[str, ...], epochs: int) -> dict[str, float | None]:
+def network(data: tuple[str, ...], flags: tuple[str, ...]) -> dict[str, float | None]:
     """Train the small network on two ranks."""
-    say(f"the small network, {epochs} epochs on 2 ranks")
-    found = run_ranks(2, TRAIN, *flags, "--epochs", str(epochs))
+    say(f"the small network on 2 ranks, {' '.join(flags)}")
+    found = run_ranks(2, TRAIN, *data, *flags)
     return {"seconds": found.metrics["seconds"]["total"], "test_accuracy": found.metrics["test_accuracy"]}
 
 
@@ -222,7 +232,7 @@ def measure_set(name: str, seed: int | None) -> tuple[dict[str, Any], list[Claim
             spent_s = time.perf_counter() - started
             return {"runs": runs}, [*claims, Claim.at_most("seconds in all", spent_s, LARGE_S * len(seeds))]
         ours_s = statistics.median(map(fit_s, runs))
-        others = {} if case.patience else {"small network": network((*data, "--quiet"), case.epochs)}
+        others = {} if case.patience else {"small network": network(data, case.beside)}
         sizes = tuple(flag for flag in case.flags if not flag.startswith("--lambdas"))
         kernels = KERNELS[:1] if case.patience else KERNELS
         for i, kernel in enumerate(kernels):

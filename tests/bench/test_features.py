@@ -14,7 +14,7 @@ from dataclasses import replace
 from bench import features
 spec = "patches:4+landmarks:60"
 features.CASES = {
-    name: replace(case, spec=case.spec if case.network else spec, accuracy=0.5, epochs=1)
+    name: replace(case, spec=case.spec if case.network else spec, accuracy=0.5, beside=("--epochs", "1"))
     for name, case in features.CASES.items()
 }
 large = features.CASES["mnist-large"]
