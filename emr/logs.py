@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 from emr.bucket import Bucket
 
 FINISHED = re.compile(r"Finished task \S+ in stage (\d+)\.\d+ .*\((\d+)/(\d+)\)")
+OVER_MEMORY = re.compile(
+    r"(?P<executor>Container killed by YARN for exceeding physical memory limits\. )?"
+    r"(?P<used>[\d.]+ [KMGT]?B of [\d.]+ [KMGT]?B) physical memory used"
+)
+"""What Spark says of an executor, and YARN of a driver, that was killed for its memory."""
+
 TRACEBACK = "Traceback (most recent call last):"
 DRIVER_LOG = re.compile(r"/(container_[^/]*_0*1|SPARK_DRIVER)/(stderr|stdout)[^/]*$")
 """Logs of the driver: of the first container of an application of YARN, or of the driver of a job run."""
@@ -73,6 +79,14 @@ def failure_reason(texts: dict[str, str], job: str) -> str | None:
         job: the job's name, with which its errors begin.
     """
     driver = [text for key, text in texts.items() if DRIVER_LOG.search(key)]
+    for text in [*driver, *texts.values()]:
+        killed = OVER_MEMORY.search(text)
+        if killed:
+            who = "executor" if killed["executor"] else "driver"
+            return (
+                f"{job}.py: YARN killed the {who}, which used {killed['used']} of its memory; raise "
+                f"spark.{who}.memoryOverhead, or take larger machines"
+            )
     for text in [*driver, *texts.values()]:
         error = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
         if error:

@@ -43,6 +43,11 @@ class Machine:
     memory: int
     architecture: str
 
+    @property
+    def yarn_mib(self) -> int:
+        """The memory that EMR gives to YARN, in MiB."""
+        return int(self.memory * 1024 * YARN_SHARE)
+
     @classmethod
     def of(cls, name: str) -> Machine:
         """Read an instance type's name.
@@ -80,7 +85,7 @@ def spark_sizes(worker: Machine, workers: int) -> dict[str, str]:
         worker: the smallest of the machines that work.
         workers: number of machines that work.
     """
-    node = int(worker.memory * 1024 * YARN_SHARE)
+    node = worker.yarn_mib
     driver = min(node // 4, 8 * 1024)
     executor = node - driver
     heaps = {"driver": int(driver * DRIVER_HEAP), "executor": int(executor * EXECUTOR_HEAP)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import InputError
+from emr.memory import check_memory
 from emr.plan import SPARE_MINUTES, Plan, digest
 from emr.settings import PROJECT
 
@@ -23,12 +24,15 @@ IMDSV2 = {
 }
 """Keeps forged requests through a program on a node from the role's credentials."""
 
+AM_WAIT_S = 3600
+"""Seconds that a job may take to open its data before it starts Spark."""
+
+PATIENT_YARN = {"yarn.am.liveness-monitor.expiry-interval-ms": str(1000 * AM_WAIT_S)}
+"""Has YARN wait as long: it would end a driver that has not started Spark after ten minutes."""
+
 AM_ON_CORE = {
-    "Classification": "yarn-site",
-    "Properties": {
-        "yarn.node-labels.enabled": "true",
-        "yarn.node-labels.am.default-node-label-expression": "CORE",
-    },
+    "yarn.node-labels.enabled": "true",
+    "yarn.node-labels.am.default-node-label-expression": "CORE",
 }
 """Keeps the driver off spot nodes, which can be lost at any time."""
 
@@ -69,7 +73,7 @@ class ClusterPlan(Plan):
             # a second driver would find the half of a run folder that the first one left
             "spark.yarn.maxAppAttempts": "1",
             # jobs open their data before they start Spark, and executors unpack before they register
-            "spark.yarn.am.waitTime": "1h",
+            "spark.yarn.am.waitTime": f"{AM_WAIT_S}s",
             "spark.scheduler.maxRegisteredResourcesWaitingTime": "10m",
             # a job that hangs would keep its cluster from being idle and so from ending itself
             "spark.yarn.appMasterEnv.JOB_MINUTES": str(self.settings.timeout_minutes + SPARE_MINUTES),
@@ -84,8 +88,11 @@ class ClusterPlan(Plan):
         return [*words, "--conf", f"{RUN_TAG}{run}", self.script, *self.job_words(run)]
 
     def check(self) -> None:
-        """Check the length of the step's arguments."""
+        """Check the length of the step's arguments, and the memory of driver and executors."""
         self.step("0" * 64)
+        conf, worker = self.conf(), min(self.settings.machines[1:], key=lambda machine: machine.memory)
+        for who in ("driver", "executor"):
+            check_memory(conf, who, worker.yarn_mib, f"YARN on {worker.name}")
 
     def step(self, run: str) -> dict[str, Any]:
         """Return the step that runs the job (API reference: StepConfig).
@@ -138,7 +145,7 @@ class ClusterPlan(Plan):
             "Applications": [{"Name": "Spark"}],
             "Instances": instances,
             "Steps": [self.step(run)],
-            "Configurations": [AM_ON_CORE] if settings.task_count and settings.task_spot else [],
+            "Configurations": [{"Classification": "yarn-site", "Properties": self.yarn_site()}],
             "ServiceRole": settings.service_role,
             "JobFlowRole": settings.instance_profile,
             "SecurityConfiguration": SECURITY_CONFIGURATION,
@@ -148,6 +155,11 @@ class ClusterPlan(Plan):
             "VisibleToAllUsers": True,
             "Tags": [{"Key": name, "Value": value} for name, value in tags.items()],
         }
+
+    def yarn_site(self) -> dict[str, str]:
+        """Return the settings of the cluster's YARN that differ from Amazon EMR's."""
+        spot = self.settings.task_count and self.settings.task_spot
+        return {**PATIENT_YARN, **(AM_ON_CORE if spot else {})}
 
     @property
     def n_machines(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from common.errors import InputError
+from emr.memory import check_memory
 from emr.plan import SPARE_MINUTES, Plan, digest
 from emr.settings import PROJECT
 
@@ -76,12 +77,15 @@ class ApplicationPlan(Plan):
         }
 
     def check(self) -> None:
-        """Check the length of the job's flags, and that Spark's settings can be written in one line."""
+        """Check the length of the job's flags, the memory, and that Spark's settings fit into one line."""
         for name, value in self.conf().items():
             if re.search(r"[\s\"'\\]", name + value):
                 raise InputError(
                     f"spark {name}={value}: EMR Serverless takes no blanks and no quotes; leave them out"
                 )
+        worker = self.settings.worker
+        for who in ("driver", "executor"):
+            check_memory(self.conf(), who, worker.gb * 1024, f"a worker of {worker.gb} GB")
         driver = self._driver("0" * 64)
         arguments, parameters = driver["entryPointArguments"], driver["sparkSubmitParameters"]
         longest = max(map(len, arguments), default=0)

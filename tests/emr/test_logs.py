@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 
+import pytest
+
 from emr.logs import failure_reason, progress, unpacked
 
 DRIVER = "logs/j-1/containers/application_1_0001/container_1_0001_01_000001/stdout.gz"
@@ -42,6 +44,27 @@ def test_a_traceback_ends_where_the_error_is_named() -> None:
     assert reason.splitlines()[0] == "Traceback (most recent call last):"
     assert reason.splitlines()[-1] == "OSError: [Errno 5] Input/output error"
     assert failure_reason({STEP: "INFO all is well\n"}, "gram") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: Container killed "
+            "by YARN for exceeding physical memory limits. 9.1 GB of 9 GB physical memory used.",
+            "gram.py: YARN killed the executor, which used 9.1 GB of 9 GB of its memory; raise "
+            "spark.executor.memoryOverhead, or take larger machines",
+        ),
+        (
+            "is running 1000B beyond the 'PHYSICAL' memory limit. Current usage: 3.1 GB of 3 GB physical memory "
+            "used; 4.9 GB of 6.3 GB virtual memory used. Killing container.",
+            "gram.py: YARN killed the driver, which used 3.1 GB of 3 GB of its memory; raise "
+            "spark.driver.memoryOverhead, or take larger machines",
+        ),
+    ],
+)
+def test_a_process_that_was_killed_for_its_memory_goes_before_everything_else(text: str, reason: str) -> None:
+    assert failure_reason({STEP: RETRIED + text, DRIVER: "gram.py: a task failed on a worker\n"}, "gram") == reason
 
 
 def test_a_truncated_log_is_read_as_far_as_possible() -> None:

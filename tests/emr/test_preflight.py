@@ -81,6 +81,27 @@ def test_a_bucket_that_answers_from_elsewhere_is_refused(tmp_path: Path) -> None
         deploy(script, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("spark", "message"),
+    [
+        (
+            "spark.executor.memory=9g",
+            r"memory 9g and .* 4608m are 13,824 MiB, and YARN on m7i\.xlarge has 12",
+        ),
+        (
+            "spark.driver.memoryOverhead=1t",
+            r"memory 1024m and .* 1t are 1,049,600 MiB, and YARN on",
+        ),
+        ("spark.driver.memory=much", r"spark\.driver\.memory 'much': give a size such as 900m or 4g"),
+    ],
+)
+def test_memory_that_no_machine_has_starts_nothing(tmp_path: Path, spark: str, message: str) -> None:
+    script = Scripted()
+    with pytest.raises(InputError, match=message):
+        deploy(script, tmp_path, spark=spark)
+    assert script.bucket_region is None
+
+
 def test_roles_that_the_user_may_not_see_do_not_stop_a_deployment(tmp_path: Path) -> None:
     script, reporter = Scripted(), RecordingReporter()
     script.refused["GetRole"] = ("AccessDenied", "no")

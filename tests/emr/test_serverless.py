@@ -268,6 +268,13 @@ def test_flags_that_are_too_long_start_nothing(tmp_path: Path) -> None:
     assert script.bucket_region is None
 
 
+def test_memory_that_no_worker_has_starts_nothing(tmp_path: Path) -> None:
+    script = ScriptedServerless()
+    with pytest.raises(InputError, match=r"are 28,672 MiB, and a worker of 16 GB has 16,384; lower them"):
+        deploy(script, tmp_path, spark="spark.executor.memory=20g")
+    assert script.bucket_region is None
+
+
 def test_settings_that_do_not_fit_into_a_line_start_nothing(tmp_path: Path) -> None:
     script = ScriptedServerless()
     with pytest.raises(InputError, match=r"spark spark\.app\.name=my job: EMR Serverless takes no blanks"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -33,11 +34,13 @@ from moto.emrserverless import models as serverless
 from moto.server import ThreadedMotoServer
 
 from emr.settings import PROJECT
+from tests.support.hadoop.daemons import Hadoop
 from tests.support.jobs import environment
 from tests.support.places import ROOT
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 APPLICATION = "application_1700000000000_0001"
+APPLICATIONS = re.compile(r"\bapplication_\d+_\d+\b")
 MOTO_RELEASE = "emr-7.13.0"
 """A release that moto's EMR Serverless knows; it does not know emr-spark-8.0.0."""
 
@@ -227,13 +230,9 @@ def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
     """Return a function that runs a job's command on a standalone cluster in the place of YARN, or of workers."""
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
-        artefacts = container.with_name(f"{container.name}.artefacts")
-        artefacts.mkdir()
-        script = next(i for i, word in enumerate(words) if word.endswith(".py"))
-        local = [_downloaded(running_cloud, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
-        yarn = ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
-        flags = local[len(yarn) :] if local[: len(yarn)] == yarn else local[1:]
-        assert "--master" not in flags
+        local = _localised(running_cloud, words, container)
+        assert local[0] == "spark-submit"
+        assert "--master" not in local
         for archive in local[local.index("--archives") + 1].split(","):
             file, _, name = archive.partition("#")
             (container / name).mkdir()
@@ -246,7 +245,7 @@ def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
         clean["PATH"] = f"{programs}{os.pathsep}{clean['PATH']}"
         submit = [SPARK / "bin" / "spark-submit", "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
         done = subprocess.run(
-            [*submit, *flags],
+            [*submit, *local[1:]],
             cwd=container,
             env=clean,
             timeout=240,
@@ -259,6 +258,47 @@ def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
         return done.returncode, done.stdout
 
     return run
+
+
+def on_yarn(running_cloud: Cloud, servers: Hadoop) -> Run:
+    """Return a function that runs a step's command as EMR does, word for word but for the artefacts' addresses.
+
+    They are downloaded before: EMR's own S3 file system, which would do that on YARN, is not to be had.
+    """
+
+    def run(words: list[str], container: Path) -> tuple[int, str]:
+        local = _localised(running_cloud, words, container)
+        assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+        # as on EMR's nodes, where Spark is installed; otherwise each job would upload it
+        (container / "spark-defaults.conf").write_text(f"spark.yarn.jars local:{SPARK}/jars/*\n")
+        conf = {
+            "HADOOP_CONF_DIR": str(servers.conf),
+            "SPARK_CONF_DIR": str(container),
+            "SPARK_LOCAL_IP": "127.0.0.1",
+        }
+        done = subprocess.run(
+            [SPARK / "bin" / "spark-submit", *local[1:]],
+            cwd=container,
+            env=environment(**running_cloud.environment, SPARK_LOCAL_IP="127.0.0.1") | conf,
+            timeout=240,
+            check=False,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        application = APPLICATIONS.search(done.stdout)
+        return done.returncode, done.stdout + (servers.driver_log(application[0]) if application else "")
+
+    return run
+
+
+def _localised(running_cloud: Cloud, words: list[str], container: Path) -> list[str]:
+    """Download what a command names before the job's own flags; return the command with paths in their place."""
+    artefacts = container.with_name(f"{container.name}.artefacts")
+    artefacts.mkdir()
+    script = next(i for i, word in enumerate(words) if word.endswith(".py"))
+    return [_downloaded(running_cloud, word, artefacts) for word in words[: script + 1]] + words[script + 1 :]
 
 
 def _downloaded(running_cloud: Cloud, word: str, folder: Path) -> str:

@@ -1,0 +1,89 @@
+"""A step of Amazon EMR on real YARN: archives, the driver in its container, memory that is granted and watched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from emr.ec2.machines import Machine
+from tests.support.emr.cloud import Cloud, bare_python, cloud, on_yarn, settle
+from tests.support.emr.deploying import plan
+from tests.support.hadoop.daemons import Hadoop, hadoop
+from tests.support.hadoop.jars import NEEDS, has_maven
+from tests.support.jobs import command, environment, metrics_of, serial
+
+pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
+
+NODE = Machine.of("m7i.xlarge")
+"""The default instance type, whose memory and cores each node of YARN has here."""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, Hadoop]]:
+    folder = tmp_path_factory.mktemp("yarn")
+    programs = bare_python(folder / "bare")
+    with cloud() as aws:
+        aws.default_roles()
+        nodes = environment(**aws.environment, PATH=f"{programs}:{environment()['PATH']}")
+        with hadoop(folder / "hadoop", NODE.yarn_mib, NODE.cores, nodes, plan().yarn_site()) as yarn:
+            (folder / "containers").mkdir()
+            with aws.running(on_yarn(aws, yarn), folder / "containers"):
+                yield aws, yarn
+        assert not aws.failures
+
+
+def test_an_executor_over_its_memory_ends_the_job_with_the_setting_to_raise(
+    servers: tuple[Cloud, Hadoop], tmp_path: Path
+) -> None:
+    aws, _ = servers
+    small = {"executor.memory": "450m", "executor.memoryOverhead": "50m", "driver.memory": "600m"}
+    settings = {**small, "driver.memoryOverhead": "400m", "executor.instances": "1", "task.maxFailures": "1"}
+    spark = " ".join(f"spark.{name}={value}" for name, value in settings.items())
+    words = ["python", "-m", "emr", "deploy", "--arguments", "--data digits --features random:4000"]
+    done = command(*words, cwd=tmp_path, **aws.environment, EMR_SPARK=spark)
+    assert done.returncode == 1, done.stderr
+    assert re.search(
+        r"gram\.py: YARN killed the executor, which used [\d.]+ \wB of 500(\.\d)? MB of its memory; raise "
+        r"spark\.executor\.memoryOverhead",
+        done.stderr,
+    ), done.stderr
+
+
+@pytest.mark.mnist
+def test_mnist_though_a_node_is_lost(servers: tuple[Cloud, Hadoop], tmp_path: Path, data_root: Path) -> None:
+    """Moments and counts are those of this machine: undisturbed, and with half of the cluster gone."""
+    aws, yarn = servers
+    flags = ["--data", "mnist", "--lambdas=-5:5:4"]
+    local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)
+    assert local.returncode == 0, local.stderr
+    expected = metrics_of(tmp_path / "local")
+    words = ["python", "-m", "emr", "deploy", "--arguments", " ".join(flags)]
+    for lost in (False, True):
+        with ThreadPoolExecutor() as pool:
+            deployed = pool.submit(command, *words, cwd=tmp_path, **aws.environment)
+            if lost:
+                assert lose_node_without_driver(yarn) > 1
+            done = deployed.result()
+        assert done.returncode == 0, done.stderr
+        metrics = metrics_of(Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent)
+        for key in ("moments_sha256", "validation_correct", "best_lambda", "test_accuracy", "images"):
+            assert metrics[key] == expected[key], (lost, key)
+
+
+def lose_node_without_driver(yarn: Hadoop) -> int:
+    """Wait until an executor works on a node beside the driver's, and lose it; return the number of processes."""
+    found: list[int] = []
+
+    def worked_on() -> bool:
+        for number in range(len(yarn.nodes)):
+            driver = any(yarn.processes(number, b"deploy.yarn.ApplicationMaster"))
+            if not driver and any(yarn.processes(number, b"pyspark.daemon")):
+                found.append(number)
+        return bool(found)
+
+    settle(worked_on, 120)
+    return yarn.lose_node(found[0])

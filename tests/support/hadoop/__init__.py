@@ -1,0 +1,1 @@
+"""Hadoop's own servers on this machine: YARN with two NodeManagers, and HDFS."""
