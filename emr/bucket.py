@@ -13,11 +13,16 @@ from botocore.exceptions import ClientError
 from common.errors import InputError, RunError
 from common.run.folder import LAST
 from emr.aws import DENIED, Aws, code_of, explained
-from emr.settings import PROJECT
+from emr.settings import PROJECT, Settings
 
 ENCRYPTION = "AES256"
 NOT_FOUND = {"404", "NoSuchBucket", "NotFound", "NoSuchKey"}
 PUBLIC_ACCESS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
+
+
+def project_bucket(aws: Aws, settings: Settings) -> Bucket:
+    """Return the bucket of the project's objects, whether or not it exists."""
+    return Bucket(aws, settings.bucket_in(aws.identity.account, aws.region))
 
 
 class Bucket:

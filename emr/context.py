@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from common.errors import InputError, JobError
 from emr.aws import Aws, Clock, NotConfiguredError
-from emr.bucket import Bucket
+from emr.bucket import Bucket, project_bucket
 from emr.deploy import Deployment
 from emr.ec2.clusters import Clusters
 from emr.ec2.plan import ClusterPlan
@@ -97,17 +97,13 @@ class Context:
         """The bucket's name, for dry runs that ask AWS nothing."""
         return self.settings.bucket_in("ACCOUNT", self.settings.region or "REGION")
 
-    def project_bucket(self) -> Bucket:
-        """Return the bucket of the project's objects, whether or not it exists."""
-        return Bucket(self.aws, self.settings.bucket_in(self.aws.identity.account, self.aws.region))
-
     def bucket(self) -> Bucket:
         """Return the bucket of the project's objects.
 
         Raises:
             InputError: it does not exist.
         """
-        bucket = self.project_bucket()
+        bucket = project_bucket(self.aws, self.settings)
         if bucket.region() is None:
             raise InputError(
                 f"bucket {bucket.name}: does not exist; nothing was deployed in this account and region"

@@ -16,6 +16,9 @@ OVER_MEMORY = re.compile(
 )
 """What Spark says of an executor, and YARN of a driver, that was killed for its memory."""
 
+HEAP_FULL = re.compile(r"ExecutorLostFailure .*Exit status: 143\.")
+"""What Spark says of an executor that ended itself: Spark has Java do that when the heap is full."""
+
 TRACEBACK = "Traceback (most recent call last):"
 DRIVER_LOG = re.compile(r"/(container_[^/]*_0*1|SPARK_DRIVER)/(stderr|stdout)[^/]*$")
 """Logs of the driver: of the first container of an application of YARN, or of the driver of a job run."""
@@ -87,6 +90,8 @@ def failure_reason(texts: dict[str, str], job: str) -> str | None:
                 f"{job}.py: YARN killed the {who}, which used {killed['used']} of its memory; raise "
                 f"spark.{who}.memoryOverhead, or take larger machines"
             )
+        if HEAP_FULL.search(text):
+            return f"{job}.py: an executor's heap was full (exit status 143); raise spark.executor.memory"
     for text in [*driver, *texts.values()]:
         error = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
         if error:

@@ -22,7 +22,10 @@ TABLES = ("tags", "spark")
 """Sections whose names are the user's."""
 
 SECTIONS = ("job", "place", "cluster", "serverless", *TABLES)
-EC2, SERVERLESS = TARGETS = ("ec2", "serverless")
+SERVERLESS = "serverless"
+TARGETS = ("ec2", SERVERLESS)
+"""What jobs can run on: clusters of machines, or applications of EMR Serverless."""
+
 PROJECT = "parallel-image-classification"
 RESERVED = {"project", "deployment", "deployed-by", "machines", "for-use-with-amazon-emr-managed-policies"}
 """Tags by which clusters are found again, and which users cannot set."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.run.parser import PARSE_ONLY
+from emr.bucket import project_bucket
 from emr.context import Context
 from emr.dependencies import dependencies_archive
 from emr.follow import DONE, WRONG
@@ -117,7 +118,7 @@ def list_all(context: Context) -> int:
     print(f"{len(hosts)} {kind}s in {context.aws.region} ({forgets})")
     for host in hosts:
         print(f"  {host.id}  {host.state:22}  {host.created:%Y-%m-%d %H:%M}  {host.owner or '?'}")
-    bucket = context.project_bucket()
+    bucket = project_bucket(context.aws, context.settings)
     if bucket.region() is None:
         print(f"no bucket is called {bucket.name}")
     else:

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from common.errors import InputError, RunError
 from emr.aws import Aws, Clock, code_of, explained
-from emr.bucket import Bucket
+from emr.bucket import project_bucket
 from emr.ec2.logs import StepLogs
 from emr.ec2.outcome import ENDED, describe_cluster_state, describe_step_failure, outcome_of
 from emr.ec2.plan import RUN_TAG, ClusterPlan
@@ -176,8 +176,7 @@ class Clusters:
 
     def logs(self, host: str, work: str) -> StepLogs:
         """Return the logs of a step."""
-        name = self._settings.bucket_in(self._aws.identity.account, self._aws.region)
-        return StepLogs(Bucket(self._aws, name), f"{self._settings.logs}{host}/", work)
+        return StepLogs(project_bucket(self._aws, self._settings), f"{self._settings.logs}{host}/", work)
 
     def _describe(self, host: str) -> Record:
         """Return a cluster's description.

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 
 from common.errors import InputError, RunError
 from emr.aws import Aws, Clock, code_of, explained
-from emr.bucket import Bucket
+from emr.bucket import project_bucket
 from emr.follow import CANCELLED, DONE, FAILED, Outcome, Reporter, Seen, follow
 from emr.once import poll, request_once
 from emr.serverless.logs import JobRunLogs
@@ -151,8 +151,8 @@ class Applications:
 
     def logs(self, host: str, work: str) -> JobRunLogs:
         """Return the logs of a job run."""
-        name = self._settings.bucket_in(self._aws.identity.account, self._aws.region)
-        return JobRunLogs(Bucket(self._aws, name), f"{self._settings.logs}applications/{host}/jobs/{work}/")
+        prefix = f"{self._settings.logs}applications/{host}/jobs/{work}/"
+        return JobRunLogs(project_bucket(self._aws, self._settings), prefix)
 
     def _wait(self, host: str, states: set[str], failure: str) -> str:
         """Wait until an application is in one of these states; return its state.

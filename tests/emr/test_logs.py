@@ -61,6 +61,11 @@ def test_a_traceback_ends_where_the_error_is_named() -> None:
             "gram.py: YARN killed the driver, which used 3.1 GB of 3 GB of its memory; raise "
             "spark.driver.memoryOverhead, or take larger machines",
         ),
+        (
+            "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: Container from a "
+            "bad node: container_1_0001_01_000002 on host: ip-1. Exit status: 143. Possible causes: Unknown",
+            "gram.py: an executor's heap was full (exit status 143); raise spark.executor.memory",
+        ),
     ],
 )
 def test_a_process_that_was_killed_for_its_memory_goes_before_everything_else(text: str, reason: str) -> None:
