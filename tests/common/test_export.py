@@ -132,7 +132,7 @@ def test_networks_of_foreign_operators_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["small", "medium", "resnet18"])
+@pytest.mark.parametrize("network", ["small", "resnet18"])
 def test_networks(network: str, photographs: Path, tmp_path: Path) -> None:
     words = [
         sys.executable,
