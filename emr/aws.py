@@ -132,7 +132,7 @@ class Aws:
 
     @cached_property
     def serverless(self) -> Any:
-        """Client for Amazon EMR Serverless, whose requests carry tokens and so may be repeated."""
+        """Client for Amazon EMR Serverless, whose requests to create and to start carry tokens."""
         return self._client("emr-serverless")
 
     @cached_property

@@ -147,7 +147,7 @@ class Deployment(Generic[AnyPlan]):
 
     def _check(self) -> None:
         """Check everything that could fail, before anything is started."""
-        self._plan.check()
+        self._plan.check(starts_host=self._journal.owned)
         if self._bucket.ensure(ours=not self._plan.settings.bucket):
             self._reporter.info(f"bucket {self._plan.bucket} was made: private, encrypted")
         for note in self._target.preflight(self._plan) if self._journal.owned else []:
@@ -292,6 +292,8 @@ class Deployment(Generic[AnyPlan]):
             journal.host = self._find_host() or ""
         works = target.works(journal.host) if journal.host else []
         work = next((work for work in works if work.id == journal.work), None) or of_run(works, journal.run)
+        if work is None and journal.work:  # it may be too new to be listed
+            work = Work(journal.work, self._plan.work_name, journal.run, "unknown", under_way=True)
         if work:
             journal.work = work.id
             answer = target.cancel(journal.host, work, self._host_stays)
@@ -312,7 +314,7 @@ class Deployment(Generic[AnyPlan]):
         known = target.look(journal.host) if journal.owned and journal.host else None
         if known is None or not known.active:
             return ""
-        later = "it ends after `idle_minutes` without work; `make emr-terminate` ends it now"
+        later = f"{target.idle}; `make emr-terminate` ends it now"
         if self._host_stays:
             return f"{self._named_host} is kept: {later}"
         works = target.works(journal.host)
@@ -336,8 +338,10 @@ class Deployment(Generic[AnyPlan]):
             )
         except (JobError, KeyboardInterrupt) as error:
             reason = str(error) or None
-        address = self._plan.address(logs.prefix)
-        self._reporter.error(reason or f"no traceback is in the logs yet: `make emr-logs`, or {address}")
+        journal, target, service = self._journal, self._target, self._plan.settings.target
+        named = f"--{target.host} {journal.host} --{target.work.replace(' ', '-')} {journal.work}"
+        later = f"`python -m emr logs --target {service} {named}`, or {self._plan.address(logs.prefix)}"
+        self._reporter.error(reason or f"no traceback is in the logs yet: {later}")
 
 
 def _made(artefact: Artefact, folder: Path) -> Path:

@@ -12,9 +12,6 @@ from emr.plan import Plan
 
 FOLDER = ".emr"
 
-BEFORE = {"cluster": "host", "step": "work"}
-"""Names in journals of earlier versions, which knew clusters alone."""
-
 
 @dataclass
 class Journal:
@@ -54,11 +51,10 @@ class Journal:
         name = "-".join([host or plan.host_key, *plan.work_name.split()])
         path = Path(plan.settings.fetch_to) / FOLDER / f"{name}.json"
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            return cls(path, **{BEFORE.get(name, name): value for name, value in kept.items()})
+            return cls(path, **json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return cls(path, host=host, owned=not host)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot be read ({error}); `make emr-list` shows what runs") from error
 
     def save(self) -> None:

@@ -82,24 +82,29 @@ def failure_reason(texts: dict[str, str], job: str) -> str | None:
         job: the job's name, with which its errors begin.
     """
     driver = [text for key, text in texts.items() if DRIVER_LOG.search(key)]
-    for text in [*driver, *texts.values()]:
-        killed = OVER_MEMORY.search(text)
-        if killed:
-            who = "executor" if killed["executor"] else "driver"
-            return (
-                f"{job}.py: YARN killed the {who}, which used {killed['used']} of its memory; raise "
-                f"spark.{who}.memoryOverhead, or take larger machines"
-            )
-        if HEAP_FULL.search(text):
-            return f"{job}.py: an executor's heap was full (exit status 143); raise spark.executor.memory"
-    for text in [*driver, *texts.values()]:
+    every = [*driver, *texts.values()]
+    for text in every:
         error = re.search(rf"(?m)^{job}\.py: (?!warning).*(\n.*)*?(?=\n\d\d/|\n?\Z)", text)
         if error:
-            return error[0].strip()
-    for text in [*driver, *texts.values()]:
+            return _out_of_memory(error[0], job) or error[0].strip()
+    for text in every:  # a driver that was killed has no error of its own
+        if reason := _out_of_memory(text, job):
+            return reason
+    for text in every:
         _, found, rest = text.rpartition(TRACEBACK)
         if found:
             return TRACEBACK + _until_error(rest)
+    return None
+
+
+def _out_of_memory(text: str, job: str) -> str | None:
+    """Return which setting to raise, if a log or an error says that memory was too little."""
+    if killed := OVER_MEMORY.search(text):
+        who = "executor" if killed["executor"] else "driver"
+        used = f"{job}.py: YARN killed the {who}, which used {killed['used']} of its memory"
+        return f"{used}; raise spark.{who}.memoryOverhead, or take larger machines"
+    if HEAP_FULL.search(text):
+        return f"{job}.py: an executor's heap was full (exit status 143); raise spark.executor.memory"
     return None
 
 

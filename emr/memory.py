@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from common.errors import InputError
 
-UNITS = {"": 1.0, "k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
+UNITS = {"k": 1 / 1024, "m": 1.0, "g": 1024.0, "t": 1024.0**2}
 """MiB by the letter behind a number. Without one, Spark counts in MiB."""
 
 
@@ -32,7 +32,7 @@ def check_memory(conf: Mapping[str, str], who: str, most: int, where: str) -> No
 
 
 def _mib(name: str, text: str) -> float:
-    match = re.fullmatch(r"(\d+)([kmgt]?)b?", text.strip().lower())
+    match = re.fullmatch(r"(\d+)(?:([kmgt])b?)?", text.strip().lower())
     if not match:
         raise InputError(f"{name} {text!r}: give a size such as 900m or 4g")
-    return int(match[1]) * UNITS[match[2]]
+    return int(match[1]) * UNITS[match[2] or "m"]

@@ -128,8 +128,11 @@ class Plan(ABC):
         """Return the machines as text for people."""
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self, starts_host: bool) -> None:
         """Check what the service would refuse.
+
+        Args:
+            starts_host: whether a host is started, whose machines are those of the settings.
 
         Raises:
             InputError: it would; the message says what to change.

@@ -80,6 +80,9 @@ RANGES = {
 }
 """The smallest and the largest value of each number."""
 
+OF_ONE_TARGET = {"core_count": "ec2", "task_count": "ec2", "executors": SERVERLESS, "ready_executors": SERVERLESS}
+"""Numbers that matter to one target alone."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -124,7 +127,7 @@ class Settings:
         if self.job not in JOBS:
             raise InputError(f"job {self.job!r}: use one of {', '.join(JOBS)}")
         for name, (least, most) in RANGES.items():
-            if not least <= getattr(self, name) <= most:
+            if OF_ONE_TARGET.get(name, self.target) == self.target and not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)}: use {least} to {most}")
         check_python(self.release, self.python)
         if self.subnet and not re.fullmatch(r"subnet-[0-9a-f]+", self.subnet):
@@ -189,7 +192,7 @@ class Settings:
     def shape(self) -> str:
         """Counts and kinds of the machines that Spark's settings are made for."""
         if self.target == SERVERLESS:
-            return f"{self.executors} {self.worker}"
+            return f"{self.executors} {self.architecture} {self.worker}"
         return f"{self.core_count} {self.core_type} {self.task_count} {self.task_type}"
 
     def bucket_in(self, account: str, region: str) -> str:

@@ -72,10 +72,14 @@ class Target(Protocol[AnyPlan]):
     Attributes:
         host: what its hosts are called.
         work: what its work is called.
+        idle: what becomes of a host without work, for people.
+        listed: which hosts are listed, for people.
     """
 
     host: str
     work: str
+    idle: str
+    listed: str
 
     def preflight(self, plan: AnyPlan) -> list[str]:
         """Check what a new host needs; create missing things that cost nothing; return notes for the user."""

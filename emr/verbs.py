@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import InputError, JobError
 from common.run.parser import PARSE_ONLY
 from emr.bucket import project_bucket
 from emr.context import Context
@@ -56,12 +56,14 @@ def status(context: Context) -> int:
 
 def logs(context: Context) -> int:
     """Print the logs of work."""
-    host = context.chosen_host(active=False)
-    work = context.chosen_work(host)
+    host, work = context.host, context.work
+    if not (host and work):  # with both, logs can be read of what is no longer listed
+        chosen = context.chosen_host(active=False)
+        host, work = chosen.id, context.chosen_work(chosen).id
     context.bucket()  # raises if there is none
-    texts = context.target.logs(host.id, work.id).texts()
+    texts = context.target.logs(host, work).texts()
     if not texts:
-        raise InputError(f"no logs of {context.target.work} {work.id} have arrived yet; they take 3 to 4 minutes")
+        raise InputError(f"no logs of {context.target.work} {work} have arrived yet; they take 3 to 4 minutes")
     for key, text in texts.items():
         print(f"==> {key} <==\n{text}")
     return DONE
@@ -102,9 +104,18 @@ def cancel(context: Context) -> int:
 def terminate(context: Context) -> int:
     """End the user's hosts, or the one that the user names."""
     ids = [context.host] if context.host else [host.id for host in context.own_hosts(active=True)]
+    failed: list[JobError] = []
     for host in ids:
-        active = context.target.end(host)
-        print(f"{host}: {'terminating' if active else 'has already ended'}")
+        try:
+            active = context.target.end(host)
+        except JobError as error:  # the others are to end nevertheless
+            failed.append(error)
+        else:
+            print(f"{host}: {'terminating' if active else 'has already ended'}")
+    for earlier in failed[:-1]:
+        context.reporter.error(str(earlier))
+    if failed:
+        raise failed[-1]
     if not ids:
         print(f"you have no running {context.target.host}")
     return DONE
@@ -114,8 +125,7 @@ def list_all(context: Context) -> int:
     """Print everything that this project has on AWS."""
     hosts = list(context.target.hosts(active=False))
     kind = context.target.host
-    forgets = "Amazon EMR forgets them after two months"
-    print(f"{len(hosts)} {kind}s in {context.aws.region} ({forgets})")
+    print(f"{len(hosts)} {kind}s in {context.aws.region} ({context.target.listed})")
     for host in hosts:
         print(f"  {host.id}  {host.state:22}  {host.created:%Y-%m-%d %H:%M}  {host.owner or '?'}")
     bucket = project_bucket(context.aws, context.settings)

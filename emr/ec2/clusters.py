@@ -43,6 +43,8 @@ class Clusters:
     """
 
     host, work = "cluster", "step"
+    idle = "it ends after `idle_minutes` without work"
+    listed = "Amazon EMR forgets them after two months"
 
     def __init__(self, aws: Aws, clock: Clock, settings: Settings) -> None:
         self._aws = aws

@@ -17,6 +17,7 @@ CLUSTER, STEP = "CLUSTER", "STEP"
 def deploy(context: Context) -> int:
     """Print the requests of a deployment, in order."""
     plan = context.dry_run_plan(ClusterPlan)
+    plan.check(starts_host=True)
     settings = plan.settings
     _summarise(plan)
     show_setup(plan)
@@ -45,6 +46,7 @@ def deploy(context: Context) -> int:
 def submit(context: Context) -> int:
     """Print the requests of a job on a running cluster."""
     plan = context.dry_run_plan(ClusterPlan)
+    plan.check(starts_host=False)
     print(f"would run `{command(plan)}` on {context.host or 'your newest cluster'}, and leave that there\n")
     show_uploads(plan)
     show("emr", "add_job_flow_steps", JobFlowId=context.host or CLUSTER, Steps=[plan.step(RUN)])
@@ -98,7 +100,6 @@ def _summarise(plan: ClusterPlan) -> None:
     print(f"cluster: {plan.machines()}; {plan.n_machines} machine-hours for each hour that it runs")
     afterwards = "kept" if settings.keep else "terminated as soon as the results are here"
     print(f"         {afterwards}; ends itself after {settings.idle_minutes} minutes without work in any case")
-    print(f"         the job is cancelled after {settings.timeout_minutes} minutes")
     show_results(plan)
 
 

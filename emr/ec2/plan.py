@@ -87,12 +87,13 @@ class ClusterPlan(Plan):
             words += ["--conf", f"{name}={value}"]
         return [*words, "--conf", f"{RUN_TAG}{run}", self.script, *self.job_words(run)]
 
-    def check(self) -> None:
+    def check(self, starts_host: bool) -> None:
         """Check the length of the step's arguments, and the memory of driver and executors."""
         self.step("0" * 64)
-        conf, worker = self.conf(), min(self.settings.machines[1:], key=lambda machine: machine.memory)
-        for who in ("driver", "executor"):
-            check_memory(conf, who, worker.yarn_mib, f"YARN on {worker.name}")
+        # YARN's share of a machine depends on its type, so that only the machine is a sure limit
+        largest = max(self.settings.machines[1:], key=lambda machine: machine.memory)
+        for who in ("driver", "executor") if starts_host else ():
+            check_memory(self.conf(), who, largest.memory * 1024, largest.name)
 
     def step(self, run: str) -> dict[str, Any]:
         """Return the step that runs the job (API reference: StepConfig).

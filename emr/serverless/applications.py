@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from common.errors import InputError, RunError
-from emr.aws import Aws, Clock, code_of, explained
+from emr.aws import CALL_ERRORS, Aws, Clock, code_of, explained
 from emr.bucket import project_bucket
 from emr.follow import CANCELLED, DONE, FAILED, Outcome, Reporter, Seen, follow
 from emr.once import poll, request_once
@@ -25,12 +26,16 @@ READY = {"CREATED", "STARTING", "STARTED", "STOPPED"}
 """States in which an application takes a job run at once."""
 
 DELETABLE = {"CREATED", "STOPPED"}
+"""States in which an application can be deleted."""
 
 UNDER_WAY = ["SUBMITTED", "PENDING", "SCHEDULED", "QUEUED", "RUNNING", "CANCELLING"]
 """States of job runs that have not ended."""
 
 CHANGE_S = 300
 """Seconds that an application may take to be created or to stop, and a job run to be cancelled."""
+
+NAME = re.compile(r"(\w+ [0-9a-f]{12}) (\S+)")
+"""The name of a job run of ours: of the work, then of the run folder."""
 
 Record = dict[str, Any]
 """An application or a job run as the API describes it."""
@@ -46,6 +51,8 @@ class Applications:
     """
 
     host, work = "application", "job run"
+    idle = "it stops after `idle_minutes` without work, and then costs nothing"
+    listed = "those that were deleted are not listed"
 
     def __init__(self, aws: Aws, clock: Clock, settings: Settings) -> None:
         self._aws = aws
@@ -88,7 +95,7 @@ class Applications:
 
     def add(self, plan: ApplicationPlan, host: str, run: str) -> str:
         """Start the job run, as soon as the application takes it."""
-        self._wait(host, READY, f"application {host} cannot be used")
+        self._wait_until_ready(host)
         request = plan.job_run(host, run)
 
         def lookup() -> str | None:
@@ -125,40 +132,65 @@ class Applications:
         if not work.under_way:
             return f"it is already {work.state}"
         with explained(f"cancel job run {work.id}"):
-            self._aws.serverless.cancel_job_run(applicationId=host, jobRunId=work.id)
+            try:
+                self._aws.serverless.cancel_job_run(applicationId=host, jobRunId=work.id)
+            except ClientError as error:
+                if code_of(error) != "ValidationException":
+                    raise
+                return "it has ended by itself"
         return "submitted"
 
     def end(self, host: str) -> bool:
         """Cancel the job runs of an application, stop it, and delete it."""
-        application = self._describe(host)
-        if application is None or application["state"] == "TERMINATED":
+        known = self.look(host)
+        if known is None:
             return False
-        if not _host(application).ours:
+        if not known.ours:
             raise InputError(f"application {host}: lacks the tag project={PROJECT}, so it is not ours to delete")
         for work in self.works(host):
             if work.under_way and work.state != "CANCELLING":
                 self.cancel(host, work, host_stays=False)
-        until = self._clock.now() + CHANGE_S
-        poll(self._clock, lambda: None if any(work.under_way for work in self.works(host)) else True, until)
-        failure = f"application {host} cannot be deleted"
-        if self._wait(host, {*READY, "STOPPING"}, failure) not in {*DELETABLE, "STOPPING"}:
-            with explained(f"stop application {host}"):
-                self._aws.serverless.stop_application(applicationId=host)
-        self._wait(host, DELETABLE, failure)
+        self._stop(host)
         with explained(f"delete application {host}"):
-            self._aws.serverless.delete_application(applicationId=host)
+            try:
+                self._aws.serverless.delete_application(applicationId=host)
+            except CALL_ERRORS:
+                if self.look(host) is not None:  # an answer may have been lost
+                    raise
         return True
+
+    def _stop(self, host: str) -> None:
+        """Stop an application, as soon as its job runs have ended.
+
+        Raises:
+            RunError: it does not stop in time.
+        """
+
+        def stopped() -> bool | None:
+            known = self._describe(host)
+            state = known["state"] if known else "TERMINATED"
+            if state == "STARTED":
+                try:
+                    self._aws.serverless.stop_application(applicationId=host)
+                except ClientError as error:
+                    if code_of(error) != "ValidationException":  # that is what it says while a job run goes on
+                        raise
+            return True if state in {*DELETABLE, "TERMINATED"} else None
+
+        with explained(f"stop application {host}"):
+            if poll(self._clock, stopped, self._clock.now() + CHANGE_S, 1) is None:
+                raise RunError(f"application {host} does not stop; `make emr-terminate` tries again")
 
     def logs(self, host: str, work: str) -> JobRunLogs:
         """Return the logs of a job run."""
         prefix = f"{self._settings.logs}applications/{host}/jobs/{work}/"
         return JobRunLogs(project_bucket(self._aws, self._settings), prefix)
 
-    def _wait(self, host: str, states: set[str], failure: str) -> str:
-        """Wait until an application is in one of these states; return its state.
+    def _wait_until_ready(self, host: str) -> None:
+        """Wait until an application takes job runs.
 
         Raises:
-            RunError: it is not in time.
+            RunError: it does not in time.
         """
         state = "unknown"
 
@@ -166,12 +198,11 @@ class Applications:
             nonlocal state
             application = self._describe(host)
             state = application["state"] if application else "unknown"
-            return True if state in {*states, "TERMINATED", "unknown"} else None
+            return True if state in {*READY, "TERMINATED", "unknown"} else None
 
         poll(self._clock, arrived, self._clock.now() + CHANGE_S, 1)
-        if state not in states:
-            raise RunError(f"{failure}: it is {state}; `make emr-list` shows what there is")
-        return state
+        if state not in READY:
+            raise RunError(f"application {host} takes no job: it is {state}; `make emr-list` shows what there is")
 
     def _describe(self, host: str) -> Record | None:
         """Return an application's description, or None if there is no such id."""
@@ -219,12 +250,10 @@ def _host(application: Record) -> Host:
 
 def _work(run: Record) -> Work:
     state, name = str(run["state"]), run.get("name", "")
-    first, _, run_name = name.rpartition(" ")
-    ours = len(name.split(" ")) == 3
+    ours = NAME.fullmatch(name)
+    name, run_name = (ours[1], ours[2]) if ours else (name, "")
     failure = _failure(run) if state == "FAILED" else ""
-    return Work(
-        str(run["id"]), first if ours else name, run_name if ours else "", state, state in UNDER_WAY, failure
-    )
+    return Work(str(run["id"]), name, run_name, state, state in UNDER_WAY, failure)
 
 
 def _outcome(run: Record) -> Outcome | None:
@@ -234,10 +263,15 @@ def _outcome(run: Record) -> Outcome | None:
     if run["state"] == "FAILED":
         return Outcome(FAILED, _failure(run), work_failed=True)
     if run["state"] == "CANCELLED":
-        return Outcome(CANCELLED, "the job run was cancelled")
+        return Outcome(CANCELLED, ": ".join(["the job run was cancelled", *_details(run)]))
     return None
 
 
 def _failure(run: Record) -> str:
-    reason = " ".join(run.get("stateDetails", "").split()) or "EMR Serverless gives no reason"
-    return f"the job run failed: {reason}"
+    return ": ".join(["the job run failed", *(_details(run) or ["EMR Serverless gives no reason"])])
+
+
+def _details(run: Record) -> list[str]:
+    """Return what the service says about a state, if it says anything."""
+    details = " ".join(run.get("stateDetails", "").split())
+    return [details] if details.strip("-") else []

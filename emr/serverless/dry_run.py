@@ -15,6 +15,7 @@ APPLICATION, JOB_RUN = "APPLICATION", "JOBRUN"
 def deploy(context: Context) -> int:
     """Print the requests of a deployment, in order."""
     plan = context.dry_run_plan(ApplicationPlan)
+    plan.check(starts_host=True)
     settings = plan.settings
     _summarise(plan)
     show_setup(plan)
@@ -36,6 +37,7 @@ def deploy(context: Context) -> int:
 def submit(context: Context) -> int:
     """Print the requests of a job on an application that is kept."""
     plan = context.dry_run_plan(ApplicationPlan)
+    plan.check(starts_host=False)
     host = context.host or APPLICATION
     print(f"would run `{command(plan)}` on {context.host or 'your newest application'}, and leave that there\n")
     show_uploads(plan)

@@ -18,6 +18,9 @@ MAX_PARAMETERS = 102_400
 MAX_ARGUMENTS, MAX_ARGUMENT = 1_024, 10_280
 """The largest number of the job's flags, and the largest length of one (API reference: SparkSubmit)."""
 
+QUEUE_MINUTES = 720
+"""The longest that a job may wait for others (API reference: SchedulerConfiguration)."""
+
 DRIVER_ENV = "spark.emr-serverless.driverEnv."
 
 
@@ -76,7 +79,7 @@ class ApplicationPlan(Plan):
             "sparkSubmitParameters": " ".join(words),
         }
 
-    def check(self) -> None:
+    def check(self, starts_host: bool) -> None:
         """Check the length of the job's flags, the memory, and that Spark's settings fit into one line."""
         for name, value in self.conf().items():
             if re.search(r"[\s\"'\\]", name + value):
@@ -84,7 +87,7 @@ class ApplicationPlan(Plan):
                     f"spark {name}={value}: EMR Serverless takes no blanks and no quotes; leave them out"
                 )
         worker = self.settings.worker
-        for who in ("driver", "executor"):
+        for who in ("driver", "executor") if starts_host else ():
             check_memory(self.conf(), who, worker.gb * 1024, f"a worker of {worker.gb} GB")
         driver = self._driver("0" * 64)
         arguments, parameters = driver["entryPointArguments"], driver["sparkSubmitParameters"]
@@ -110,6 +113,8 @@ class ApplicationPlan(Plan):
             "clientToken": self._token(run),
             "architecture": settings.architecture.upper(),
             "maximumCapacity": worker.times(self.n_workers),
+            # a second job waits, as on a cluster, because the capacity is that of one
+            "schedulerConfiguration": {"maxConcurrentRuns": 1, "queueTimeoutMinutes": QUEUE_MINUTES},
             "autoStartConfiguration": {"enabled": True},
             "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": settings.idle_minutes},
             "tags": {

@@ -64,7 +64,7 @@ def test_the_command_line_ends_with_2_when_aws_is_down(
 ) -> None:
     """Its 1 is for jobs that fail on their clusters."""
 
-    def down(*_: object) -> None:
+    def down(*_: object, **__: object) -> None:
         raise RunError("credentials: AWS cannot be reached")
 
     monkeypatch.setattr("emr.context.Context.own_hosts", down)

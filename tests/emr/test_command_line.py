@@ -324,5 +324,8 @@ def test_every_verb_after_a_deployment_on_serverless(aws: Cloud, tmp_path: Path)
     done = emr("terminate", cwd=tmp_path, **target)
     assert done.stdout == f"{application.id}: terminating\n"
     assert (application.state, theirs.state) == ("TERMINATED", "STARTED")
+    job_run = aws.client("emr-serverless").list_job_runs(applicationId=application.id)["jobRuns"][0]["id"]
+    done = emr("logs", "--application", application.id, "--job-run", job_run, cwd=tmp_path, **target)
+    assert "it went well" in done.stdout, done.stderr
     assert emr("terminate", cwd=tmp_path, **target).stdout == "you have no running application\n"
     assert emr("status", "--application", "00none", cwd=tmp_path, **target).returncode == 2

@@ -80,7 +80,8 @@ def test_a_job_that_failed_without_a_reason(tmp_path: Path, owned: bool) -> None
     code, reporter, script = run_under(Fate("FAILED"), owned, tmp_path)
     assert code == FAILED
     assert "the step failed: Amazon EMR gives no reason" in reporter.messages
-    assert "no traceback is in the logs yet: `make emr-logs`, or s3://" in reporter.text
+    later = "`python -m emr logs --target ec2 --cluster j-1 --step s-j-1-1`, or s3://"
+    assert f"no traceback is in the logs yet: {later}" in reporter.text
     assert script.clock.now() - script.clock.began < RUNNING_S + WORK_S + 600
 
 
@@ -125,6 +126,14 @@ def test_interrupted(tmp_path: Path, owned: bool, at: float) -> None:
         kill = script.clusters["j-1"].steps[-1].config
         assert kill["Name"].startswith("kill gram-digits-")
         assert kill["Name"].removeprefix("kill ") in kill["HadoopJarStep"]["Args"][-1]
+
+
+def test_a_step_that_is_not_listed_yet_is_cancelled_too(tmp_path: Path) -> None:
+    script = Scripted()
+    cluster = script.foreign_cluster()
+    script.clock.interrupt_at, script.listed_after = RUNNING_S + 30, 10_000
+    assert deploy(script, tmp_path, cluster=cluster) == CANCELLED
+    assert script.calls.count("CancelSteps") == 1
 
 
 def test_the_user_may_decide_against_stopping(tmp_path: Path) -> None:

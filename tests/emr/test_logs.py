@@ -68,8 +68,15 @@ def test_a_traceback_ends_where_the_error_is_named() -> None:
         ),
     ],
 )
-def test_a_process_that_was_killed_for_its_memory_goes_before_everything_else(text: str, reason: str) -> None:
-    assert failure_reason({STEP: RETRIED + text, DRIVER: "gram.py: a task failed on a worker\n"}, "gram") == reason
+def test_memory_that_was_too_little_is_named_with_the_setting(text: str, reason: str) -> None:
+    """If it is what the job died of: the job's own error says so, or there is none."""
+    assert failure_reason({STEP: RETRIED + text}, "gram") == reason
+    assert (
+        failure_reason({STEP: RETRIED, DRIVER: f"gram.py: org.apache.spark.SparkException: {text}\n"}, "gram")
+        == reason
+    )
+    error = "gram.py: --data mnist: not there; make data"
+    assert failure_reason({STEP: RETRIED + text, DRIVER: f"{error}\n"}, "gram") == error
 
 
 def test_a_truncated_log_is_read_as_far_as_possible() -> None:

@@ -85,12 +85,12 @@ def test_a_bucket_that_answers_from_elsewhere_is_refused(tmp_path: Path) -> None
     ("spark", "message"),
     [
         (
-            "spark.executor.memory=9g",
-            r"memory 9g and .* 4608m are 13,824 MiB, and YARN on m7i\.xlarge has 12",
+            "spark.executor.memory=12g",
+            r"memory 12g and .* 4608m are 16,896 MiB, and m7i\.xlarge has 16,384",
         ),
         (
             "spark.driver.memoryOverhead=1t",
-            r"memory 1024m and .* 1t are 1,049,600 MiB, and YARN on",
+            r"memory 1024m and .* 1t are 1,049,600 MiB, and m7i",
         ),
         ("spark.driver.memory=much", r"spark\.driver\.memory 'much': give a size such as 900m or 4g"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ from botocore.parsers import ResponseParserError
 
 from common.errors import InputError
 from emr.follow import CANCELLED, DONE, FAILED, TIMED_OUT
-from emr.journal import Journal
 from emr.settings import PROJECT
 from tests.support.emr.cloud import ACCOUNT
-from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched, plan
+from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched
 from tests.support.emr.scripted_serverless import CREATING_S, STARTS_S, WORK_S, JobFate, ScriptedServerless
 from tests.support.emr.services import OWNER, KilledError
 
@@ -103,6 +101,31 @@ def test_interrupted(tmp_path: Path, at: float) -> None:
     assert all(script.run_state(run) == "CANCELLED" for app in script.applications.values() for run in app.runs)
 
 
+@pytest.mark.parametrize("at", [CREATING_S + 1, STARTS_S + 20])
+def test_what_is_not_listed_yet_is_cancelled_too(tmp_path: Path, at: float) -> None:
+    script = ScriptedServerless()
+    script.fate, script.clock.interrupt_at, script.listed_after = JobFate(""), at, 10_000
+    assert deploy(script, tmp_path) == CANCELLED
+    assert script.calls.count("CancelJobRun") == 1
+    assert script.there() == []
+
+
+def test_a_job_run_that_ends_just_before_it_is_cancelled(tmp_path: Path) -> None:
+    script, reporter = ScriptedServerless(), RecordingReporter()
+    script.clock.interrupt_at = STARTS_S + 20
+    list_job_runs = script.list_job_runs
+
+    def late(params: dict[str, Any]) -> dict[str, Any]:
+        answer = list_job_runs(params)
+        script.clock.time += WORK_S
+        return answer
+
+    script.list_job_runs = late  # type: ignore[method-assign]
+    assert deploy(script, tmp_path, reporter) == CANCELLED
+    assert "cancelling job run 00j1: it has ended by itself" in reporter.messages
+    assert script.there() == []
+
+
 @pytest.mark.parametrize("fate", [JobFate(), JobFate("FAILED", "no", TRACEBACK)], ids=["done", "failed"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_killed_at_every_call_and_run_again(tmp_path: Path, fate: JobFate, before: bool) -> None:
@@ -146,10 +169,7 @@ def test_killed_at_every_call_and_interrupted_when_run_again(tmp_path: Path, bef
 def test_a_lost_answer_repeats_nothing(tmp_path: Path, operation: str, lost: Exception) -> None:
     script = ScriptedServerless()
     script.unanswered, script.listed_after = {operation: lost}, 20
-    code = deploy(script, tmp_path)
-    if operation == "DeleteApplication":  # botocore itself repeats this call, which is switched off here
-        code = deploy(script, tmp_path)
-    assert code == DONE
+    assert deploy(script, tmp_path) == DONE
     assert only_run(script)
     assert script.there() == []
 
@@ -288,13 +308,3 @@ def test_a_refusal_leaves_no_application(tmp_path: Path) -> None:
     assert deploy(script, tmp_path, reporter) == 2
     assert "emr/policy.json has the permissions that are needed" in reporter.text
     assert script.there() == []
-
-
-def test_a_journal_of_an_earlier_version_is_understood(tmp_path: Path) -> None:
-    made = plan(fetch_to=str(tmp_path))
-    journal = Journal.of(made)
-    before = {"asked": 1.0, "cluster": "j-1", "step": "s-1", "run": "gram-1", "deadline": 2.0, "owned": True}
-    journal.path.parent.mkdir()
-    journal.path.write_text(json.dumps(before))
-    read = Journal.of(made)
-    assert (read.host, read.work, read.run, read.deadline, read.ended) == ("j-1", "s-1", "gram-1", 2.0, None)

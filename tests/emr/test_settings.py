@@ -120,7 +120,8 @@ def test_cores_and_memory_are_read_from_the_name(name: str, cores: int, memory: 
 
 def test_settings_of_the_other_target_do_not_matter() -> None:
     assert load("--target", "serverless", "--core-type", "none", "--service-role", "").target == "serverless"
-    assert load("--worker-gb", "3", "--execution-role", "").target == "ec2"
+    assert load("--worker-gb", "3", "--execution-role", "", "--executors", "0").target == "ec2"
+    assert load("--target", "serverless", "--core-count", "0").target == "serverless"
     assert load(EMR_TARGET="serverless", EMR_ARCHITECTURE="arm64").processor == "aarch64"
 
 

@@ -208,7 +208,7 @@ def test_another_network_or_other_classes_are_told(
     [
         (
             ["--network", "resnet81"],
-            "--network resnet81: no such network; use one of small, eff",
+            "--network resnet81: no such network; use one of small, medium, eff",
         ),
         (["--network", "alexnet"], "cannot take images of 8x8"),
         (["--image-size", "3"], "too small for this network"),

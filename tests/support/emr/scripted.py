@@ -208,7 +208,9 @@ class Scripted(Services):
 
     def list_steps(self, params: dict[str, Any]) -> dict[str, Any]:
         cluster = self._cluster(params["ClusterId"])
-        return {"Steps": [self._described(cluster, step) for step in reversed(cluster.steps)]}
+        now = self.clock.now()
+        listed = [step for step in reversed(cluster.steps) if step.added + self.listed_after <= now]
+        return {"Steps": [self._described(cluster, step) for step in listed]}
 
     def cancel_steps(self, params: dict[str, Any]) -> dict[str, Any]:
         for step in self._cluster(params["ClusterId"]).steps:

@@ -10,7 +10,7 @@ from tests.support.emr.clients import Refused
 from tests.support.emr.cloud import ACCOUNT, REGION
 from tests.support.emr.services import OWNER, Services, moment
 
-CREATING_S, STOPPING_S, CANCELLING_S, LOGS_LATE_S = 10, 30, 20, 60
+CREATING_S, STARTING_S, STOPPING_S, CANCELLING_S, LOGS_LATE_S = 10, 15, 30, 20, 60
 STARTS_S, WORK_S = 60, 120
 """Seconds until a job run runs, and how long it does."""
 
@@ -74,11 +74,6 @@ class ScriptedServerless(Services):
         """Return the ids of applications that were not deleted."""
         return [name for name, application in self.applications.items() if not application.deleted]
 
-    def foreign_application(self) -> str:
-        """Create an application that is not this project's; return its id."""
-        request = {"name": "theirs", "releaseLabel": "emr-7.13.0", "type": "SPARK", "clientToken": "theirs"}
-        return str(self.create_application(request)["applicationId"])
-
     def get_role(self, params: dict[str, Any]) -> dict[str, Any]:
         trust = '{"Statement": [{"Principal": {"Service": "emr-serverless.amazonaws.com"}}]}'
         answer = super().get_role(params)
@@ -132,7 +127,9 @@ class ScriptedServerless(Services):
 
     def list_job_runs(self, params: dict[str, Any]) -> dict[str, Any]:
         application = self._application(params["applicationId"], deleted=False)
-        runs = [{**self._run(application, run, self.run_state(run)), "id": run.id} for run in application.runs]
+        now = self.clock.now()
+        listed = [run for run in application.runs if run.created + self.listed_after <= now]
+        runs = [{**self._run(application, run, self.run_state(run)), "id": run.id} for run in listed]
         return {"jobRuns": runs}
 
     def cancel_job_run(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +163,9 @@ class ScriptedServerless(Services):
             return "CREATING"
         if application.stopped is not None:
             return "STOPPING" if now < application.stopped + self.pace * STOPPING_S else "STOPPED"
-        return "STARTED" if application.runs else "CREATED"
+        if not application.runs:
+            return "CREATED"
+        return "STARTING" if now < application.runs[0].created + self.pace * STARTING_S else "STARTED"
 
     def run_state(self, run: JobRun) -> str:
         """Return a job run's present state."""

@@ -77,10 +77,6 @@ class Hadoop:
             found: dict[str, Any] = json.load(answer)
         return found
 
-    def state(self, application: str) -> str:
-        """Return the state of an application."""
-        return str(self.ask(f"apps/{application}/state")["state"])
-
     def driver_log(self, application: str) -> str:
         """Return what the driver of an application that has ended has printed, once it has arrived on HDFS."""
         driver = f"{application.replace('application', 'container')}_01_000001"
@@ -219,12 +215,12 @@ def hadoop(
         processes.append(process)
         return process
 
+    conf = configuration.write("conf", yarn_site)
+    servers = Hadoop(conf, f"http://127.0.0.1:{configuration.ports[-1]}", folder)
     try:
-        conf = configuration.write("conf", yarn_site)
         start(NAME_NODE, "format", conf, "-format", "-nonInteractive").wait(START_S)
         for server, name in ((NAME_NODE, "names"), (DATA_NODE, "data"), (RESOURCE_MANAGER, "resources")):
             start(server, f"{name}-server", conf)
-        servers = Hadoop(conf, f"http://127.0.0.1:{configuration.ports[-1]}", folder)
         for number in range(n_nodes):
             own = {f"yarn.nodemanager.{kind}-dirs": folder / f"{kind}-{number}" for kind in ("local", "log")}
             servers.nodes.append(
@@ -233,6 +229,8 @@ def hadoop(
         _wait(servers, n_nodes)
         yield servers
     finally:
+        for number in range(len(servers.nodes)):
+            servers.lose_node(number)
         for process in processes:
             process.send_signal(signal.SIGKILL)
         for process in processes:
