@@ -19,6 +19,7 @@ LONGEST_FIRST = (
     "spark_jobs/test_ml",
     "spark_jobs/test_faults",
     "mpi_jobs/test_train_cnn",
+    "emr/test_yarn",
     "emr/test_end_to_end",
     "mpi_jobs/test_ranks",
     "spark_jobs/test_agreement",
