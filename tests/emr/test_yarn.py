@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.jobs import command, environment, metrics_of, serial
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
+
+PATIENCE_S = 400
+"""Seconds that a deployment may take, beside other tests."""
 
 NODE = Machine.of("m7i.xlarge")
 """The default instance type, whose memory and cores each node of YARN has here."""
@@ -44,9 +48,9 @@ def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
     flags = ["--data", "mnist", "--lambdas=-5:5:4"]
     words = ["python", "-m", "emr", "deploy", "--arguments", " ".join(flags)]
     with ThreadPoolExecutor() as pool:
-        deployed = pool.submit(command, *words, cwd=tmp_path, **aws.environment)
+        deployed = pool.submit(command, *words, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
         local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)
-        assert lose_node_without_driver(yarn) > 1
+        assert lose_node_without_driver(yarn, deployed) > 1
         done = deployed.result()
     assert local.returncode == 0, local.stderr
     assert done.returncode == 0, done.stderr
@@ -55,16 +59,17 @@ def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
         assert metrics[key] == metrics_of(tmp_path / "local")[key], key
 
 
-def lose_node_without_driver(yarn: Hadoop) -> int:
+def lose_node_without_driver(yarn: Hadoop, deployed: Future[subprocess.CompletedProcess[str]]) -> int:
     """Wait until an executor works on a node beside the driver's, and lose it; return the number of processes."""
     found: list[int] = []
 
     def worked_on() -> bool:
+        assert not deployed.done(), f"the job ended before a node was lost: {deployed.result().stderr}"
         for number in range(len(yarn.nodes)):
             driver = any(yarn.processes(number, b"deploy.yarn.ApplicationMaster"))
             if not driver and any(yarn.processes(number, b"pyspark.daemon")):
                 found.append(number)
         return bool(found)
 
-    settle(worked_on, 120)
+    settle(worked_on, PATIENCE_S)
     return yarn.lose_node(found[0])
