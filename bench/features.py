@@ -207,11 +207,11 @@ def fitted(case: Case, data: tuple[str, ...], seed: int) -> dict[str, Any]:
     if not case.network:
         return run(serial.main, *flags, "--features", case.spec)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        network, started = Path(folder) / "network", time.perf_counter()
-        training = [TRAIN, *data, *case.network, "--seed", seed, "--threads", 1, "--quiet", "--out", network]
+        trained, started = Path(folder) / "network", time.perf_counter()
+        training = [TRAIN, *data, *case.network, "--seed", seed, "--threads", 1, "--quiet", "--out", trained]
         launch(2, training)
         trained_s = time.perf_counter() - started
-        found = run(serial.main, *flags, "--features", f"{case.spec}{network}")
+        found = run(serial.main, *flags, "--features", f"{case.spec}{trained}")
     return {**found, "seconds": {**found["seconds"], "train network": trained_s}}
 
 

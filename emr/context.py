@@ -53,7 +53,7 @@ class Context:
 
     @cached_property
     def target(self) -> Clusters | Applications:
-        """What the settings say that jobs run on."""
+        """The clusters or applications that jobs run on."""
         kind = Applications if self.settings.target == SERVERLESS else Clusters
         return kind(self.aws, Clock(), self.settings)
 

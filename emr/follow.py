@@ -47,7 +47,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """What one poll shows.
+    """The state of work at one poll.
 
     Attributes:
         state: the state of everything, for people.

@@ -14,10 +14,10 @@ OVER_MEMORY = re.compile(
     r"(?P<executor>Container killed by YARN for exceeding physical memory limits\. )?"
     r"(?P<used>[\d.]+ [KMGT]?B of [\d.]+ [KMGT]?B) physical memory used"
 )
-"""What Spark says of an executor, and YARN of a driver, that was killed for its memory."""
+"""Matches the line about an executor or a driver that YARN killed for its memory."""
 
 HEAP_FULL = re.compile(r"ExecutorLostFailure .*Exit status: 143\.")
-"""What Spark says of an executor that ended itself: Spark has Java do that when the heap is full."""
+"""Matches the line about an executor whose heap was full: Spark has Java end itself then, with this status."""
 
 TRACEBACK = "Traceback (most recent call last):"
 DRIVER_LOG = re.compile(r"/(container_[^/]*_0*1|SPARK_DRIVER)/(stderr|stdout)[^/]*$")

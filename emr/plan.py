@@ -1,4 +1,4 @@
-"""What a deployment runs, and the files that it needs on S3, whatever the target."""
+"""The job of a deployment and the files that it needs on S3, whatever the target."""
 
 from __future__ import annotations
 

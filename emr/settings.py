@@ -24,7 +24,7 @@ TABLES = ("tags", "spark")
 SECTIONS = ("job", "place", "cluster", "serverless", *TABLES)
 SERVERLESS = "serverless"
 TARGETS = ("ec2", SERVERLESS)
-"""What jobs can run on: clusters of machines, or applications of EMR Serverless."""
+"""Names of the targets: clusters of machines, and applications of EMR Serverless."""
 
 PROJECT = "parallel-image-classification"
 RESERVED = {"project", "deployment", "deployed-by", "machines", "for-use-with-amazon-emr-managed-policies"}

@@ -1,4 +1,4 @@
-"""What all dry runs have in common: requests to S3, and how a request is shown."""
+"""Parts that all dry runs share: requests to S3, and the way to show a request."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class ApplicationPlan(Plan):
             "clientToken": self._token(run),
             "architecture": settings.architecture.upper(),
             "maximumCapacity": worker.times(self.n_workers),
-            # a second job waits, as on a cluster, because the capacity is that of one
+            # the capacity is that of one job, so a second one waits, as on a cluster
             "schedulerConfiguration": {"maxConcurrentRuns": 1, "queueTimeoutMinutes": QUEUE_MINUTES},
             "autoStartConfiguration": {"enabled": True},
             "autoStopConfiguration": {"enabled": True, "idleTimeoutMinutes": settings.idle_minutes},

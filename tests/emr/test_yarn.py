@@ -1,4 +1,4 @@
-"""A step of Amazon EMR on real YARN: archives, the driver in its container, memory that is granted and watched."""
+"""A step of Amazon EMR on real YARN: archives, the driver in a container, granted memory, a lost node."""
 
 from __future__ import annotations
 

@@ -45,6 +45,9 @@ MOTO_RELEASE = "emr-7.13.0"
 """A release that moto's EMR Serverless knows; it does not know emr-spark-8.0.0."""
 
 DRIVER_ENVS = ("spark.yarn.appMasterEnv.", "spark.emr-serverless.driverEnv.")
+SUBMIT_S = 360
+"""Seconds that a job may take, beside other tests."""
+
 Run = Callable[[list[str], Path], tuple[int, str]]
 """Runs a job's command in an empty folder; returns the exit code and the output."""
 
@@ -244,18 +247,7 @@ def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
         )
         clean["PATH"] = f"{programs}{os.pathsep}{clean['PATH']}"
         submit = [SPARK / "bin" / "spark-submit", "--master", master, "--conf", "spark.driver.host=127.0.0.1"]
-        done = subprocess.run(
-            [*submit, *local[1:]],
-            cwd=container,
-            env=clean,
-            timeout=240,
-            check=False,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        return done.returncode, done.stdout
+        return _submitted([*submit, *local[1:]], container, clean)
 
     return run
 
@@ -271,26 +263,29 @@ def on_yarn(running_cloud: Cloud, servers: Hadoop) -> Run:
         assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
         # as on EMR's nodes, where Spark is installed; otherwise each job would upload it
         (container / "spark-defaults.conf").write_text(f"spark.yarn.jars local:{SPARK}/jars/*\n")
-        conf = {
-            "HADOOP_CONF_DIR": str(servers.conf),
-            "SPARK_CONF_DIR": str(container),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-        }
-        done = subprocess.run(
-            [SPARK / "bin" / "spark-submit", *local[1:]],
-            cwd=container,
-            env=environment(**running_cloud.environment, SPARK_LOCAL_IP="127.0.0.1") | conf,
-            timeout=240,
-            check=False,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        application = APPLICATIONS.search(done.stdout)
-        return done.returncode, done.stdout + (servers.driver_log(application[0]) if application else "")
+        conf = {"HADOOP_CONF_DIR": str(servers.conf), "SPARK_CONF_DIR": str(container)}
+        client = environment(**running_cloud.environment, SPARK_LOCAL_IP="127.0.0.1") | conf
+        code, output = _submitted([SPARK / "bin" / "spark-submit", *local[1:]], container, client)
+        application = APPLICATIONS.search(output)
+        return code, output + (servers.driver_log(application[0]) if application else "")
 
     return run
+
+
+def _submitted(words: list[str | Path], folder: Path, variables: dict[str, str]) -> tuple[int, str]:
+    """Run spark-submit in a folder; return its exit code and all that it prints."""
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=variables,
+        timeout=SUBMIT_S,
+        check=False,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    return done.returncode, done.stdout
 
 
 def _localised(running_cloud: Cloud, words: list[str], container: Path) -> list[str]:

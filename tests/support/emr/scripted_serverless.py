@@ -20,7 +20,7 @@ BEFORE = ((2.0, "SUBMITTED"), (20.0, "PENDING"), (STARTS_S, "SCHEDULED"))
 
 @dataclass
 class JobFate:
-    """What becomes of job runs.
+    """The fate of job runs.
 
     Attributes:
         state: the state in which they end; "" if they never end.
@@ -197,7 +197,7 @@ class ScriptedServerless(Services):
             self.objects[key] = (ends + self.pace * LOGS_LATE_S, gzip.compress(self.fate.log.encode()))
 
     def _application(self, name: str, deleted: bool = True) -> Application:
-        """Return an application, or refuse an unknown id; unless `deleted`, also that of a deleted one."""
+        """Return an application; refuse an unknown id and, unless `deleted`, a deleted application."""
         application = self.applications.get(name)
         if application is None or (application.deleted and not deleted):
             raise Refused("ResourceNotFoundException", f"Application {name} does not exist", 404)

@@ -124,7 +124,7 @@ def _write(path: Path, properties: Mapping[str, object]) -> None:
 
 @dataclass(frozen=True)
 class _Configuration:
-    """What all servers and clients share."""
+    """The configuration of all servers and clients."""
 
     folder: Path
     memory_mb: int
