@@ -1,16 +1,16 @@
 """`python -m bench.features SET`: the ridge classifier on features, on one set of images.
 
-SET is mnist, fashion, cifar, hands, mnist-large, mnist-patient or moments. For the sets of images, λ is chosen on
-validation:
+SET is mnist, fashion, cifar, hands, mnist-large, cifar-large, mnist-patient or moments. For the sets of images, λ is
+chosen on validation:
 
 1. Accuracy of test images at the spec that the documentation recommends, and the seconds of each phase: two seeds,
-   or one for mnist-large and mnist-patient. The features of mnist-large are those of a network that two ranks
-   train on the same training images before.
+   or one for the large ones and mnist-patient. Two ranks train a network on the same training images before the
+   large ones, whose features are the network's, for cifar-large beside those of filters.
 2. The small network of train_cnn.py on two ranks, a few epochs.
 3. The same number of features by scikit-learn, RBFSampler and then Nystroem, each with RidgeClassifierCV. Each is
    stopped after ten times our time, or when its half of what is left of nine minutes is over.
 
-The last two are left out beside mnist-large. `mnist-patient` leaves out the network, and lets RBFSampler take
+The last two are left out beside the large ones. `mnist-patient` leaves out the network, and lets RBFSampler take
 sixteen times our time, which is about twenty minutes.
 
 `moments` times the Gram product of 8-bit integers against the one in float32, on noise of 4,096 and 784 features,
@@ -56,7 +56,7 @@ FIT = ("train network", "learn features", "read", "moments", "path", "validation
 """The phases that end in a fitted model."""
 
 LARGE_S = 600
-"""Seconds that mnist-large may take, the training of the network included."""
+"""Seconds that a seed of a large case may take, the training of the network included."""
 
 LIMIT_S = 540
 """Seconds after which scikit-learn is stopped, counted from the start, unless a case has more patience."""
@@ -83,7 +83,7 @@ class Case:
         spec: of the features.
         flags: further flags of the job.
         accuracy: the least accuracy of the test images, of any seed.
-        network: flags of the training of a network, whose features the spec is to have; empty for none.
+        network: flags of the training of a network, whose path is appended to the spec; empty for none.
         beside: flags of the small network beside.
         patience: let RBFSampler alone take so many times our time, beside one seed and no network; 0 for what
             LIMIT_S and PATIENCE say.
@@ -121,6 +121,16 @@ CASES = {
         ("--lambdas=-2:4:10",),
         0.995,
         network=("--network", "medium", "--augment", "crop", "--label-smoothing", "0.1", "--epochs", "8"),
+    ),
+    "cifar-large": Case(
+        "cifar",
+        "patches:1024,mirror++network:",
+        ("--lambdas=-1:2:7",),
+        0.80,
+        network=(
+            *("--network", "medium", "--image-size", "32", "--augment", "flip,crop", "--label-smoothing", "0.1"),
+            *("--epochs", "8"),
+        ),
     ),
     "mnist-patient": Case(
         "mnist", "patches:64+landmarks:8192,width=0.5", ("--lambdas=-4:2:10",), 0.993, patience=16

@@ -12,6 +12,7 @@ from common.export.graph import Graph, channels_first
 from common.export.stages import stage_nodes
 from common.features.chain import Chain
 from common.features.feature_map import FeatureMap, Shape
+from common.features.joined import Joined
 from common.features.network import NetworkFeatures
 from common.features.network_file import NetworkFile
 from common.features.patches import CONTRAST, LARGEST, SIDE, Patches, cell_matrix
@@ -42,6 +43,10 @@ def _pixels(graph: Graph, _: RawPixels, images: str, shape: Shape) -> str:
 
 def _chain(graph: Graph, chain: Chain, images: str, shape: Shape) -> str:
     return stage_nodes(graph, chain.then, map_nodes(graph, chain.first, images, shape))
+
+
+def _joined(graph: Graph, joined: Joined, images: str, shape: Shape) -> str:
+    return graph.node("Concat", *(map_nodes(graph, features, images, shape) for features in joined.maps), axis=1)
 
 
 def _network(graph: Graph, features: NetworkFeatures, images: str, shape: Shape) -> str:
@@ -126,5 +131,6 @@ MAPS: dict[type, Callable[[Graph, Any, str, Shape], str]] = {
     Patches: _patches,
     NetworkFeatures: _network,
     Chain: _chain,
+    Joined: _joined,
 }
 """Functions that add a map."""

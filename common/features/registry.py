@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from common.features import chain, network, patches, pixels
+from common.features import chain, joined, network, patches, pixels
 from common.features.feature_map import FeatureMap
 from common.features.fourier import Fourier
 from common.features.landmarks import Landmarks
@@ -26,6 +26,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], Arrays], FeatureMap]] = {
     patches.KIND: patches.Patches.of,
     network.KIND: network.NetworkFeatures.of,
     chain.KIND: lambda described, arrays: chain.Chain.of(described, arrays, feature_map_of, STAGES),
+    joined.KIND: lambda described, arrays: joined.Joined.of(described, arrays, feature_map_of),
 }
 """Functions that rebuild a map from its description and arrays. A new map of images adds one line here."""
 

@@ -19,6 +19,7 @@ from common.features.default import default_spec
 from common.features.feature_map import SAMPLE, FeatureMap, Shape, usable_features
 from common.features.fourier import FourierRecipe
 from common.features.generated import generated_images
+from common.features.joined import Joined
 from common.features.landmarks import LandmarksRecipe
 from common.features.network import NetworkRecipe
 from common.features.network_file import NetworkFile, NetworkRequest
@@ -174,7 +175,10 @@ FORMS = ", ".join(
 )
 """The forms of a spec, for help texts and messages."""
 
-CHAINS = "chains such as patches:64+landmarks:4096"
+BESIDE = "++"
+"""What stands in a spec between maps whose features are put side by side."""
+
+CHAINS = "chains such as patches:64+landmarks:4096, or two with ++ between them, side by side"
 
 BLIND = "blind"
 """The option of the first part of a spec by which the whole map is learnt from generated images."""
@@ -193,6 +197,7 @@ class FeatureSpec:
         network: a network that makes the first features, until `with_network` has it; or None.
         path: a run folder or a moments file whose map is to be used, or None.
         auto: True to choose the other attributes by the images.
+        parts: specs of maps to put side by side, in which case all other attributes but the text are unused.
     """
 
     text: str
@@ -203,6 +208,7 @@ class FeatureSpec:
     network: NetworkRequest | None = None
     path: Path | None = None
     auto: bool = False
+    parts: tuple[FeatureSpec, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> FeatureSpec:
@@ -217,6 +223,8 @@ class FeatureSpec:
             return cls(text, FIXED[text])
         if text == AUTO:
             return cls(text, auto=True)
+        if BESIDE in text:
+            return cls(text, parts=tuple(map(cls._parse_part, text.split(BESIDE))))
         first: Learnable | None = None
         stages: list[StageRecipe] = []
         blind, network = False, None
@@ -238,6 +246,13 @@ class FeatureSpec:
             raise ValueError(f"{text!r}: landmarks and differences are images; leave out {BLIND}")
         return cls(text, None, first, tuple(stages), blind, network)
 
+    @classmethod
+    def _parse_part(cls, text: str) -> FeatureSpec:
+        part = cls.parse(text)
+        if part.auto or part.path is not None:
+            raise ValueError(f"{text} stands alone: there is nothing that can be put beside it")
+        return part
+
     def with_network(self, network: NetworkFile) -> FeatureSpec:
         """Return the spec with the network that it names."""
         root = self.network is not None and self.network.root
@@ -245,7 +260,16 @@ class FeatureSpec:
 
     @property
     def pixel_format(self) -> PixelFormat | None:
-        """The format of the only images that the first map takes; None if it takes any."""
+        """The format of the only images that the first map takes; None if it takes any.
+
+        Raises:
+            InputError: maps side by side take different ones.
+        """
+        formats = [part.pixel_format for part in self.parts if part.pixel_format is not None]
+        if formats:
+            if any(other != formats[0] for other in formats):
+                raise InputError(f"--features {self.text}: networks side by side take images of the same form")
+            return formats[0]
         return self.first.network.pixel_format if isinstance(self.first, NetworkRecipe) else None
 
     def for_images(self, images: Sampled) -> tuple[FeatureSpec, str]:
@@ -263,11 +287,16 @@ class FeatureSpec:
         """
         if self.fixed is not None:
             return self.fixed.n_features(shape)
+        if self.parts:
+            return self._allowed([sum(part.n_features(shape) for part in self.parts)])
         try:
             first = PIXELS.n_features(shape) if self.first is None else self.first.n_features(shape)
         except ValueError as error:
             raise InputError(f"--features {self.text}: {error}") from error
-        widths = [first, *(stage.n for stage in self.stages)]
+        return self._allowed([first, *(stage.n for stage in self.stages)])
+
+    def _allowed(self, widths: list[int]) -> int:
+        """Return the last of the numbers of features on the way, all of which a step can take."""
         if max(widths) > MOST_INNER:
             raise InputError(
                 f"--features {self.text}: {max(widths):,} features, of {MOST_INNER:,} allowed; use fewer"
@@ -283,6 +312,9 @@ class FeatureSpec:
         if self.fixed is not None:
             return self.fixed
         self.n_features(images.shape)
+        if self.parts:
+            seeds = (seed + position * STEP_ASIDE for position in range(len(self.parts)))
+            return Joined(tuple(part.learn(images, own) for part, own in zip(self.parts, seeds, strict=False)))
         least = SAMPLE if self.first is None else self.first.rows
         count = max([least, *(stage.rows for stage in self.stages)])
         if self.blind:
@@ -313,6 +345,9 @@ class FeatureSpec:
 
 STEP = 1_000_003
 """Added to the seed once per earlier stage, so that two stages of one kind differ."""
+
+STEP_ASIDE = 1_000_000_007
+"""Added to the seed once per map before, so that two maps of one kind side by side differ."""
 
 
 def _part(text: str, word: str) -> tuple[str, int, Options]:

@@ -9,6 +9,7 @@ from common.arrays import Pixels
 from common.features.chain import Chain
 from common.features.feature_map import FeatureMap, Shape
 from common.features.fourier import Fourier
+from common.features.joined import Joined
 from common.features.landmarks import Landmarks
 from common.features.network import NetworkFeatures
 from common.features.patches import SIDE, Patches
@@ -19,11 +20,16 @@ from common.features.stage import Stage
 MOST_FILTERS = 32
 """The number of filters that are shown, at most."""
 
+NO_FILTERS = np.empty((0, SIDE * SIDE), np.int8)
+
 
 def in_words(features: FeatureMap, shape: Shape) -> list[str]:
     """Return a sentence for each step from images of this shape to features."""
     if isinstance(features, Chain):
         return [*in_words(features.first, shape), _stage_in_words(features.then)]
+    if isinstance(features, Joined):
+        first, *others = ("; of these, ".join(in_words(one, shape)) for one in features.maps)
+        return [first, *(f"beside these, {words}" for words in others)]
     d = features.n_features(shape)
     if isinstance(features, Patches):
         mirrored = ", together with those of its mirror image" if features.mirror else ""
@@ -53,10 +59,12 @@ def _stage_in_words(stage: Stage) -> str:
 
 
 def filters_of(features: FeatureMap) -> NDArray[np.int8]:
-    """Return the filters of a map, int8 (n, SIDE·SIDE·channels); none if it has none."""
+    """Return the filters of a map, or of the first that has some, int8 (n, SIDE·SIDE·channels); none if none has."""
     while isinstance(features, Chain):
         features = features.first
-    return features.filters if isinstance(features, Patches) else np.empty((0, SIDE * SIDE), np.int8)
+    if isinstance(features, Joined):
+        return next((found for found in map(filters_of, features.maps) if len(found)), NO_FILTERS)
+    return features.filters if isinstance(features, Patches) else NO_FILTERS
 
 
 def filter_images(filters: NDArray[np.int8]) -> list[Pixels]:

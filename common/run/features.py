@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common.data.table.table import MANIFEST
@@ -35,11 +36,13 @@ def feature_map(spec: FeatureSpec, images: Sampled, seed: int) -> FeatureMap:
 
 
 def with_network(spec: FeatureSpec) -> FeatureSpec:
-    """Return a spec with the network that it names, read or exported; other specs as they are.
+    """Return a spec with the networks that it names, read or exported; other specs as they are.
 
     Raises:
         InputError: there is no such network, or it takes something else than images.
     """
+    if spec.parts:
+        return replace(spec, parts=tuple(map(with_network, spec.parts)))
     if spec.network is None:
         return spec
     try:

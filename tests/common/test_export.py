@@ -44,7 +44,7 @@ def run_onnx(file: bytes, pixels: Any) -> tuple[Any, Any]:
         ("digits", "random:1500,signs+fourier:300,width=2"),  # of more columns than one product in float32
         ("digits", "patches:12+landmarks:700+random:80,differences"),
         ("folder", "pixels"),
-        ("folder", "patches:6,mirror"),
+        ("folder", "patches:6,mirror++pixels"),
         ("folder", "patches:130+landmarks:30"),  # filters whose own products are of 8 bits
     ],
 )

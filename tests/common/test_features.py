@@ -15,17 +15,20 @@ from common.arrays import Features, Pixels
 from common.blas import blas_threads, limit_blas
 from common.data.images import Sample
 from common.data.labelled import open_splits
-from common.errors import InputError
+from common.errors import InputError, UnusableImagesError
 from common.features import dense, patches
 from common.features.chain import Chain
-from common.features.feature_map import FeatureMap, Shape
+from common.features.feature_map import FeatureMap, Shape, usable_features
 from common.features.fourier import Fourier
 from common.features.generated import generated_images
+from common.features.joined import Joined
 from common.features.landmarks import ENTRIES, Landmarks
 from common.features.patches import SIDE, Patches, cell_starts
 from common.features.random_layer import RandomLayer, RandomRecipe
+from common.features.pixels import PIXELS, RawPixels
 from common.features.registry import feature_map_of
 from common.features.spec import FeatureSpec
+from common.report.features import filters_of, in_words
 from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
 from spark_jobs import serial
@@ -45,6 +48,7 @@ MAPS = [
     ("random:40,signs", COLOUR),
     ("patches:4,mirror+random:50,differences+landmarks:30", COLOUR),
     ("patches:4,blind+random:30", GREY),
+    ("patches:4,mirror++patches:3+random:40++fourier:20", COLOUR),
 ]
 
 
@@ -189,6 +193,45 @@ def test_products_of_fourier_features_approximate_the_kernel() -> None:
     assert np.abs(2 * cosines @ cosines.T / 20000 - np.exp(-distances / (2 * sigma**2))).max() < 0.05
 
 
+def test_maps_side_by_side_have_the_features_of_each() -> None:
+    features = learnt("patches:4++pixels++patches:4", COLOUR)
+    assert isinstance(features, Joined)
+    first, pixels, second = features.maps
+    assert features.n_features(COLOUR.shape[1:]) == 32 + 588 + 32
+    assert np.array_equal(features(COLOUR), np.hstack([first(COLOUR), pixels(COLOUR), second(COLOUR)]))
+    assert first.digest == learnt("patches:4", COLOUR).digest
+    assert not np.array_equal(first(COLOUR), second(COLOUR))
+    turned = Joined(features.maps[::-1])
+    assert turned.digest != features.digest
+    assert in_words(turned, (14, 14, 3))[1] == "beside these, the 588 values of the pixels"
+    assert np.array_equal(filters_of(Joined((pixels, second))), second.filters)  # type: ignore[attr-defined]
+    assert not len(filters_of(Joined((pixels, pixels))))
+
+
+class Refusing(RawPixels):
+    """Pixels of images whose first one is not of a certain value."""
+
+    def __init__(self, refused: int) -> None:
+        self.refused = refused
+
+    def __call__(self, pixels: Pixels) -> Features:
+        rows = np.flatnonzero(pixels[:, 0, 0, 0] == self.refused).tolist()
+        if rows:
+            raise UnusableImagesError(rows, f"no {self.refused}")
+        return PIXELS(pixels)
+
+
+def test_images_that_one_of_the_maps_cannot_use_are_all_told_at_once() -> None:
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
+    joined = Joined((Refusing(4), PIXELS, Refusing(1)))
+    with pytest.raises(UnusableImagesError, match="no 4; no 1") as raised:
+        joined(images)
+    assert raised.value.rows == [1, 4]
+    usable = usable_features(joined, images)
+    assert usable.kept.tolist() == [0, 2, 3, 5]
+    assert usable.x.tolist() == [[n] * 3 for n in (0, 2, 3, 5)]
+
+
 def test_differences_are_of_two_classes() -> None:
     layer = RandomRecipe(30, "differences").learn(
         np.repeat(np.array([[9, 9], [30, 7]], np.uint8), 5, 0), np.repeat([0, 1], 5), 0
@@ -310,6 +353,10 @@ def test_a_model_keeps_its_map(tmp_path: Path) -> None:
         (" patches:3", "is none of pixels"),
         ("patches:3,cells=0", "cells=0 of patches is not a number from 1 to 16"),
         ("landmarks:3,cells=2", "no option 'cells'"),
+        ("patches:3++", "'' is none of pixels"),
+        ("patches:3+++random:4", "'\\+random:4' is none of pixels"),
+        ("patches:3++auto", "auto stands alone"),
+        ("pixels++from:runs/a", "from:runs/a stands alone"),
     ],
 )
 def test_what_is_no_spec_is_told(spec: str, message: str) -> None:
@@ -324,6 +371,8 @@ def test_what_is_no_spec_is_told(spec: str, message: str) -> None:
         ("landmarks:10", (9, 4, 5, 3), "9 training images are too few for as many landmarks; use landmarks:9"),
         ("patches:3", (0, 8, 8, 1), "no training image can be used"),
         ("patches:60000", (9, 8, 8, 1), "5,880,000 features, of 131,071 allowed; use fewer"),
+        ("pixels++patches:60000", (9, 8, 8, 1), "5,880,000 features, of 131,071 allowed; use fewer"),
+        ("pixels++patches:3", (9, 4, 5, 3), "--features patches:3: patches of 6×6 do not fit images of 4×5"),
         ("patches:60000+landmarks:5", (9, 8, 8, 1), "5,880,000 features, of 131,071 allowed; use fewer"),
     ],
 )
