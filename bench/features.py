@@ -1,6 +1,6 @@
 """`python -m bench.features SET`: the ridge classifier on features, on one set of images.
 
-SET is mnist, fashion, cifar, hands, mnist-large, cifar-large, mnist-patient or moments. For the sets of images, λ is
+SET is mnist, fashion, cifar, hands, mnist-large, cifar-large, mnist-patient or moments. For sets of images, λ is
 chosen on validation:
 
 1. Accuracy of test images at the spec that the documentation recommends, and the seconds of each phase: two seeds,

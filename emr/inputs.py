@@ -19,7 +19,7 @@ from common.data.sources import TABLE, TABLE_SPEC, find_source, specs
 from common.data.sources.source import LocalFiles, NamedSource
 from common.data.table.table import FEATURES, MANIFEST
 from common.errors import InputError
-from common.features.spec import FROM, NETWORK, FeatureSpec
+from common.features.spec import BESIDE, FROM, NETWORK, FeatureSpec
 from common.run.flag_types import ValueRole
 from common.run.parser import DESCRIBE
 from emr.package import ROOT
@@ -193,8 +193,8 @@ class JobInputs:
             return self._ship(what, LocalFiles.at(expanded(Path(value)), MODEL_FILES))
         if role == ValueRole.FEATURES and value.startswith(FROM):
             return f"{FROM}{self._map(what, value.removeprefix(FROM))}"
-        if role == ValueRole.FEATURES and value.startswith(NETWORK):
-            return self._network(what, value)
+        if role == ValueRole.FEATURES:
+            return BESIDE.join(self._network(what, part) for part in value.split(BESIDE))
         if role == ValueRole.OUTPUT and "://" not in value:
             raise InputError(f"{what}: what a cluster writes here is gone with it; name an s3:// address")
         if role == ValueRole.RUN_FOLDER:
@@ -236,7 +236,9 @@ class JobInputs:
         return self._ship(what, local)
 
     def _network(self, what: str, spec: str) -> str:
-        """Return a spec with the ONNX file where the cluster finds it, and note that file."""
+        """Return a spec with its ONNX file where the cluster finds it, and note that file; others as they are."""
+        if not spec.startswith(NETWORK):
+            return spec
         request = FeatureSpec.parse(spec).network
         if request is None or not request.is_file:
             raise InputError(

@@ -43,8 +43,9 @@ from common.predict.predictions import (
 )
 from common.provenance import Engine
 from common.ridge.model import RidgeModel
+from common.run.announcement import announce
 from common.run.flag_types import model_folder, positive_integer, source_spec
-from common.run.flags import data_root_flag, max_pixels_flag, out_flag, quiet_flag
+from common.run.flags import compare_flag, data_root_flag, max_pixels_flag, out_flag, quiet_flag
 from common.run.folder import RunFolder
 from common.run.parser import Parser
 from spark_jobs.engine.blocks import gather, image_parts, read_parts, unlabelled_parts
@@ -240,6 +241,7 @@ def parser() -> Parser:
     flags.add_argument("--split", choices=("all", *SPLITS), default="all", help="if the source has splits")
     out = flags.add_argument_group("output")
     out_flag(out)
+    compare_flag(out)
     out.add_argument(
         "--format", choices=("parquet", "csv"), default="parquet", help="file format of the predictions"
     )
@@ -277,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if summary.confusion.n:
         accuracy = f"{summary.confusion.accuracy():.4f} of {summary.confusion.n:,} images"
         console.say(f"{accuracy} whose class is known are predicted correctly{summary.others()}")
-    print(f"report: {folder.file('report.html')}")
+    announce(folder.file("report.html"), arguments, console)
     return 0
 
 

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.atomic import write_atomically
-from common.compare.page import page_of
-from common.compare.runs import find_runs, read_runs
+from common.compare.tracking import log_runs
 from common.data.shipped import expanded
-from common.errors import InputError
+from common.report.comparison import write_comparison
+from common.report.runs import PAGE
 from common.run.exits import run_job
 from common.run.parser import Parser
 
@@ -21,24 +20,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument(
         "folders", metavar="FOLDER", nargs="+", type=Path, help="a folder of run folders, or one of these"
     )
+    flags.add_argument("--out", metavar="FILE", type=Path, help=f"the page (default: {PAGE} in the first FOLDER)")
     flags.add_argument(
-        "--out", metavar="FILE", type=Path, help="the page (default: compare.html in the first FOLDER)"
+        "--mlflow",
+        metavar="URI",
+        help="log each run to MLflow there as well, unless it has been: http://…, or a folder",
     )
     arguments = flags.parse_arguments(argv)
     folders = [expanded(folder) for folder in arguments.folders]
-    target = expanded(arguments.out or folders[0] / "compare.html")
-    runs, problems = read_runs(find_runs(folders))
+    target = expanded(arguments.out or folders[0] / PAGE)
+    runs, problems = write_comparison(folders, target)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
-    if not runs:
-        raise InputError(f"{', '.join(map(str, folders))}: no run folder is there; run a job first")
-    try:
-        with write_atomically(target) as file:
-            file.write(page_of(runs, target.parent))
-    except OSError as error:
-        raise InputError(f"--out {target}: cannot be written ({error.strerror or error})") from error
     left = f", {len(problems)} could not be read" if problems else ""
     print(f"{len(runs)} runs{left}: {target}")
+    if arguments.mlflow is not None:
+        logged = log_runs(runs, arguments.mlflow)
+        print(f"{logged} runs logged to {arguments.mlflow}, {len(runs) - logged} were there")
     return 0
 
 

@@ -61,7 +61,10 @@ class Joined(FieldsOnly):
 
     @classmethod
     def of(
-        cls, described: Mapping[str, Any], arrays: Arrays, rebuild: Callable[[Mapping[str, Any], Arrays], FeatureMap]
+        cls,
+        described: Mapping[str, Any],
+        arrays: Arrays,
+        rebuild: Callable[[Mapping[str, Any], Arrays], FeatureMap],
     ) -> Joined:
         """Rebuild the maps.
 

@@ -59,7 +59,7 @@ def _stage_in_words(stage: Stage) -> str:
 
 
 def filters_of(features: FeatureMap) -> NDArray[np.int8]:
-    """Return the filters of a map, or of the first that has some, int8 (n, SIDE·SIDE·channels); none if none has."""
+    """Return the filters of a map, or of the first that has some, int8 (n, SIDE·SIDE·channels); else none."""
     while isinstance(features, Chain):
         features = features.first
     if isinstance(features, Joined):

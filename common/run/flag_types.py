@@ -56,6 +56,11 @@ def run_folder(text: str) -> Path | str:
     return _location(text)
 
 
+def folder_of_runs(text: str) -> Path:
+    """Take a folder of run folders on this machine."""
+    return expanded(Path(text))
+
+
 def model_folder(text: str) -> Path:
     """Take the run folder of a fitted model on this machine."""
     return expanded(Path(text))
@@ -79,6 +84,7 @@ ROLES: dict[object, ValueRole] = {
     input_location: ValueRole.INPUT,
     output_location: ValueRole.OUTPUT,
     run_folder: ValueRole.RUN_FOLDER,
+    folder_of_runs: ValueRole.RUN_FOLDER,
     model_folder: ValueRole.MODEL,
     data_root: ValueRole.DATA_ROOT,
     feature_spec: ValueRole.FEATURES,

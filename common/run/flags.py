@@ -19,12 +19,14 @@ from common.data.splits import FoldRule
 from common.errors import InputError
 from common.features.augmentation import NONE
 from common.features.spec import CHAINS, FORMS, FeatureSpec
+from common.report.runs import PAGE
 from common.ridge.fit import MAX_KEPT_BYTES
 from common.ridge.penalty import PENALTIES
 from common.run.flag_types import (
     augmentation,
     data_root,
     feature_spec,
+    folder_of_runs,
     fraction,
     input_location,
     lambda_grid,
@@ -88,7 +90,9 @@ def ridge_parser(description: str) -> Parser:
     validation_flag(held_out, "λ")
     held_out.add_argument("--folds", metavar="K", type=n_folds, help="choose λ by K-fold cross-validation instead")
     seed_flags(fit)
-    output_flags(parser.add_argument_group("output"))
+    output = parser.add_argument_group("output")
+    output_flags(output)
+    compare_flag(output)
     return parser
 
 
@@ -202,6 +206,16 @@ def out_flag(group: argparse._ActionsContainer) -> None:
     """Add --out: a Path, or the text of an address such as s3://bucket/folder."""
     group.add_argument(
         "--out", metavar="DIR", type=run_folder, help="the run folder, or s3://… (default: a new one below runs/)"
+    )
+
+
+def compare_flag(group: argparse._ActionsContainer) -> None:
+    """Add --compare, which common.run.announcement reads."""
+    group.add_argument(
+        "--compare",
+        metavar="FOLDER",
+        type=folder_of_runs,
+        help=f"when the run is done, write {PAGE} there, which compares all runs at or below that folder",
     )
 
 

@@ -26,6 +26,7 @@ from common.provenance import Engine, command, versions
 from common.ridge.fit import MAX_MOMENTS_BYTES, Fit, Problem
 from common.ridge.model import RidgeModel
 from common.ridge.scoring import evaluate
+from common.run.announcement import announce
 from common.run.features import feature_map, with_network
 from common.run.flags import named_splits, others_named, pixel_format, refuse_beside_table
 from common.run.folder import RunFolder
@@ -278,7 +279,7 @@ class RidgeRun:
             f"best λ {record['best_lambda']:.3g}: {max(record['validation_accuracy']):.4f} of validation, "
             f"{record['test_accuracy']:.4f} of test images correct"
         )
-        print(f"report: {report}")
+        announce(report, self.arguments, self.console)
         return report
 
 

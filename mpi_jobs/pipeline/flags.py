@@ -9,11 +9,14 @@ from typing import Any
 from common.predict.files import FORMATS
 from common.predict.inputs import absolute, prediction_specs
 from common.run.flag_types import number, positive_integer, positive_number
-from common.run.flags import data_root_flag, max_pixels_flag, output_flags
+from common.run.flags import compare_flag, data_root_flag, max_pixels_flag, output_flags
 from common.run.parser import Help, Parser
 from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 
-NOT_KEPT = {"out", "resume", "quiet", "device", "threads", "ratio", "profile", "batch", "memory", "max_delay"}
+LAYOUT = {"ratio", "profile", "batch", "memory", "max_delay"}
+"""Flags that say which ranks do what, and how much at once."""
+
+NOT_KEPT = {"out", "compare", "resume", "quiet", "device", "threads"} | LAYOUT
 """Flags that change how a run is done and not its result. A resumed run takes over all others."""
 
 PATHS = ("model", "data_root")
@@ -108,6 +111,7 @@ def _prediction_flags(group: argparse._ActionsContainer) -> None:
         "--unordered", action="store_true", help="write rows as they come, and not in the order of the images"
     )
     output_flags(group)
+    compare_flag(group)
     resume_flag(group, "complete the run in this folder, with its flags except those given here")
 
 

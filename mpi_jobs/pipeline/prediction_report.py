@@ -14,6 +14,7 @@ from common.provenance import command
 from common.report import plots
 from common.report.pages import write_figures
 from common.report.prediction import write_report
+from common.run.announcement import announce
 from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.pipeline.layout import Layout, RoleName
 from mpi_jobs.pipeline.opened_prediction import OpenedPrediction
@@ -73,7 +74,7 @@ def write_results(opened: OpenedPrediction, results: PredictionResults, console:
             f"{confusion.accuracy():.4f} of {confusion.n:,} images whose class is known are right, "
             f"macro F1 {confusion.by_class().macro_f1():.4f}{summary.others()}"
         )
-    print(f"report: {opened.path / 'report.html'}")
+    announce(opened.path / "report.html", arguments, console)
 
 
 def _record(opened: OpenedPrediction, results: PredictionResults, console: Console) -> dict[str, Any]:

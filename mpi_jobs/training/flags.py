@@ -15,7 +15,7 @@ from common.nets.preprocessing import AUGMENTATIONS
 from common.nets.pretrained import EFFICIENTNET
 from common.predict.inputs import absolute
 from common.run.flag_types import number, positive_integer, positive_number
-from common.run.flags import data_flags, max_pixels_flag, output_flags, seed_flags, validation_flag
+from common.run.flags import compare_flag, data_flags, max_pixels_flag, output_flags, seed_flags, validation_flag
 from common.run.parser import Help, Parser
 from mpi_jobs.engine.flags import device_flag, resume_flag, threads_flag
 from mpi_jobs.training.optimisers import BASE_BATCH, LEARNING_RATES, SCHEDULES, STATES
@@ -26,7 +26,7 @@ MAX_SIDE = 4096
 RANDOM, RIDGE = "random", "ridge"
 HEADS = (RANDOM, RIDGE)
 
-NOT_KEPT = {"out", "resume", "weights", "pretrained", "head", "quiet", "batch", "device", "cuda_aware"}
+NOT_KEPT = {"out", "compare", "resume", "weights", "pretrained", "head", "quiet", "batch", "device", "cuda_aware"}
 """Flags that hold for one start of a run. Checkpoints keep all others, which hold when the run is resumed."""
 
 
@@ -125,6 +125,7 @@ def _rank_flags(group: argparse._ActionsContainer) -> None:
 
 def _output_flags(group: argparse._ActionsContainer) -> None:
     output_flags(group)
+    compare_flag(group)
     resume_flag(group, "continue the run in this folder with its flags, but for those given here")
     minutes = "minutes between checkpoints within an epoch; each epoch ends with one anyway"
     group.add_argument("--checkpoint-minutes", metavar="M", type=positive_number, default=10.0, help=minutes)

@@ -11,6 +11,7 @@ from common.console import Console
 from common.data.catalogue import Skipped, write_skipped
 from common.nets.checkpoints import Progress
 from common.provenance import command, versions
+from common.run.announcement import announce
 from mpi_jobs.engine.world import counted_ranks, library
 from mpi_jobs.training.flags import recipe
 from mpi_jobs.training.plan import TrainingPlan
@@ -71,7 +72,7 @@ def write_results(
         f"best epoch {record['best_epoch']}: {record['validation_accuracy']:.4f} of validation, "
         f"{record['test_accuracy']:.4f} of test images correct, macro F1 {record['macro_f1']:.4f}"
     )
-    print(f"report: {folder / 'report.html'}")
+    announce(folder / "report.html", arguments, console)
 
 
 def _record(arguments: argparse.Namespace, plan: TrainingPlan, results: TrainingResults) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from common.compare.runs import find_runs, read_runs
+from common.report.runs import find_runs, read_runs
 from spark_jobs import serial
 from tests.support.jobs import command, metrics_of, run_main
+from tests.support.places import ROOT
 
 WIDTHS = [1280, 390]
 
@@ -117,6 +118,99 @@ def test_bad_folders_are_one_line(runs: Path, words: list[str], message: str) ->
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
+
+
+def test_a_job_writes_the_page_when_it_is_done(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / "plain", tmp_path / "before")
+    flags = ("--features", "random:50", "--lambdas", "1,100", "--compare")
+    run_main(serial.main, tmp_path / "new", *flags, str(tmp_path))
+    assert f"comparison of 2 runs: {tmp_path / 'compare.html'}\n" in capsys.readouterr().out
+    assert {run["name"] for run in shown(tmp_path / "compare.html")} == {"before", "new"}
+    (tmp_path / "before" / "metrics.json").write_text("{")
+    run_main(serial.main, tmp_path / "newer", *flags, str(tmp_path))
+    said = capsys.readouterr()
+    assert f"comparison of 2 runs: {tmp_path / 'compare.html'}\n" in said.out
+    assert "before/metrics.json: cannot be read" in said.err
+    run_main(serial.main, tmp_path / "newest", *flags, str(tmp_path / "nowhere"))
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert (tmp_path / "newest" / "report.html").is_file()
+
+
+def logged(folder: Path) -> dict[str, Path]:
+    """Return the folders of runs in a folder of MLflow's, by their names."""
+    found = {}
+    for path in folder.glob("[0-9]*/*/meta.yaml"):
+        (name,) = (line.partition(": ")[2] for line in path.read_text().splitlines() if "run_name" in line)
+        found[name] = path.parent
+    return found
+
+
+def test_runs_are_logged_to_mlflow_once(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "plain", tmp_path / "runs" / "plain")
+    trained = {"epochs": [{"loss": 2.5, "n": 3}, {"loss": float("nan")}], "recipe": {"lr": 0.5, "batch": 8}}
+    changed = metrics_of(runs / "random") | trained
+    (tmp_path / "runs" / "random").mkdir()
+    (tmp_path / "runs" / "random" / "metrics.json").write_text(json.dumps(changed))
+    done = compare("runs", "--mlflow", "mlruns", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("2 runs logged to mlruns, 0 were there\n")
+    found = logged(tmp_path / "mlruns")
+    assert set(found) == {"plain", "random"}
+    plain, metrics = found["plain"], metrics_of(runs / "plain")
+    assert (plain / "params" / "data").read_text() == "digits"
+    assert (plain / "params" / "model").read_text() == "pixels"
+    assert (plain / "params" / "images.test").read_text() == "359"
+    values = [line.split()[1:] for line in (plain / "metrics" / "validation_accuracy").read_text().splitlines()]
+    assert [(float(value), int(step)) for value, step in values] == [
+        (accuracy, step) for step, accuracy in enumerate(metrics["validation_accuracy"])
+    ]
+    (accuracy,) = (plain / "metrics" / "test_accuracy").read_text().splitlines()
+    assert float(accuracy.split()[1]) == metrics["test_accuracy"]
+    copied = {path.relative_to(plain / "artifacts") for path in (plain / "artifacts").rglob("*")}
+    assert copied == {path.relative_to(runs / "plain") for path in (runs / "plain").rglob("*")}
+    (loss,) = (found["random"] / "metrics" / "epoch.loss").read_text().splitlines()
+    assert loss.split()[1:] == ["2.5", "1"]
+    assert (found["random"] / "params" / "batch").read_text() == "8"
+    # one was interrupted, and is logged again
+    meta = found["random"] / "meta.yaml"
+    meta.write_text(meta.read_text().replace("status: 3", "status: 1"))
+    again = compare("runs", "--mlflow", "mlruns", cwd=tmp_path)
+    assert again.stdout.endswith("1 runs logged to mlruns, 1 were there\n"), again.stderr
+    stages = [
+        (path / "meta.yaml").read_text().count("lifecycle_stage: active") for path in meta.parent.parent.glob("*/")
+    ]
+    assert sum(stages) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "message"),
+    [
+        ("http://127.0.0.1:9", 1, "API request to http://127.0.0.1:9"),
+        ("sqlite:///runs.db", 2, "give the http:// address of a tracking server, or a folder\n"),
+        ("/proc/mlruns", 1, "No such file or directory\n"),
+    ],
+)
+def test_places_where_mlflow_cannot_log_are_one_line(
+    runs: Path, tmp_path: Path, uri: str, code: int, message: str
+) -> None:
+    done = compare(runs, "--out", tmp_path / "page.html", "--mlflow", uri, cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stderr.startswith(f"compare: --mlflow {uri}: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (tmp_path / "page.html").is_file()
+
+
+def test_without_mlflow_a_line_says_what_brings_it(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.py").write_text("raise ImportError")
+    words = (sys.executable, "-m", "common.compare", runs, "--out", tmp_path / "page.html", "--mlflow", "mlruns")
+    done = command(*words, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "compare: --mlflow: MLflow is not installed; make setup PARTS=mlflow\n",
+    )
 
 
 def test_links_lead_from_wherever_the_page_is(runs: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from common.features.generated import generated_images
 from common.features.joined import Joined
 from common.features.landmarks import ENTRIES, Landmarks
 from common.features.patches import SIDE, Patches, cell_starts
-from common.features.random_layer import RandomLayer, RandomRecipe
 from common.features.pixels import PIXELS, RawPixels
+from common.features.random_layer import RandomLayer, RandomRecipe
 from common.features.registry import feature_map_of
 from common.features.spec import FeatureSpec
 from common.report.features import filters_of, in_words

@@ -82,6 +82,7 @@ ROLES = {
     "--subtract-moments": ValueRole.INPUT,
     "--save-moments": ValueRole.OUTPUT,
     "--out": ValueRole.RUN_FOLDER,
+    "--compare": ValueRole.RUN_FOLDER,
     "--model": ValueRole.MODEL,
     "--data-root": ValueRole.DATA_ROOT,
     "--features": ValueRole.FEATURES,
@@ -176,6 +177,8 @@ def test_a_network_travels_as_a_file(tmp_path: Path) -> None:
         "ingest", "s3://b/photos/*/*.jpg", "s3://b/t", "--features", "network:lite0.onnx,root+random:9,signs"
     )
     assert "--features=network:shipped-lite0/lite0.onnx,root+random:9,signs" in inputs.words
+    beside = of("gram", "--data", "digits", "--features", "patches:9++network:lite0.onnx++pixels")
+    assert "--features=patches:9++network:shipped-lite0/lite0.onnx++pixels" in beside.words
     assert list(inputs.shipped[0].files) == ["lite0.onnx"]
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from common.errors import InputError
 
 METRICS, REPORT = "metrics.json", "report.html"
+PAGE = "compare.html"
+"""The name of the page that compares runs, unless another is asked for."""
 
 
 @dataclass(frozen=True)

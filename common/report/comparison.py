@@ -9,11 +9,37 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from common.compare.runs import REPORT, Run
+from common.atomic import write_atomically
+from common.errors import InputError
 from common.report.pages import render
+from common.report.runs import REPORT, Run, find_runs, read_runs
 
 MOST_PAIRS = 2_000
 """Pairs of classes above which a confusion is not part of the page."""
+
+
+def write_comparison(folders: Sequence[Path], target: Path) -> tuple[list[Run], list[str]]:
+    """Write the page that compares all runs at or below some folders.
+
+    Args:
+        folders: where to look for run folders.
+        target: the page.
+
+    Returns:
+        the runs, the latest first; and a line for each that cannot be read.
+
+    Raises:
+        InputError: there is no such folder, no run is there, or the page cannot be written.
+    """
+    runs, problems = read_runs(find_runs(folders))
+    if not runs:
+        raise InputError(f"{', '.join(map(str, folders))}: no run folder is there; run a job first")
+    try:
+        with write_atomically(target) as file:
+            file.write(page_of(runs, target.parent))
+    except OSError as error:
+        raise InputError(f"--out {target}: cannot be written ({error.strerror or error})") from error
+    return runs, problems
 
 
 def page_of(runs: Sequence[Run], beside: Path) -> bytes:
