@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from common.atomic import readable
+from common.data.hdfs import HDFS, LIBHDFS, hdfs
 from common.data.shipped import seen_by_workers
 from common.errors import InputError, RunError
 
@@ -42,7 +44,8 @@ class Storage:
         except UnicodeEncodeError as error:
             raise InputError(f"{readable(location)}: is no UTF-8; name another folder") from error
         if "://" in location:
-            return cls(location.rstrip("/"))
+            # what Hadoop calls s3a is s3 for Arrow
+            return cls(re.sub(r"^s3[an]://", "s3://", location.rstrip("/")))
         return cls(str(seen_by_workers(Path(location.removeprefix("file:")))))
 
     def __str__(self) -> str:
@@ -142,8 +145,8 @@ def _settle(filesystem: fs.FileSystem, partial: str, path: str) -> None:
     if isinstance(filesystem, fs.LocalFileSystem):
         with Path(partial).open("rb") as file:
             os.fsync(file.fileno())  # before renaming, or a power cut could leave a name without content
-    elif filesystem.type_name == "hdfs" and filesystem.get_file_info(path).type != fs.FileType.NotFound:
-        filesystem.delete_file(path)  # HDFS does not replace a file by renaming
+    elif filesystem.type_name == LIBHDFS and filesystem.get_file_info(path).type != fs.FileType.NotFound:
+        filesystem.delete_file(path)  # this library does not replace a file by renaming
     filesystem.move(partial, path)
 
 
@@ -153,7 +156,7 @@ def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
     if "://" not in location:
         return fs.LocalFileSystem(), location
     try:
-        filesystem, path = fs.FileSystem.from_uri(location)
+        filesystem, path = hdfs(location) if location.startswith(HDFS) else fs.FileSystem.from_uri(location)
     except (OSError, ValueError) as error:  # unknown scheme, no driver for it, no such bucket
         raise InputError(f"{location}: cannot be reached ({str(error).splitlines()[0]})") from error
     return filesystem, path

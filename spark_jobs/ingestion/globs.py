@@ -79,6 +79,7 @@ class RemoteGlob:
             raise InputError(f"{pattern}: addresses of the web cannot be listed; download the files first")
         if "**" in pattern.split("/"):
             raise InputError(f"{pattern}: ** is for files of this machine; elsewhere, name each level: */*/*.jpg")
+        pattern = _for_hadoop(context, pattern)
         session = SparkSession(context)
         # by default Spark counts 4 MB for opening a file, so that each partition would get just 32 images
         session.conf.set("spark.sql.files.openCostInBytes", str(32 << 10))
@@ -168,6 +169,12 @@ class RemoteGlob:
 
     def _name(self, path: str) -> str:
         return plain_names([without_scheme(path).removeprefix(self.root).lstrip("/")])[0]
+
+
+def _for_hadoop(context: SparkContext, pattern: str) -> str:
+    """Return a glob under the name that Hadoop has for its scheme: off Amazon EMR, s3:// is s3a://."""
+    known = context._jsc.hadoopConfiguration().get("fs.s3.impl")  # type: ignore[union-attr]
+    return f"s3a{pattern[2:]}" if pattern.startswith("s3://") and known is None else pattern
 
 
 def _reason(error: PySparkException | Py4JError) -> str:

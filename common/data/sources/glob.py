@@ -35,9 +35,10 @@ class LocalGlob(NamedTuple):
     @classmethod
     def of(cls, spec: str) -> LocalGlob | None:
         """Return the glob that a spec names, or None if it is on another file system."""
-        path = str(expanded(Path(re.sub(r"^file:(//[^/]*)?(?=/)", "", spec))))
+        path = re.sub(r"^file:(//[^/]*)?(?=/)", "", spec)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
             return None
+        path = str(expanded(Path(path)))
         wildcard = WILDCARDS.search(path)
         cut = path.rfind("/", 0, wildcard.start() if wildcard else len(path)) + 1
         if path.startswith("{/"):

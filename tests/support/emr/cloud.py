@@ -35,8 +35,10 @@ from moto.server import ThreadedMotoServer
 
 from emr.settings import PROJECT
 from tests.support.hadoop.daemons import Hadoop
+from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.jobs import environment
 from tests.support.places import ROOT
+from tests.support.s3 import S3Server
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 APPLICATION = "application_1700000000000_0001"
@@ -75,10 +77,12 @@ class Cloud:
 
     Attributes:
         endpoint: moto's address.
+        s3: another server that keeps S3's objects; None for moto.
         failures: errors of the runner itself, which no test expects.
     """
 
     endpoint: str
+    s3: S3Server | None = None
     failures: list[BaseException] = field(default_factory=list)
 
     @property
@@ -91,10 +95,13 @@ class Cloud:
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
+            **({} if self.s3 is None else self.s3.environment),
         }
 
     def client(self, service: str) -> Any:
         """Return a client of the server."""
+        if service == "s3" and self.s3 is not None:
+            return self.s3.client()
         return boto3.client(
             service,
             endpoint_url=self.endpoint,
@@ -114,6 +121,15 @@ class Cloud:
     def applications(self) -> list[Any]:
         """Applications of EMR Serverless as moto keeps them."""
         return [app for backend in self._serverless() for app in list(backend.applications.values())]
+
+    def cancelled(self, step: str) -> bool:
+        """Return whether a step has been cancelled, or its cluster terminated."""
+        return any(
+            one.state == "CANCELLED" or cluster.state.startswith("TERMINAT")
+            for cluster in self.clusters
+            for one in cluster.steps
+            if one.id == step
+        )
 
     def _serverless(self) -> list[Any]:
         return list(serverless.emrserverless_backends[ACCOUNT].values())
@@ -202,8 +218,12 @@ def _job_runs(backend: Any) -> list[Any]:
 
 
 @contextmanager
-def cloud() -> Iterator[Cloud]:
-    """Start a server with nothing in it; stop it at the end of the block."""
+def cloud(s3: S3Server | None = None) -> Iterator[Cloud]:
+    """Start a server with nothing in it; stop it at the end of the block.
+
+    Args:
+        s3: another server that keeps S3's objects; None for this one.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ElasticMapReduceResponse.describe_release_label = describe_release_label
     ElasticMapReduceResponse.cancel_steps = cancel_steps
@@ -212,7 +232,7 @@ def cloud() -> Iterator[Cloud]:
     server.start()
     try:
         _, port = server.get_host_and_port()
-        server_cloud = Cloud(f"http://127.0.0.1:{port}")
+        server_cloud = Cloud(f"http://127.0.0.1:{port}", s3)
         request = urllib.request.Request(f"{server_cloud.endpoint}/moto-api/reset", method="POST")  # noqa: S310
         urllib.request.urlopen(request).close()  # noqa: S310
         yield server_cloud
@@ -252,40 +272,44 @@ def on_standalone(running_cloud: Cloud, master: str, programs: Path) -> Run:
     return run
 
 
-def on_yarn(running_cloud: Cloud, servers: Hadoop) -> Run:
-    """Return a function that runs a step's command as EMR does, word for word but for the artefacts' addresses.
+def on_yarn(running_cloud: Cloud, servers: Hadoop, s3: S3Server) -> Run:
+    """Return a function that runs a step's command word for word, as EMR does.
 
-    They are downloaded before: EMR's own S3 file system, which would do that on YARN, is not to be had.
+    Hadoop's own S3 file system takes the place of EMR's. A step that is cancelled loses its process, and nothing
+    else, as EMR has it.
     """
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
-        local = _localised(running_cloud, words, container)
-        assert local[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
-        # as on EMR's nodes, where Spark is installed; otherwise each job would upload it
-        (container / "spark-defaults.conf").write_text(f"spark.yarn.jars local:{SPARK}/jars/*\n")
-        conf = {"HADOOP_CONF_DIR": str(servers.conf), "SPARK_CONF_DIR": str(container)}
-        client = environment(**running_cloud.environment, SPARK_LOCAL_IP="127.0.0.1") | conf
-        code, output = _submitted([SPARK / "bin" / "spark-submit", *local[1:]], container, client)
+        # no address of moto's: Spark would take it for that of S3
+        variables = environment(**s3.environment, **spark_on_yarn(servers, container))
+        variables["PATH"] = f"{servers.programs}{os.pathsep}{variables['PATH']}"
+        if words[0] != "spark-submit":
+            return _submitted(list(words), container, variables)
+        assert words[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+        submit = [SPARK / "bin" / "spark-submit", *words[1:]]
+        code, output = _submitted(submit, container, variables, lambda: running_cloud.cancelled(container.name))
         application = APPLICATIONS.search(output)
         return code, output + (servers.driver_log(application[0]) if application else "")
 
     return run
 
 
-def _submitted(words: list[str | Path], folder: Path, variables: dict[str, str]) -> tuple[int, str]:
-    """Run spark-submit in a folder; return its exit code and all that it prints."""
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=variables,
-        timeout=SUBMIT_S,
-        check=False,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    return done.returncode, done.stdout
+def _submitted(
+    words: list[str | Path], folder: Path, variables: dict[str, str], cancelled: Callable[[], bool] = lambda: False
+) -> tuple[int, str]:
+    """Run a command in a folder until it ends or is cancelled; return its exit code and all that it prints."""
+    output = folder.with_name(f"{folder.name}.output")
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            words, cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT
+        )
+    deadline = time.monotonic() + SUBMIT_S
+    while process.poll() is None:
+        if cancelled() or time.monotonic() > deadline:
+            process.terminate()
+            process.wait()
+        time.sleep(0.05)
+    return process.returncode, output.read_text(errors="replace")
 
 
 def _localised(running_cloud: Cloud, words: list[str], container: Path) -> list[str]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,12 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from tests.support.hadoop.jars import class_path
+from tests.support.ports import free_port
 
 HDFS, YARN = "org.apache.hadoop.hdfs.server", "org.apache.hadoop.yarn.server"
 NAME_NODE, DATA_NODE = f"{HDFS}.namenode.NameNode", f"{HDFS}.datanode.DataNode"
-LOGS = "org.apache.hadoop.yarn.client.cli.LogsCLI"
+CLIENT = "org.apache.hadoop.yarn.client.cli"
+LOGS, APPLICATION = f"{CLIENT}.LogsCLI", f"{CLIENT}.ApplicationCLI"
 RESOURCE_MANAGER, NODE_MANAGER = f"{YARN}.resourcemanager.ResourceManager", f"{YARN}.nodemanager.NodeManager"
 
 JAVA = (
@@ -49,7 +51,8 @@ log4j.appender.console.layout=org.apache.log4j.PatternLayout
 log4j.appender.console.layout.ConversionPattern=%d{HH:mm:ss} %p %c{1}: %m%n
 """
 
-INHERITED = ("JAVA_HOME", "PATH", "LANG", "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+AWS = ("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+INHERITED = ("JAVA_HOME", "PATH", "LANG", *AWS)
 """Variables of a NodeManager that its containers get as well; on EMR, PATH and an instance's role do the same."""
 
 
@@ -60,13 +63,17 @@ class Hadoop:
     Attributes:
         conf: the folder of the clients' configuration, for HADOOP_CONF_DIR.
         web: address of the ResourceManager's web server.
-        nodes: the NodeManagers.
+        hdfs: address of HDFS.
         folder: holds the logs, as NAME.log.
+        start_node: starts a NodeManager.
+        nodes: the NodeManagers.
     """
 
     conf: Path
     web: str
+    hdfs: str
     folder: Path
+    start_node: Callable[[int], subprocess.Popen[bytes]]
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def ask(self, path: str) -> dict[str, Any]:
@@ -80,14 +87,54 @@ class Hadoop:
     def driver_log(self, application: str) -> str:
         """Return what the driver of an application that has ended has printed, once it has arrived on HDFS."""
         driver = f"{application.replace('application', 'container')}_01_000001"
-        words = [*JAVA, "-cp", f"{self.conf}{os.pathsep}{class_path()}", LOGS]
-        words += ["-applicationId", application, "-containerId", driver]
+        words = [*self.java(LOGS), "-applicationId", application, "-containerId", driver]
         deadline = time.monotonic() + LOGS_S
         while True:
             done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
             if driver in done.stdout or time.monotonic() > deadline:
                 return done.stdout
             time.sleep(1)
+
+    @property
+    def programs(self) -> Path:
+        """A folder with the program `yarn`, of which there is what jobs need: `yarn application`."""
+        folder = self.folder / "programs"
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "yarn").write_text(f'#!/bin/sh\nexec {shlex.join(self.java(APPLICATION))} "$@"\n')
+            (folder / "yarn").chmod(0o755)
+        return folder
+
+    def java(self, main_class: str) -> list[str]:
+        """Return the words that run one of Hadoop's command lines."""
+        return [*JAVA, "-cp", f"{self.conf}{os.pathsep}{class_path()}", main_class]
+
+    def applications(self, *states: str) -> list[dict[str, Any]]:
+        """Return the applications in some states, or in any, the latest first."""
+        found = self.ask(f"apps?states={','.join(states)}" if states else "apps").get("app", [])
+        return sorted(found, key=lambda app: str(app["id"]), reverse=True)
+
+    def replace_node(self, number: int) -> None:
+        """Start a node in the place of one that was lost, and wait until YARN knows both."""
+        self.nodes[number] = self.start_node(number)
+        self.wait(len(self.nodes))
+
+    def wait(self, n_nodes: int) -> None:
+        """Wait until so many nodes have reported to the ResourceManager.
+
+        Raises:
+            RuntimeError: they have not in time; the message has the ends of the logs.
+        """
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            try:
+                if self.ask("metrics").get("activeNodes") == n_nodes:
+                    return
+            except (urllib.error.URLError, OSError):
+                pass
+            time.sleep(0.2)
+        ends = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in sorted(self.folder.glob("*.log")))
+        raise RuntimeError(f"Hadoop did not start in {START_S} s\n{ends}")
 
     def lose_node(self, number: int) -> int:
         """Kill a NodeManager and all processes of its containers at once; return the number of the latter."""
@@ -107,13 +154,7 @@ class Hadoop:
                     yield int(process.name)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _write(path: Path, properties: Mapping[str, object]) -> None:
+def write_configuration(path: Path, properties: Mapping[str, object]) -> None:
     """Write a file of Hadoop's configuration."""
     entries = (
         f"<property><name>{name}</name><value>{escape(str(value))}</value></property>"
@@ -129,15 +170,23 @@ class _Configuration:
     folder: Path
     memory_mb: int
     cores: int
-    ports: tuple[int, ...] = field(default_factory=lambda: tuple(_free_port() for _ in range(6)))
+    core_site: Mapping[str, str]
+    yarn_site: Mapping[str, str]
+    ports: tuple[int, ...] = field(default_factory=lambda: tuple(free_port() for _ in range(6)))
+
+    @property
+    def hdfs(self) -> str:
+        """Address of HDFS."""
+        return f"hdfs://127.0.0.1:{self.ports[0]}"
 
     def write(self, name: str, more: Mapping[str, object] | None = None) -> Path:
         """Write all files into a folder of this name; return it."""
         conf = self.folder / name
         conf.mkdir()
         here, folder = "127.0.0.1", self.folder
-        name_node, resource, scheduler, tracker, admin, web = (f"{here}:{port}" for port in self.ports)
-        _write(conf / "core-site.xml", {"fs.defaultFS": f"hdfs://{name_node}", "hadoop.tmp.dir": folder / "tmp"})
+        _, resource, scheduler, tracker, admin, web = (f"{here}:{port}" for port in self.ports)
+        core = {"fs.defaultFS": self.hdfs, "hadoop.tmp.dir": folder / "tmp", **self.core_site}
+        write_configuration(conf / "core-site.xml", core)
         open_ports = ("namenode.http-address", "datanode.address", "datanode.http.address", "datanode.ipc.address")
         disks = {"namenode.name.dir": "names", "datanode.data.dir": "data"}
         hdfs = {
@@ -146,7 +195,7 @@ class _Configuration:
             "dfs.replication": 1,
             "dfs.namenode.safemode.extension": 0,
         }
-        _write(conf / "hdfs-site.xml", hdfs)
+        write_configuration(conf / "hdfs-site.xml", hdfs)
         manager, node = "yarn.resourcemanager", "yarn.nodemanager"
         addresses = {
             f"{manager}.address": resource,
@@ -172,11 +221,13 @@ class _Configuration:
             "yarn.log-aggregation-enable": "true",
             f"{node}.remote-app-log-dir": "/var/log/hadoop-yarn/apps",
         }
-        _write(conf / "yarn-site.xml", {**addresses, **limits, **logs, **(more or {})})
+        write_configuration(
+            conf / "yarn-site.xml", {**addresses, **limits, **logs, **self.yarn_site, **(more or {})}
+        )
         queue = "yarn.scheduler.capacity"
         queues = {f"{queue}.root.queues": "default", f"{queue}.maximum-am-resource-percent": 1}
         queues |= {f"{queue}.root.default.{limit}": 100 for limit in ("capacity", "maximum-capacity")}
-        _write(conf / "capacity-scheduler.xml", queues)
+        write_configuration(conf / "capacity-scheduler.xml", queues)
         (conf / "log4j.properties").write_text(LOG4J)
         return conf
 
@@ -187,6 +238,7 @@ def hadoop(
     memory_mb: int,
     cores: int,
     environment: Mapping[str, str],
+    core_site: Mapping[str, str],
     yarn_site: Mapping[str, str],
     n_nodes: int = 2,
 ) -> Iterator[Hadoop]:
@@ -197,6 +249,7 @@ def hadoop(
         memory_mb: the memory of each node, in MiB.
         cores: the cores of each node.
         environment: the environment of the servers.
+        core_site: further settings of file systems.
         yarn_site: further settings of YARN.
         n_nodes: the number of NodeManagers.
 
@@ -204,7 +257,8 @@ def hadoop(
         RuntimeError: they do not start in time.
     """
     folder.mkdir()
-    configuration, classes, processes = _Configuration(folder, memory_mb, cores), class_path(), []
+    configuration = _Configuration(folder, memory_mb, cores, core_site, yarn_site)
+    classes, processes = class_path(), list[subprocess.Popen[bytes]]()
 
     def start(server: str, name: str, conf: Path, *flags: str) -> subprocess.Popen[bytes]:
         with (folder / f"{name}.log").open("wb") as log:
@@ -215,18 +269,20 @@ def hadoop(
         processes.append(process)
         return process
 
-    conf = configuration.write("conf", yarn_site)
-    servers = Hadoop(conf, f"http://127.0.0.1:{configuration.ports[-1]}", folder)
+    def start_node(number: int) -> subprocess.Popen[bytes]:
+        name = f"node-{number}-{len(processes)}"
+        own = {f"yarn.nodemanager.{kind}-dirs": folder / f"{kind}-{number}" for kind in ("local", "log")}
+        return start(NODE_MANAGER, name, configuration.write(f"conf-{name}", own))
+
+    conf = configuration.write("conf")
+    web = f"http://127.0.0.1:{configuration.ports[-1]}"
+    servers = Hadoop(conf, web, configuration.hdfs, folder, start_node)
     try:
         start(NAME_NODE, "format", conf, "-format", "-nonInteractive").wait(START_S)
         for server, name in ((NAME_NODE, "names"), (DATA_NODE, "data"), (RESOURCE_MANAGER, "resources")):
             start(server, f"{name}-server", conf)
-        for number in range(n_nodes):
-            own = {f"yarn.nodemanager.{kind}-dirs": folder / f"{kind}-{number}" for kind in ("local", "log")}
-            servers.nodes.append(
-                start(NODE_MANAGER, f"node-{number}", configuration.write(f"conf-{number}", {**yarn_site, **own}))
-            )
-        _wait(servers, n_nodes)
+        servers.nodes += [start_node(number) for number in range(n_nodes)]
+        servers.wait(n_nodes)
         yield servers
     finally:
         for number in range(len(servers.nodes)):
@@ -235,21 +291,3 @@ def hadoop(
             process.send_signal(signal.SIGKILL)
         for process in processes:
             process.wait()
-
-
-def _wait(servers: Hadoop, n_nodes: int) -> None:
-    """Wait until all nodes have reported to the ResourceManager.
-
-    Raises:
-        RuntimeError: they have not in time; the message has the ends of their logs.
-    """
-    deadline = time.monotonic() + START_S
-    while time.monotonic() < deadline:
-        try:
-            if servers.ask("metrics").get("activeNodes") == n_nodes:
-                return
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.2)
-    ends = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in sorted(servers.folder.glob("*.log")))
-    raise RuntimeError(f"Hadoop did not start in {START_S} s\n{ends}")

@@ -1,21 +1,25 @@
-"""The jars of Hadoop's servers, which Maven fetches once, checksums verified, into a cache outside the tree."""
+"""Jars of Hadoop's, which Maven fetches once, checksums verified, into a cache outside the tree."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pyspark
 
-POM = Path(__file__).with_name("pom.xml")
+SERVERS, S3A = (Path(__file__).with_name(f"{name}.xml") for name in ("servers", "s3a"))
 PYSPARK_JARS = Path(pyspark.__file__).parent / "jars"
 
 NEEDS = "needs Maven and Java: apt-get install maven"
 """Why tests are skipped where there is no Maven."""
+
+VERSION = re.compile(r"-[0-9][^-]*(-[a-z_0-9-]+)?\.jar$")
 
 
 def has_maven() -> bool:
@@ -24,23 +28,48 @@ def has_maven() -> bool:
 
 
 def class_path() -> str:
-    """Return the class path of the servers; fetch what is missing.
+    """Return the class path of Hadoop's servers and command lines; fetch what is missing.
 
     Raises:
         RuntimeError: Maven cannot fetch them.
     """
-    key = hashlib.sha256(POM.read_bytes()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parallel-image-classification"
-    jars = cache / f"hadoop-{key}"
+    clients = sorted(map(str, PYSPARK_JARS.glob("hadoop-client-*.jar")))
+    return os.pathsep.join([f"{_fetched(SERVERS)}/*", f"{_fetched(S3A)}/*", *clients])
+
+
+def s3a_jars() -> list[str]:
+    """Return the jars that Spark lacks to read and write s3a://; fetch what is missing.
+
+    Raises:
+        RuntimeError: Maven cannot fetch them.
+    """
+    there = {_artifact(jar) for jar in PYSPARK_JARS.glob("*.jar")}
+    return sorted(str(jar) for jar in _fetched(S3A).glob("*.jar") if _artifact(jar) not in there)
+
+
+def _artifact(jar: Path) -> str:
+    """Return the name of a jar without its version."""
+    return VERSION.sub("", jar.name)
+
+
+@cache
+def _fetched(pom: Path) -> Path:
+    """Return the folder with the jars that a POM names; fetch them if it is not there.
+
+    Raises:
+        RuntimeError: Maven cannot fetch them.
+    """
+    key = hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
+    kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parallel-image-classification"
+    jars = kept / f"{pom.stem}-{key}"
     if not jars.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".hadoop-", dir=cache))
-        words = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", "--file", str(POM)]
+        kept.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".jars-", dir=kept))
+        words = ["mvn", "--quiet", "--batch-mode", "--strict-checksums", "--file", str(pom)]
         goal = ["dependency:copy-dependencies", f"-DoutputDirectory={staging}"]
         done = subprocess.run([*words, *goal], capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             shutil.rmtree(staging)
-            raise RuntimeError(f"Maven cannot fetch {POM}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise RuntimeError(f"Maven cannot fetch {pom}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
         staging.rename(jars)
-    clients = sorted(map(str, PYSPARK_JARS.glob("hadoop-client-*.jar")))
-    return os.pathsep.join([f"{jars}/*", *clients])
+    return jars

@@ -3,50 +3,32 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from emr.ec2.machines import Machine
-from tests.support.emr.cloud import Cloud, bare_python, cloud, on_yarn, settle
-from tests.support.emr.deploying import plan
-from tests.support.hadoop.daemons import Hadoop, hadoop
+from tests.hadoop.conftest import Servers
+from tests.support.emr.cloud import settle
+from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import NEEDS, has_maven
-from tests.support.jobs import command, environment, metrics_of, serial
+from tests.support.jobs import command, metrics_of, serial
+from tests.support.s3 import BUCKET
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
 
 PATIENCE_S = 400
 """Seconds that a deployment may take, beside other tests."""
 
-NODE = Machine.of("m7i.xlarge")
-"""The default instance type, whose memory and cores each node of YARN has here."""
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cloud, Hadoop]]:
-    folder = tmp_path_factory.mktemp("yarn")
-    programs = bare_python(folder / "bare")
-    with cloud() as aws:
-        aws.default_roles()
-        nodes = environment(**aws.environment, PATH=f"{programs}:{environment()['PATH']}")
-        with hadoop(folder / "hadoop", NODE.yarn_mib, NODE.cores, nodes, plan().yarn_site()) as yarn:
-            (folder / "containers").mkdir()
-            with aws.running(on_yarn(aws, yarn), folder / "containers"):
-                yield aws, yarn
-        assert not aws.failures
-
 
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
-    servers: tuple[Cloud, Hadoop], tmp_path: Path, data_root: Path
+    servers: Servers, tmp_path: Path, data_root: Path
 ) -> None:
     """Moments and counts are those of this machine, with the default memory and half of the cluster gone."""
-    aws, yarn = servers
+    aws, yarn = servers.aws, servers.yarn
     flags = ["--data", "mnist", "--lambdas=-5:5:4"]
-    words = ["python", "-m", "emr", "deploy", "--arguments", " ".join(flags)]
+    words = ["python", "-m", "emr", "deploy", "--bucket", BUCKET, "--arguments", " ".join(flags)]
     with ThreadPoolExecutor() as pool:
         deployed = pool.submit(command, *words, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
         local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)

@@ -1,0 +1,45 @@
+"""HDFS as a file system of Arrow's, by hdfs-native or by Hadoop's own library."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from pyarrow import fs
+
+HDFS = "hdfs://"
+
+LIBHDFS = "hdfs"
+"""What Arrow calls the file system of Hadoop's own library."""
+
+
+def hdfs(location: str) -> tuple[fs.FileSystem, str]:
+    """Return the file system of an address, and the path on it.
+
+    hdfs-native needs no Java. Without it, Arrow takes Hadoop's libhdfs, which needs HADOOP_HOME and CLASSPATH. Both
+    read the configuration in HADOOP_CONF_DIR, and an address without a host is below its default file system.
+
+    Raises:
+        OSError: there is neither, or the configuration has no such name.
+        ValueError: this is no address.
+    """
+    try:
+        from hdfs_native.fsspec import HdfsFileSystem
+    except ImportError:
+        try:
+            found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(location)
+        except OSError as error:
+            raise OSError(f"{error}; pip install hdfs-native") from error
+        return found
+
+    class Replacing(HdfsFileSystem):  # type: ignore[misc]
+        """Renames a file to the name of another, which it replaces at once."""
+
+        def mv(self, path1: str, path2: str, **_: object) -> None:
+            self.client.rename(self._strip_protocol(path1), self._strip_protocol(path2), True)
+
+    address = urlsplit(location)
+    try:
+        handler = fs.FSSpecHandler(Replacing(address.hostname, address.port, skip_instance_cache=True))
+    except Exception as error:  # of classes of its own
+        raise OSError(str(error)) from error
+    return fs.PyFileSystem(handler), address.path

@@ -1,0 +1,48 @@
+"""Servers that all tests of this folder share: S3, YARN, HDFS, and Amazon EMR in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from emr.ec2.machines import Machine
+from tests.support.emr.cloud import Cloud, bare_python, cloud, on_yarn
+from tests.support.emr.deploying import plan
+from tests.support.hadoop.daemons import Hadoop, hadoop
+from tests.support.jobs import environment
+from tests.support.s3 import S3Server, s3_server
+
+NODE = Machine.of("m7i.xlarge")
+"""The default instance type, whose memory and cores each node of YARN has here."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Servers that run.
+
+    Attributes:
+        aws: Amazon EMR, whose steps run on YARN.
+        yarn: YARN and HDFS.
+        s3: S3.
+    """
+
+    aws: Cloud
+    yarn: Hadoop
+    s3: S3Server
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    folder = tmp_path_factory.mktemp("hadoop")
+    programs = bare_python(folder / "bare")
+    with s3_server(folder / "s3") as s3, cloud(s3) as aws:
+        aws.default_roles()
+        nodes = environment(**s3.environment, PATH=f"{programs}:{environment()['PATH']}")
+        site = plan().yarn_site()
+        with hadoop(folder / "hadoop", NODE.yarn_mib, NODE.cores, nodes, s3.hadoop, site) as yarn:
+            (folder / "containers").mkdir()
+            with aws.running(on_yarn(aws, yarn, s3), folder / "containers"):
+                yield Servers(aws, yarn, s3)
+        assert not aws.failures
