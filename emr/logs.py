@@ -19,6 +19,9 @@ OVER_MEMORY = re.compile(
 HEAP_FULL = re.compile(r"ExecutorLostFailure .*Exit status: 143\.")
 """Matches the line about an executor whose heap was full: Spark has Java end itself then, with this status."""
 
+DRIVER_KILLED = re.compile(r"due to AM Container for \S+ exited with +exitCode: (137|143|-100)\b")
+"""Matches YARN's line about a driver that somebody, or the loss of its node, has killed."""
+
 TRACEBACK = "Traceback (most recent call last):"
 DRIVER_LOG = re.compile(r"/(container_[^/]*_0*1|SPARK_DRIVER)/(stderr|stdout)[^/]*$")
 """Logs of the driver: of the first container of an application of YARN, or of the driver of a job run."""
@@ -75,7 +78,7 @@ def progress(texts: dict[str, str]) -> str | None:
 
 
 def failure_reason(texts: dict[str, str], job: str) -> str | None:
-    """Return why a job failed: its own one-line error, else Python's last traceback, else None.
+    """Return why a job failed: its own one-line error, else Python's last traceback, else YARN's, else None.
 
     Args:
         texts: logs by key.
@@ -94,6 +97,9 @@ def failure_reason(texts: dict[str, str], job: str) -> str | None:
         _, found, rest = text.rpartition(TRACEBACK)
         if found:
             return TRACEBACK + _until_error(rest)
+    for text in every:
+        if killed := DRIVER_KILLED.search(text):
+            return f"{job}.py: the driver was killed (exit status {killed[1]}) and has no results; run it again"
     return None
 
 

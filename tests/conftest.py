@@ -19,7 +19,7 @@ LONGEST_FIRST = (
     "spark_jobs/test_ml",
     "spark_jobs/test_faults",
     "mpi_jobs/test_train_cnn",
-    "emr/test_yarn",
+    "hadoop",
     "emr/test_end_to_end",
     "mpi_jobs/test_ranks",
     "spark_jobs/test_agreement",
@@ -65,6 +65,8 @@ def _group(item: pytest.Item) -> str:
         return item.nodeid
     if _module(item) in SESSIONS:
         return _module(item)
+    if item.path.parent.name == "hadoop":
+        return "hadoop"
     for shared in ("spark", "cluster"):
         if shared in getattr(item, "fixturenames", ()):
             return shared

@@ -11,18 +11,22 @@ HDFS = "hdfs://"
 LIBHDFS = "hdfs"
 """What Arrow calls the file system of Hadoop's own library."""
 
+FIRST_TRY = {"dfs.client.failover.max.attempts": "2"}
+"""Settings for the first request: an address where nobody answers is told in seconds. Later ones take minutes."""
+
 
 def hdfs(location: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of an address, and the path on it.
 
-    hdfs-native needs no Java. Without it, Arrow takes Hadoop's libhdfs, which needs HADOOP_HOME and CLASSPATH. Both
-    read the configuration in HADOOP_CONF_DIR, and an address without a host is below its default file system.
+    hdfs-native needs no Java. Without it, Arrow takes Hadoop's libhdfs, for which HADOOP_HOME and CLASSPATH must be
+    set. Both read the configuration in HADOOP_CONF_DIR: an address without a host is on the default file system.
 
     Raises:
         OSError: there is neither, or the configuration has no such name.
         ValueError: this is no address.
     """
     try:
+        from hdfs_native import Client
         from hdfs_native.fsspec import HdfsFileSystem
     except ImportError:
         try:
@@ -31,7 +35,7 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
             raise OSError(f"{error}; pip install hdfs-native") from error
         return found
 
-    class Replacing(HdfsFileSystem):  # type: ignore[misc]
+    class Replacing(HdfsFileSystem):
         """Renames a file to the name of another, which it replaces at once."""
 
         def mv(self, path1: str, path2: str, **_: object) -> None:
@@ -39,6 +43,7 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
 
     address = urlsplit(location)
     try:
+        Client(f"{HDFS}{address.netloc}", FIRST_TRY).get_file_info("/")
         handler = fs.FSSpecHandler(Replacing(address.hostname, address.port, skip_instance_cache=True))
     except Exception as error:  # of classes of its own
         raise OSError(str(error)) from error

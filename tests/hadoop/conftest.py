@@ -34,10 +34,16 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def servers(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("hadoop")
     programs = bare_python(folder / "bare")
-    with s3_server(folder / "s3") as s3, cloud(s3) as aws:
+    with cloud(s3) as aws:
         aws.default_roles()
         nodes = environment(**s3.environment, PATH=f"{programs}:{environment()['PATH']}")
         site = plan().yarn_site()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +31,9 @@ START_S = 60
 
 BUCKET = "data"
 
+REQUESTS = re.compile(r'(?m)^SeaweedFS_s3_request_total\{.*?type="(\w+)".*?\} (\S+)$')
+"""Matches the counters of requests."""
+
 NO_OTHERS = ("-s3.port.iceberg=0", "-s3.port.lance=0")
 """Keeps servers away that would have ports of their own."""
 
@@ -38,10 +44,12 @@ class S3Server:
 
     Attributes:
         endpoint: its address.
+        metrics: the address of its counters.
         log: what it prints.
     """
 
     endpoint: str
+    metrics: str
     log: Path
 
     @property
@@ -85,6 +93,15 @@ class S3Server:
             if path.is_file():
                 client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder).as_posix()}")
 
+    def requests(self) -> Counter[str]:
+        """Return how many requests of each kind there have been, such as "GET" and "LIST"."""
+        with urllib.request.urlopen(self.metrics, timeout=10) as answer:  # noqa: S310
+            found = REQUESTS.findall(answer.read().decode())
+        total = Counter[str]()
+        for kind, n in found:
+            total[kind] += int(float(n))
+        return total
+
     def keys(self, prefix: str) -> list[str]:
         """Return the keys of all objects with a prefix."""
         pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
@@ -111,6 +128,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     servers = ("master", "volume", "filer", "s3")
     # ports of their own for gRPC, which would otherwise be 10,000 higher, if there are such
     ports = {f"{name}.{port}": free_port() for name in servers for port in ("port", "port.grpc")}
+    ports["metricsPort"] = free_port()
     words = [PROGRAM, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=8"]
     words += ["-master.volumeSizeLimitMB=64", "-filer", "-s3", *NO_OTHERS, f"-s3.config={folder / 's3.json'}"]
     log = folder / "weed.log"
@@ -123,7 +141,8 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
             stdout=output,
             stderr=output,
         )
-    server = S3Server(f"http://127.0.0.1:{ports['s3.port']}", log)
+    here = "http://127.0.0.1"
+    server = S3Server(f"{here}:{ports['s3.port']}", f"{here}:{ports['metricsPort']}/metrics", log)
     try:
         _wait(server, process)
         yield server

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import logging
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -34,7 +33,7 @@ from moto.emrserverless import models as serverless
 from moto.server import ThreadedMotoServer
 
 from emr.settings import PROJECT
-from tests.support.hadoop.daemons import Hadoop
+from tests.support.hadoop.daemons import APPLICATIONS, Hadoop
 from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.jobs import environment
 from tests.support.places import ROOT
@@ -42,7 +41,6 @@ from tests.support.s3 import S3Server
 
 ACCOUNT, REGION = "123456789012", "eu-west-1"
 APPLICATION = "application_1700000000000_0001"
-APPLICATIONS = re.compile(r"\bapplication_\d+_\d+\b")
 MOTO_RELEASE = "emr-7.13.0"
 """A release that moto's EMR Serverless knows; it does not know emr-spark-8.0.0."""
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 from tests.support.hadoop.jars import class_path
@@ -34,6 +33,11 @@ JAVA = (
     *("--add-opens=java.base/java.lang=ALL-UNNAMED", "--add-opens=java.base/java.util=ALL-UNNAMED"),
 )
 """Java for small servers that are to start soon."""
+
+APPLICATIONS = re.compile(r"\bapplication_\d+_\d+\b")
+
+STATES = re.compile(r"RMAppImpl: (application_\S+) State change from \w+ to (\w+) on event")
+"""Matches the lines about states; the JSON of applications leaves out most of them here, and XML is an error."""
 
 START_S = 90
 """Seconds that all of them may take to start."""
@@ -76,14 +80,6 @@ class Hadoop:
     start_node: Callable[[int], subprocess.Popen[bytes]]
     nodes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def ask(self, path: str) -> dict[str, Any]:
-        """Return the ResourceManager's answer to a request below /ws/v1/cluster/."""
-        address = f"{self.web}/ws/v1/cluster/{path}"
-        request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            found: dict[str, Any] = json.load(answer)
-        return found
-
     def driver_log(self, application: str) -> str:
         """Return what the driver of an application that has ended has printed, once it has arrived on HDFS."""
         driver = f"{application.replace('application', 'container')}_01_000001"
@@ -109,10 +105,17 @@ class Hadoop:
         """Return the words that run one of Hadoop's command lines."""
         return [*JAVA, "-cp", f"{self.conf}{os.pathsep}{class_path()}", main_class]
 
-    def applications(self, *states: str) -> list[dict[str, Any]]:
-        """Return the applications in some states, or in any, the latest first."""
-        found = self.ask(f"apps?states={','.join(states)}" if states else "apps").get("app", [])
-        return sorted(found, key=lambda app: str(app["id"]), reverse=True)
+    def applications(self) -> dict[str, str]:
+        """Return the states of all applications by their ids, from the ResourceManager's log."""
+        return dict(STATES.findall(self._resources_log()))
+
+    def attempts(self, application: str) -> int:
+        """Return how often the driver of an application was started."""
+        attempt = application.replace("application", "appattempt")
+        return len(set(re.findall(rf"{attempt}_\d+", self._resources_log())))
+
+    def _resources_log(self) -> str:
+        return (self.folder / "resources-server.log").read_text(errors="replace")
 
     def replace_node(self, number: int) -> None:
         """Start a node in the place of one that was lost, and wait until YARN knows both."""
@@ -127,11 +130,12 @@ class Hadoop:
         """
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
-            try:
-                if self.ask("metrics").get("activeNodes") == n_nodes:
-                    return
-            except (urllib.error.URLError, OSError):
-                pass
+            with suppress(OSError):  # it does not answer yet
+                address = f"{self.web}/ws/v1/cluster/metrics"
+                request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310
+                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+                    if json.load(answer)["activeNodes"] == n_nodes:
+                        return
             time.sleep(0.2)
         ends = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in sorted(self.folder.glob("*.log")))
         raise RuntimeError(f"Hadoop did not start in {START_S} s\n{ends}")

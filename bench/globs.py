@@ -1,0 +1,118 @@
+"""`python -m bench.globs`: 10,000 small images in 40 folders on S3, and in as many files on this machine.
+
+`ingest.py` makes a table of a glob: of objects, listed and read by Hadoop's S3 file system, and of files. The server,
+SeaweedFS on this machine, counts the requests. A second ingest of the same objects adds nothing.
+
+It needs what the tests need: SeaweedFS, and Maven for the jars of Hadoop's file system.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.harness import Claim, main, say, table
+from bench.ranks import ROOT
+from tests.support.hadoop.daemons import write_configuration
+from tests.support.hadoop.jars import s3a_jars
+from tests.support.s3 import BUCKET, S3Server, s3_server
+
+FOLDERS, IN_EACH = 40, 250
+FILES = FOLDERS * IN_EACH
+PAGE = 1_000
+"""Objects in a page of a listing, at most."""
+
+THREADS = 16
+
+
+def images(folder: Path) -> list[Path]:
+    """Write small images into folders, and return their paths."""
+    rng = np.random.default_rng(0)
+    for number in range(FOLDERS):
+        (folder / f"class-{number:02}").mkdir(parents=True)
+    paths = [folder / f"class-{number % FOLDERS:02}" / f"{number:05}.png" for number in range(FILES)]
+    for path in paths:
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(buffer, "png")
+        path.write_bytes(buffer.getvalue())
+    return paths
+
+
+def upload(server: S3Server, folder: Path, paths: list[Path]) -> None:
+    """Upload files under their names below a folder."""
+    client = server.client()
+
+    def put(path: Path) -> None:
+        client.put_object(Bucket=BUCKET, Key=f"photos/{path.relative_to(folder)}", Body=path.read_bytes())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(put, paths))
+
+
+def ingest_s(source: str, target: Path, variables: Mapping[str, str]) -> float:
+    """Make a table of a glob, and return the seconds that it takes, the start of Spark included."""
+    words = ["spark-submit", ROOT / "spark_jobs" / "ingest.py", source, target, "--quiet"]
+    started = time.perf_counter()
+    done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ingest.py {source} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return time.perf_counter() - started
+
+
+def measure() -> tuple[dict[str, Any], list[Claim]]:
+    """Measure both, print the table and return what was measured and the claims."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+        folder = Path(temporary)
+        paths = images(folder / "photos")
+        with s3_server(folder / "s3") as server:
+            say(f"uploading {FILES:,} images")
+            upload(server, folder / "photos", paths)
+            (folder / "conf").mkdir()
+            write_configuration(folder / "conf" / "core-site.xml", server.hadoop)
+            variables = {
+                **server.environment,
+                "HADOOP_CONF_DIR": str(folder / "conf"),
+                "SPARK_DIST_CLASSPATH": os.pathsep.join(s3a_jars()),
+                "PYSPARK_PYTHON": sys.executable,
+            }
+            rows, measured, sent = [], {}, Counter[str]()
+            cases = {
+                "s3a://": (f"s3a://{BUCKET}/photos/*/*.png", "remote"),
+                "s3a://, again": (f"s3a://{BUCKET}/photos/*/*.png", "remote"),
+                "files": (f"{folder}/photos/*/*.png", "local"),
+            }
+            for name, (source, target) in cases.items():
+                say(name)
+                before = server.requests()
+                seconds = ingest_s(source, folder / target, variables)
+                requests = server.requests() - before
+                sent = sent or requests
+                measured[name] = {"seconds": seconds, "requests": dict(requests)}
+                kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(requests.items())) or "none"
+                rows.append([name, f"{seconds:.1f}", f"{FILES / seconds:,.0f}", kinds])
+    print(table(["glob", "s", "files/s", "requests"], rows))
+    listings = sum(n for kind, n in sent.items() if "LIST" in kind.upper())
+    return measured, [
+        Claim.at_most(
+            "listings of the first ingest / pages of a whole listing and folders",
+            listings / (FILES / PAGE + FOLDERS),
+            8,
+        ),
+        Claim.at_most("all requests of the first ingest / files", sum(sent.values()) / FILES, 3),
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(__doc__ or "", measure))
