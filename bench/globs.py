@@ -1,7 +1,7 @@
 """`python -m bench.globs`: 10,000 small images in 40 folders on S3, and in as many files on this machine.
 
-`ingest.py` makes a table of a glob: of objects, listed and read by Hadoop's S3 file system, and of files. The server,
-SeaweedFS on this machine, counts the requests. A second ingest of the same objects adds nothing.
+`ingest.py` makes a table of a glob: of objects, listed and read by Hadoop's S3 file system, and of files. The
+server, SeaweedFS on this machine, counts the requests. A second ingest of the same objects adds nothing.
 
 It needs what the tests need: SeaweedFS, and Maven for the jars of Hadoop's file system.
 """

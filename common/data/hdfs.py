@@ -18,8 +18,8 @@ FIRST_TRY = {"dfs.client.failover.max.attempts": "2"}
 def hdfs(location: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of an address, and the path on it.
 
-    hdfs-native needs no Java. Without it, Arrow takes Hadoop's libhdfs, for which HADOOP_HOME and CLASSPATH must be
-    set. Both read the configuration in HADOOP_CONF_DIR: an address without a host is on the default file system.
+    hdfs-native needs no Java. Without it, Arrow takes Hadoop's libhdfs, for which HADOOP_HOME and CLASSPATH must
+    be set. Both read the configuration in HADOOP_CONF_DIR, whose default file system has addresses without a host.
 
     Raises:
         OSError: there is neither, or the configuration has no such name.

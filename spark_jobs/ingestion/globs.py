@@ -174,7 +174,7 @@ class RemoteGlob:
 def _for_hadoop(context: SparkContext, pattern: str) -> str:
     """Return a glob under the name that Hadoop has for its scheme: off Amazon EMR, s3:// is s3a://."""
     known = context._jsc.hadoopConfiguration().get("fs.s3.impl")
-    return f"s3a{pattern[2:]}" if pattern.startswith("s3://") and known is None else pattern
+    return f"s3a{pattern[2:]}" if pattern.startswith("s3://") and not known else pattern
 
 
 def _reason(error: PySparkException | Py4JError) -> str:

@@ -86,6 +86,7 @@ ELSEWHERE = {
     "python -m bench.estimators memory --check": "takes minutes: tests/bench runs the same code on fewer rows",
     "python -m bench.estimators spark --check": "takes minutes: tests/bench runs the same code on fewer rows",
     "python -m bench.scale --check": "takes minutes: tests/bench runs the same code on fewer images",
+    "python -m bench.globs --check": "takes minutes: tests/bench runs the same code on fewer images",
     "python -m bench.strategy --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.mpi_ridge --check": "takes minutes: tests/bench runs the same code on the bundled digits",
     "python -m bench.spread --check": "takes minutes: tests/bench runs the same code on fewer images",
@@ -163,7 +164,8 @@ def test_the_commands_are_found() -> None:
     assert len(COMMANDS) > 12
     assert set(ELSEWHERE) <= set(COMMANDS)
     assert set(COMMANDS) >= NEEDS_MNIST
-    assert sum(line.startswith("spark-submit --master") for line in COMMANDS) == 1  # tests/spark_jobs runs it
+    for master, n in (("spark", 1), ("yarn", 2)):  # tests/spark_jobs and tests/hadoop run them
+        assert sum(line.startswith(f"spark-submit --master {master}") for line in COMMANDS) == n
     assert sum(line.startswith("sbatch") for line in COMMANDS) == 4  # tests/mpi_jobs runs them
 
 

@@ -79,6 +79,14 @@ def test_memory_that_was_too_little_is_named_with_the_setting(text: str, reason:
     assert failure_reason({STEP: RETRIED + text, DRIVER: f"{error}\n"}, "gram") == error
 
 
+def test_a_driver_that_was_killed_is_told_if_nothing_else_is() -> None:
+    text = "failed 1 times due to AM Container for appattempt_1_0001_000001 exited with  exitCode: 137\n"
+    told = "gram.py: the driver was killed (exit status 137) and has no results; run it again"
+    assert failure_reason({STEP: text}, "gram") == told
+    assert failure_reason({STEP: text, DRIVER: "gram.py: no such file\n"}, "gram") == "gram.py: no such file"
+    assert failure_reason({STEP: text.replace("137", "13")}, "gram") is None
+
+
 def test_a_truncated_log_is_read_as_far_as_possible() -> None:
     packed = gzip.compress(SPARK.encode() * 50)
     assert unpacked(packed) == SPARK * 50

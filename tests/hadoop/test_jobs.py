@@ -38,9 +38,13 @@ pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEED
 SEVERAL = ROOT / "tests" / "support" / "several.py"
 SIZE = ("--size", "8x8")
 LAMBDAS = ("--lambdas", "1,10,100")
-BY_HAND = ("spark-submit", "--master", "yarn", "--executor-memory", "512m", "--num-executors", "2")
-PYTHON = ("--conf", f"spark.pyspark.python={sys.executable}")
-"""Python with the packages that workers need, at the same path on every node."""
+SETTINGS = {
+    "spark_executor_memory": "512m",
+    "spark_executor_instances": "2",
+    # with the packages that workers need, at the same path on every node
+    "spark_pyspark_python": sys.executable,
+}
+PAGE = ROOT / "docs" / "how-to" / "spark-cluster.md"
 
 
 @pytest.fixture(scope="module")
@@ -92,48 +96,51 @@ def read_json(address: str, name: str) -> dict[str, Any]:
     return found
 
 
-def test_images_table_moments_and_run_on_hdfs_by_executors_on_yarn(
+def test_images_table_moments_and_runs_on_hdfs_by_executors_on_yarn(
     servers: Servers, photographs: Path, local_run: Path, tmp_path: Path
 ) -> None:
-    hdfs = servers.yarn.hdfs
+    """First several jobs in one application, then the lines of the cluster page as they are typed."""
+    hdfs, on_yarn = servers.yarn.hdfs, submitting(servers, tmp_path)
     upload(hdfs, photographs, "/photos")
-    table = ("--data", f"parquet:{hdfs}/table", *LAMBDAS)
+    table = ("--data", "parquet:hdfs:///tables/mine", *LAMBDAS)
     lines = [
-        ["ingest", f"{hdfs}/photos/*/*", f"{hdfs}/table", *SIZE],
+        ["ingest", "hdfs:///photos/*/*", "hdfs:///tables/mine", *SIZE],
         ["gram", *table, "--save-moments", f"{hdfs}/moments.npz", "--out", f"{hdfs}/runs/gram"],
         ["outer", *table, "--out", f"{hdfs}/runs/outer"],
     ]
-    done = by_hand(servers, tmp_path, SEVERAL, jobs(*lines))
+    words = ("--master", "yarn", "--py-files", "dist/project.zip", SEVERAL, jobs(*lines))
+    done = command("spark-submit", *words, cwd=tmp_path, timeout=400, **on_yarn)
     assert done.returncode == 0, done.stderr[-3000:]
+    expected = metrics_of(local_run)
     for run in ("gram", "outer"):
-        agreed(read_json(f"{hdfs}/runs/{run}", "metrics.json"), metrics_of(local_run))
-    assert read_json(f"{hdfs}/table", "dataset.json")["quarantine"]
+        agreed(read_json(f"{hdfs}/runs/{run}", "metrics.json"), expected)
+    assert read_json(f"{hdfs}/tables/mine", "dataset.json")["quarantine"]
     saved = SavedMoments.load(f"{hdfs}/moments.npz")
-    images = metrics_of(local_run)["images"]
+    images = expected["images"]
     assert sum(moments.n for moments in saved.moments.values()) == images["train"] + images["validation"]
 
-
-def by_hand(servers: Servers, folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Submit to YARN with the zip of this project, as `make zip` makes it."""
-    project = folder / "project.zip"
-    assert command("python", "-m", "emr.package", project, cwd=ROOT).returncode == 0
-    shutil.copytree(ROOT / "spark_jobs" / "conf", folder, dirs_exist_ok=True)
-    variables = spark_on_yarn(servers.yarn, folder)
-    return command(*BY_HAND, *PYTHON, "--py-files", project, *words, cwd=folder, timeout=400, **variables)
+    for line in (line for line in PAGE.read_text().splitlines() if line.startswith("spark-submit --master yarn")):
+        done = command(*line.split(), *LAMBDAS, cwd=tmp_path, timeout=400, **on_yarn)
+        assert done.returncode == 0, done.stderr[-3000:]
+    (here,) = (tmp_path / "runs").iterdir()
+    agreed(metrics_of(here), expected)
+    agreed(read_json(f"{hdfs}/runs/mine", "metrics.json"), expected)
 
 
-def test_a_driver_on_yarn_writes_its_run_to_hdfs(servers: Servers, local_run: Path, tmp_path: Path) -> None:
-    """The lines of the cluster page in cluster mode: a zip, a run folder at an address, no shared disk."""
-    hdfs = servers.yarn.hdfs
-    words = ["--deploy-mode", "cluster", ROOT / "spark_jobs" / "gram.py", "--data", f"parquet:{hdfs}/table"]
-    done = by_hand(servers, tmp_path, *words, *LAMBDAS, "--out", f"{hdfs}/runs/cluster")
-    assert done.returncode == 0, done.stderr[-3000:]
-    agreed(read_json(f"{hdfs}/runs/cluster", "metrics.json"), metrics_of(local_run))
+def submitting(servers: Servers, folder: Path) -> dict[str, str]:
+    """Make a folder like a checkout after `make zip`, and return the variables for commands there."""
+    (folder / "spark_jobs").symlink_to(ROOT / "spark_jobs")
+    (folder / "dist").mkdir()
+    assert command("python", "-m", "emr.package", folder / "dist" / "project.zip", cwd=ROOT).returncode == 0
+    (folder / "conf").mkdir()
+    shutil.copytree(ROOT / "spark_jobs" / "conf", folder / "conf", dirs_exist_ok=True)
+    return spark_on_yarn(servers.yarn, folder / "conf", **SETTINGS)
 
 
 def spark_on_s3(s3: S3Server, folder: Path) -> dict[str, str]:
     """Return the variables with which Spark on this machine reads s3a://."""
-    write_configuration(folder / "core-site.xml", s3.hadoop | {"fs.s3.impl": ""})
+    settings = {name: value for name, value in s3.hadoop.items() if name != "fs.s3.impl"}
+    write_configuration(folder / "core-site.xml", settings)
     jars = os.pathsep.join(s3a_jars())
     return {**s3.environment, "HADOOP_CONF_DIR": str(folder), "SPARK_DIST_CLASSPATH": jars}
 

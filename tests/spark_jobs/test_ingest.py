@@ -277,7 +277,7 @@ def test_a_source_without_usable_images_is_refused(spark: Any, tmp_path: Path, f
         (f"{tmp_path}/nothing/*/*.jpg", "no file matches"),
         ("pictures", "no such source"),
         ("flder:pics/*/*.jpg", "no file matches"),
-        ("s3x://bucket/*/*.jpg", "no file matches"),
+        ("s3x://bucket/*/*.jpg", r"its files cannot be listed \(.*s3x"),
     ):
         with pytest.raises(InputError, match=message):
             run(source, tmp_path / "t")
