@@ -107,13 +107,14 @@ lint: $(RUNS) $(PART)deep $(PART)data $(PART)lint ## ruff and mypy; types need w
 data: $(PART)data ## download MNIST to data/, checksums verified
 	@$(BIN)/python -m common.tools.download
 
-bench: setup $(PART)deep $(PART)ml ## the measurements that the documentation quotes (minutes; needs MNIST)
+bench: setup $(PART)deep $(PART)ml $(PART)test ## the measurements that the documentation quotes (minutes; needs MNIST)
 	@$(BIN)/python -m bench.ridge --json bench/results/ridge.json
-	@for set in moments mnist fashion cifar hands; do \
+	@for set in moments mnist fashion cifar hands mnist-large cifar-large; do \
 	  $(BIN)/python -m bench.features $$set --json bench/results/features-$$set.json; done
 	@for part in rows memory spark; do \
 	  $(BIN)/python -m bench.estimators $$part --json bench/results/estimators-$$part.json; done
 	@$(BIN)/python -m bench.scale --json bench/results/scale.json
+	@$(BIN)/python -m bench.globs --json bench/results/globs.json
 	@$(BIN)/python -m bench.strategy --json bench/results/strategy.json
 	@$(BIN)/python -m bench.mpi_ridge --json bench/results/mpi_ridge.json
 	@$(BIN)/python -m bench.spread --json bench/results/spread.json

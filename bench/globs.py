@@ -63,7 +63,7 @@ def upload(server: S3Server, folder: Path, paths: list[Path]) -> None:
 
 def ingest_s(source: str, target: Path, variables: Mapping[str, str]) -> float:
     """Make a table of a glob, and return the seconds that it takes, the start of Spark included."""
-    words = ["spark-submit", ROOT / "spark_jobs" / "ingest.py", source, target, "--quiet"]
+    words: list[str | Path] = ["spark-submit", ROOT / "spark_jobs" / "ingest.py", source, target, "--quiet"]
     started = time.perf_counter()
     done = subprocess.run(words, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from common.console import Console
 from common.errors import InputError
+from common.report.runs import PAGE
 
 
 def announce(report: object, arguments: argparse.Namespace, console: Console) -> None:
-    """Print where the report is, write the page of --compare if it is asked for, and print where that is.
+    """Write the page of --compare if it is asked for, and print where it is; then print where the report is.
 
     The run is done, so that a page that cannot be written is a warning.
 
@@ -18,15 +20,17 @@ def announce(report: object, arguments: argparse.Namespace, console: Console) ->
         arguments: the flags of the job.
         console: warns.
     """
+    if arguments.compare is not None:
+        _compare(arguments.compare, console)
     print(f"report: {report}")
-    if arguments.compare is None:
-        return
-    from common.report.comparison import write_comparison  # pages need Jinja, which jobs load at their end
-    from common.report.runs import PAGE
 
-    page = arguments.compare / PAGE
+
+def _compare(folder: Path, console: Console) -> None:
+    from common.report.comparison import write_comparison  # pages need Jinja, which jobs load at their end
+
+    page = folder / PAGE
     try:
-        runs, problems = write_comparison([arguments.compare], page)
+        runs, problems = write_comparison([folder], page)
     except InputError as error:
         console.warn(f"--compare: {error}")
         return

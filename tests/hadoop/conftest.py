@@ -1,16 +1,16 @@
-"""Servers that all tests of this folder share: S3, YARN, HDFS, and Amazon EMR in front of them."""
+"""Servers that all tests of this folder share, and that end with them: moto has one state in each process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 
 from emr.ec2.machines import Machine
-from tests.support.emr.cloud import Cloud, bare_python, cloud, on_yarn
+from tests.support.emr.cloud import bare_python, cloud, on_yarn
 from tests.support.emr.deploying import plan
-from tests.support.hadoop.daemons import Hadoop, hadoop
+from tests.support.hadoop.daemons import hadoop
+from tests.support.hadoop.servers import Servers
 from tests.support.jobs import environment
 from tests.support.s3 import S3Server, s3_server
 
@@ -18,28 +18,13 @@ NODE = Machine.of("m7i.xlarge")
 """The default instance type, whose memory and cores each node of YARN has here."""
 
 
-@dataclass(frozen=True)
-class Servers:
-    """Servers that run.
-
-    Attributes:
-        aws: Amazon EMR, whose steps run on YARN.
-        yarn: YARN and HDFS.
-        s3: S3.
-    """
-
-    aws: Cloud
-    yarn: Hadoop
-    s3: S3Server
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     folder = tmp_path_factory.mktemp("hadoop")
     programs = bare_python(folder / "bare")

@@ -19,10 +19,12 @@ from common.ridge.moments_file import SavedMoments
 from common.run.flag_types import run_folder
 from common.run.folder import RunFolder
 from spark_jobs import serial
-from tests.hadoop.conftest import Servers
 from tests.support.hadoop.jars import NEEDS, has_maven
+from tests.support.hadoop.servers import Servers
 from tests.support.moments import BASIS, moments
 from tests.support.s3 import BUCKET, S3Server
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from emr.follow import CANCELLED, FAILED
-from tests.hadoop.conftest import Servers
 from tests.support.emr.cloud import settle
 from tests.support.emr.deploying import fetched
 from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import NEEDS, has_maven
+from tests.support.hadoop.servers import Servers
 from tests.support.jobs import command, environment, metrics_of, serial
 from tests.support.s3 import BUCKET
 

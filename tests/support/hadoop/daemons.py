@@ -56,7 +56,7 @@ log4j.appender.console.layout.ConversionPattern=%d{HH:mm:ss} %p %c{1}: %m%n
 """
 
 AWS = ("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
-INHERITED = ("JAVA_HOME", "PATH", "LANG", *AWS)
+INHERITED = ("JAVA_HOME", "PATH", "LANG", "HADOOP_CONF_DIR", *AWS)
 """Variables of a NodeManager that its containers get as well; on EMR, PATH and an instance's role do the same."""
 
 
@@ -268,7 +268,12 @@ def hadoop(
         with (folder / f"{name}.log").open("wb") as log:
             words = [*JAVA, "-cp", f"{conf}{os.pathsep}{classes}", server, *flags]
             process = subprocess.Popen(
-                words, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                words,
+                cwd=folder,
+                env={**environment, "HADOOP_CONF_DIR": str(conf)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         processes.append(process)
         return process
