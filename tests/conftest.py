@@ -15,11 +15,11 @@ from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
 LONGEST_FIRST = (
+    "hadoop",
     "spark",
     "spark_jobs/test_ml",
     "spark_jobs/test_faults",
     "mpi_jobs/test_train_cnn",
-    "hadoop",
     "emr/test_end_to_end",
     "mpi_jobs/test_ranks",
     "spark_jobs/test_agreement",

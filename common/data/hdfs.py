@@ -46,5 +46,5 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
         Client(f"{HDFS}{address.netloc}", FIRST_TRY).get_file_info("/")
         handler = fs.FSSpecHandler(Replacing(address.hostname, address.port, skip_instance_cache=True))
     except Exception as error:  # of classes of its own
-        raise OSError(str(error)) from error
+        raise OSError(str(error) or type(error).__name__) from error
     return fs.PyFileSystem(handler), address.path

@@ -313,8 +313,8 @@ class FeatureSpec:
             return self.fixed
         self.n_features(images.shape)
         if self.parts:
-            seeds = (seed + position * STEP_ASIDE for position in range(len(self.parts)))
-            return Joined(tuple(part.learn(images, own) for part, own in zip(self.parts, seeds, strict=False)))
+            learnt = (part.learn(images, seed + i * STEP_ASIDE) for i, part in enumerate(self.parts))
+            return Joined(tuple(learnt))
         least = SAMPLE if self.first is None else self.first.rows
         count = max([least, *(stage.rows for stage in self.stages)])
         if self.blind:
