@@ -130,18 +130,20 @@ def test_moments_files_refuse_a_map_that_is_not_exact(tmp_path: Path) -> None:
 
 
 def test_every_job_learns_the_same_map_and_finds_the_same_fingerprint(spark: Any, tmp_path: Path) -> None:
-    chain = "patches:4+random:40+landmarks:520"  # so many that moments are products of 8-bit integers
+    # so many that moments are products of 8-bit integers
+    chain = "patches:4+random:40+landmarks:500++patches:2,cells=3"
     flags = ["--data", "digits", "--features", chain, "--augment", "shift", "--folds", "3"]
     flags += ["--lambdas", "0.01,1,100"]
     truth = run_main(serial.main, tmp_path / "serial", *flags)
     assert truth["test_accuracy"] > 0.94
     assert truth["products"] == [Int8Product.name]
-    assert (truth["features"]["spec"], truth["augment"], truth["n_features"]) == (chain, "shift", 520)
+    assert (truth["features"]["spec"], truth["augment"], truth["n_features"]) == (chain, "shift", 536)
     report = (tmp_path / "serial" / "report.html").read_text()
     for step in (
         "4 filters of 6×6",
         "40 random combinations",
-        "similarities to 520 training images",
+        "similarities to 500 training images",
+        "beside these, 2 filters of 6×6",
         'id="filters"',
     ):
         assert step in report
