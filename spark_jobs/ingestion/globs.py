@@ -7,7 +7,7 @@ quarantine are all files that match.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import RDD, SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.functions import col, element_at, split
+from pyspark.sql.functions import col
 from pyspark.sql.types import Row
 
 from common.arrays import Keys, Pixels
@@ -60,12 +60,16 @@ class RemoteGlob:
         pattern: the glob, as Hadoop understands it.
         root: the folder before the first wildcard, without scheme and host; names of images are relative to it.
         frame: path, length and content of every file that Spark reads.
+        lengths: the sizes of these files in bytes, by path, asked for once: each time is a request per file.
+        empty: the paths of files without content, which are not in the frame.
         left_out: the paths of files that Spark does not read.
     """
 
     pattern: str
     root: str
     frame: DataFrame
+    lengths: Mapping[str, int]
+    empty: tuple[str, ...]
     left_out: tuple[str, ...]
 
     @classmethod
@@ -89,16 +93,19 @@ class RemoteGlob:
         session.conf.set("spark.sql.sources.parallelPartitionDiscovery.parallelism", parallelism)
         try:
             frame = session.read.format("binaryFile").load(pattern).select("path", "length", "content")
+            lengths = {row["path"]: int(row["length"]) for row in frame.select("path", "length").collect()}
         except (PySparkException, Py4JError) as error:  # no file, no such file system, or not an address
             raise InputError(f"{pattern}: {_reason(error)}") from error
         fixed = WILDCARDS.split(without_scheme(pattern), maxsplit=1)[0]
-        read = {without_scheme(unquote(path)) for path in frame.inputFiles()}
-        return cls(pattern, fixed.rpartition("/")[0], frame, tuple(_left_out(context, pattern, read)))
+        found = [without_scheme(unquote(path)) for path in frame.inputFiles()]
+        seen = set(map(without_scheme, lengths))
+        empty = tuple(path for path in found if path not in seen)
+        left_out = tuple(_left_out(context, pattern, set(found)))
+        return cls(pattern, fixed.rpartition("/")[0], frame, lengths, empty, left_out)
 
     def classes(self) -> list[str]:
         """Return the sorted names of the folders that contain the files."""
-        folder = element_at(split(col("path"), "/"), -2)
-        return sorted({printable(row[0]) for row in self.frame.select(folder).distinct().collect()})
+        return sorted({printable(path.split("/")[-2]) for path in self.lengths})
 
     def shape(self, pixel_format: PixelFormat) -> tuple[int, int, int]:
         """Return the (height, width, channels) of every image.
@@ -122,20 +129,15 @@ class RemoteGlob:
 
     def count(self) -> int:
         """Return the number of files."""
-        return len(self.frame.inputFiles()) + len(self.left_out)
+        return len(self.lengths) + len(self.empty) + len(self.left_out)
 
     def unread(self) -> list[Skipped]:
         """Return the files that no executor sees: those too large, empty ones, and those that Spark leaves out."""
-        rows = self.frame.select("path", "length").where(col("length") > MAX_BYTES).collect()
         reason = f"bytes, more than the {MAX_BYTES:,} that are allowed"
-        large = [Skipped(self._name(row["path"]), f"{row['length']:,} {reason}") for row in rows]
-        large += [Skipped(self._name(path), LEFT_OUT) for path in self.left_out]
-        found = self.frame.inputFiles()
-        if len(found) == self.frame.count():
-            return large
-        seen = {without_scheme(row["path"]) for row in self.frame.select("path").toLocalIterator()}
-        empty = [path for path in map(without_scheme, map(unquote, found)) if path not in seen]
-        return large + [Skipped(self._name(path), "an empty file") for path in empty]
+        large = [(path, f"{n:,} {reason}") for path, n in self.lengths.items() if n > MAX_BYTES]
+        left_out = [(path, LEFT_OUT) for path in self.left_out]
+        empty = [(path, "an empty file") for path in self.empty]
+        return [Skipped(self._name(path), why) for path, why in (*large, *left_out, *empty)]
 
     def blocks(
         self,
@@ -192,16 +194,18 @@ def _left_out(context: SparkContext, pattern: str, read: set[str]) -> Iterator[s
     hadoop = jvm.org.apache.hadoop
     system = hadoop.fs.Path(pattern).getFileSystem(context._jsc.hadoopConfiguration())
     util = jvm.org.apache.spark.deploy.SparkHadoopUtil.get()
-    folders, unread, level = set[str](), list[str](), pattern
-    # in one string, because reading the elements of a Java list takes one call to the JVM each
-    while listed := str(util.globPath(system, hadoop.fs.Path(level)).mkString(SEPARATOR)):
-        paths = listed.split(SEPARATOR)
-        folders |= {path.rpartition("/")[0] for path in paths}
-        unread += [path for path in paths if without_scheme(path) not in read]
-        level += "/*"
-    for path in unread:
-        if path not in folders and system.getFileStatus(hadoop.fs.Path(path)).isFile():
-            yield without_scheme(path)
+    waiting = [pattern]
+    while waiting:
+        # in one string, because reading the elements of a Java list takes one call to the JVM each
+        listed = str(util.globPath(system, hadoop.fs.Path(waiting.pop())).mkString(SEPARATOR))
+        for path in listed.split(SEPARATOR) if listed else ():
+            if without_scheme(path) in read:
+                continue
+            # a folder, unless Spark leaves it out; to list what is read as if it were one takes a request per file
+            if system.getFileStatus(hadoop.fs.Path(path)).isFile():
+                yield without_scheme(path)
+            else:
+                waiting.append(re.sub(r"([\\{}\[\]*?])", r"\\\1", path) + "/*")
 
 
 def without_scheme(path: str) -> str:
