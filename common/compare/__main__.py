@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.compare.tracking import log_runs
 from common.data.shipped import expanded
+from common.errors import InputError
 from common.report.comparison import write_comparison
 from common.report.runs import PAGE
 from common.run.exits import run_job
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = flags.parse_arguments(argv)
     folders = [expanded(folder) for folder in arguments.folders]
     target = expanded(arguments.out or folders[0] / PAGE)
-    runs, problems = write_comparison(folders, target)
+    try:
+        runs, problems = write_comparison(folders, target)
+    except OSError as error:
+        raise InputError(f"--out {target}: cannot be written ({error.strerror or error})") from error
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     left = f", {len(problems)} could not be read" if problems else ""

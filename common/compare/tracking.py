@@ -97,7 +97,7 @@ def _log(client: Any, experiment: str, run: Run) -> bool:
     started = ended - round(1000 * (run.seconds or 0))
     tags = {DIGEST: digest, "run_folder": str(run.folder.resolve()), "command": run.command}
     logged = client.create_run(experiment, start_time=started, tags=tags, run_name=run.name).info.run_id
-    metrics = [Metric(key, value, ended, step) for key, value, step in _metrics(record)]
+    metrics = [Metric(key, value, ended, step) for key, value, step in _metrics(record) if math.isfinite(value)]
     for start in range(0, len(metrics), MOST_AT_ONCE):
         client.log_batch(logged, metrics=metrics[start : start + MOST_AT_ONCE])
     parameters = [Param(key, value[:LONGEST]) for key, value in _parameters(run, record).items()]
@@ -130,5 +130,5 @@ def _metrics(record: Mapping[str, Any]) -> Iterator[tuple[str, float, int]]:
             yield "validation_accuracy", accuracy, step
     for step, epoch in enumerate(record.get("epochs") or (), start=1):
         for key, value in epoch.items():
-            if isinstance(value, float) and math.isfinite(value):
+            if isinstance(value, float):
                 yield f"epoch.{key}", value, step

@@ -9,7 +9,7 @@ from pyarrow import fs
 HDFS = "hdfs://"
 
 LIBHDFS = "hdfs"
-"""What Arrow calls the file system of Hadoop's own library."""
+"""Arrow's name for the file system of Hadoop's own library."""
 
 FIRST_TRY = {"dfs.client.failover.max.attempts": "2"}
 """Settings for the first request: an address where nobody answers is told in seconds. Later ones take minutes."""

@@ -10,12 +10,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.arrays import Features, Pixels
-from common.features.feature_map import FeatureMap, FieldsOnly, Shape, digest_of
+from common.features.feature_map import Arrays, FeatureMap, FieldsOnly, Shape, arrays_below, digest_of
 from common.features.stage import Stage
 
 KIND = "chain"
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,7 @@ class Chain(FieldsOnly):
         Raises:
             ValueError: the stage is of a kind that is not known.
         """
-        first, then = (
-            {name.partition(".")[2]: array for name, array in arrays.items() if name.startswith(f"{part}.")}
-            for part in ("first", "then")
-        )
+        first, then = (arrays_below(arrays, f"{part}.") for part in ("first", "then"))
         (kind,) = described.keys() - {"kind", "first"}
         if kind not in stages:
             raise ValueError(f"features with a stage {kind!r}, which this version does not know")

@@ -17,6 +17,9 @@ from common.errors import UnusableImagesError
 Shape = tuple[int, int, int]
 """(height, width, channels) of an image."""
 
+Arrays = Mapping[str, NDArray[Any]]
+"""The arrays that a map has learnt, by name."""
+
 BATCH_ROWS = 8192
 """The number of images whose features are computed at once: at 8,192 features per image they take 64 MiB."""
 
@@ -106,6 +109,11 @@ def array_digests(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
         ).hexdigest()
         for name, array in arrays.items()
     }
+
+
+def arrays_below(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose names begin with a prefix, under their names without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def digest_of(described: Mapping[str, Any]) -> str:

@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from common.arrays import Features, Pixels
 from common.errors import UnusableImagesError
-from common.features.feature_map import FeatureMap, FieldsOnly, Shape, digest_of
+from common.features.feature_map import Arrays, FeatureMap, FieldsOnly, Shape, arrays_below, digest_of
 
 KIND = "joined"
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +71,7 @@ class Joined(FieldsOnly):
             arrays: what arrays() returned.
             rebuild: rebuilds one of the maps.
         """
-        found = []
-        for position, one in enumerate(described["maps"]):
-            prefix = f"{position}."
-            own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            found.append(rebuild(one, own))
-        return cls(tuple(found))
+        return cls(tuple(rebuild(one, arrays_below(arrays, f"{i}.")) for i, one in enumerate(described["maps"])))
 
     def __call__(self, pixels: Pixels) -> Features:
         """Compute features: uint8 (n, height, width, channels) to uint8 (n, d).

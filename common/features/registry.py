@@ -8,13 +8,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from common.features import chain, joined, network, patches, pixels
-from common.features.feature_map import FeatureMap
+from common.features.feature_map import Arrays, FeatureMap
 from common.features.fourier import Fourier
 from common.features.landmarks import Landmarks
 from common.features.random_layer import RandomLayer
 from common.features.stage import Stage
-
-Arrays = Mapping[str, NDArray[Any]]
 
 STAGES: dict[str, Callable[[Mapping[str, Any], Arrays], Stage]] = {
     stage.kind: stage.of for stage in (Landmarks, Fourier, RandomLayer)

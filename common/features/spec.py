@@ -176,7 +176,7 @@ FORMS = ", ".join(
 """The forms of a spec, for help texts and messages."""
 
 BESIDE = "++"
-"""What stands in a spec between maps whose features are put side by side."""
+"""The separator in a spec of maps whose features are put side by side."""
 
 CHAINS = "chains such as patches:64+landmarks:4096, or two with ++ between them, side by side"
 

@@ -29,16 +29,14 @@ def write_comparison(folders: Sequence[Path], target: Path) -> tuple[list[Run], 
         the runs, the latest first; and a line for each that cannot be read.
 
     Raises:
-        InputError: there is no such folder, no run is there, or the page cannot be written.
+        InputError: there is no such folder, or no run is there.
+        OSError: the page cannot be written.
     """
     runs, problems = read_runs(find_runs(folders))
     if not runs:
         raise InputError(f"{', '.join(map(str, folders))}: no run folder is there; run a job first")
-    try:
-        with write_atomically(target) as file:
-            file.write(page_of(runs, target.parent))
-    except OSError as error:
-        raise InputError(f"--out {target}: cannot be written ({error.strerror or error})") from error
+    with write_atomically(target) as file:
+        file.write(page_of(runs, target.parent))
     return runs, problems
 
 

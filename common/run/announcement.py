@@ -31,7 +31,7 @@ def _compare(folder: Path, console: Console) -> None:
     page = folder / PAGE
     try:
         runs, problems = write_comparison([folder], page)
-    except InputError as error:
+    except (InputError, OSError) as error:
         console.warn(f"--compare: {error}")
         return
     for problem in problems:

@@ -187,7 +187,7 @@ def classes(folder: Path) -> str:
 
 
 def test_a_killed_ingest_on_hdfs_is_completed(servers: Servers, tmp_path: Path) -> None:
-    """What was finished is kept, and nothing is visible before the end."""
+    """Finished files are kept, and nothing is visible before the end."""
     hdfs = servers.yarn.hdfs
     rng = np.random.default_rng(1)
     photos = tmp_path / "photos"

@@ -15,7 +15,7 @@ from spark_jobs.engine.starting import start
 
 
 def main() -> int:
-    """Run the jobs; the first exit code that is not 0 is that of this program."""
+    """Run the jobs until one fails, and return its exit code."""
     from pyspark.sql import SparkSession
 
     session = SparkSession(start(lambda: configuration("several", live=False)))

@@ -278,7 +278,7 @@ def on_yarn(running_cloud: Cloud, servers: Hadoop, s3: S3Server) -> Run:
     """
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
-        # no address of moto's: Spark would take it for that of S3
+        # without moto's address, which Spark would take for that of S3
         variables = environment(**s3.environment, **spark_on_yarn(servers, container))
         variables["PATH"] = f"{servers.programs}{os.pathsep}{variables['PATH']}"
         if words[0] != "spark-submit":
