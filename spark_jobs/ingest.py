@@ -61,7 +61,7 @@ def ingest(
     shape = stored.image_shape if stored else before.shape if before else None
     with console.phase("list"):
         decoded_into = options.pixel_format_for(before)
-        listing = open_listing(context, source, options.data_root, decoded_into, shape, options.labels)
+        listing = open_listing(source, options.data_root, decoded_into, shape, options.labels)
         for note in listing.notes:
             console.say(note)
         if listing.ignored:
@@ -84,7 +84,7 @@ def ingest(
             for blocks, split in listing.blocks(context, update.settings, update.done)
             for files in update.write(blocks, split)
         ]
-    ingested = update.commit(written, listing.unread(), listing.count(), listing.ignored)
+    ingested = update.commit(written, listing.count(), listing.ignored)
     if ingested.already and before is not None and source not in before.sources:
         console.warn(
             f"{ingested.already:,} images were left alone because the table has images of their names from other "

@@ -18,12 +18,12 @@ from pyspark import RDD, SparkContext
 
 from common.arrays import Labels
 from common.console import Console
-from common.data.catalogue import Classes, Skipped
+from common.data.catalogue import Classes
 from common.data.decode import DECODING_STEPS
 from common.data.images import Block, CatalogueImages, Images
 from common.data.sources import TABLE_SPEC, find_source, open_labelled, open_table, open_unlabelled, specs
 from common.data.sources.finding import ignored_files
-from common.data.sources.glob import LocalGlob
+from common.data.sources.glob import Glob, is_glob
 from common.data.sources.source import Requirements, Unlabelled
 from common.data.splits import FoldRule
 from common.data.storage import PARTIAL, Storage
@@ -50,7 +50,6 @@ from common.run.folder import RunFolder
 from common.run.parser import Parser
 from spark_jobs.engine.blocks import gather, image_parts, read_parts, unlabelled_parts
 from spark_jobs.engine.session import engine, partitions_flag, run_spark_job, spark_context
-from spark_jobs.ingestion.globs import RemoteGlob, is_glob
 
 
 class Selection(NamedTuple):
@@ -93,7 +92,7 @@ def predict(
         InputError: there are no images, they do not fit the model, or the driver cannot see what workers write.
     """
     with console.phase("list"):
-        blocks, class_map, unread, ignored, stored = find_images(context, selection, model)
+        blocks, class_map, ignored, stored = find_images(context, selection, model)
         if stored is not None:
             model = model.of_stored(stored)
         if ignored:
@@ -104,10 +103,6 @@ def predict(
         )
         summary = gather(summaries, add, MOST_UNSURE * math.prod(model.shape))
         n_files = summaries.getNumPartitions()
-        if unread:
-            last = [only_skipped(unread, model)]
-            summary += write_predictions(destination, n_files, model, row_format, last, class_map)
-            n_files += 1
         remove_partial(destination)
     if len(destination.names(PREDICTIONS)) < n_files:
         raise InputError(
@@ -122,14 +117,12 @@ class ImagesToPredict(NamedTuple):
     Attributes:
         blocks: the images, with names.
         class_map: int64 (n_labels,), the model's class for each label of the images, -1 where it has none.
-        unread: images that cannot be used and that no executor sees.
         ignored: the number of files beside the images that are none, by kind.
         stored: the map of features that are stored in the place of the images; None for images.
     """
 
     blocks: RDD[Block]
     class_map: Labels
-    unread: list[Skipped]
     ignored: Mapping[str, int]
     stored: StoredFeatures | None = None
 
@@ -141,11 +134,6 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         InputError: there are none, or their shape or pixel format is not the model's.
     """
     data, data_root, wanted, partitions = selection
-    local = LocalGlob.of(data) if is_glob(data) else None
-    if is_glob(data) and local is None:
-        glob = RemoteGlob.open(context, data)
-        blocks = glob.blocks(model.pixel_format, model.shape, model.classes, np.empty(0, np.uint64))
-        return ImagesToPredict(blocks, np.arange(len(model.class_names)), glob.unread(), {})
     table = open_table(data)
     stored = None if table is None else map_of_table(table)
     source = find_source(data)
@@ -158,10 +146,10 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         ]
     else:
         requirements = Requirements(model.pixel_format, model.shape, model.classes, DECODING_STEPS)
-        unlabelled = _open_unlabelled(selection, requirements, local)
+        unlabelled = _open_unlabelled(selection, requirements)
         files = unlabelled_parts(context, unlabelled, partitions)
         blocks = read_parts(context, files, names=True)
-        return ImagesToPredict(blocks, np.arange(len(model.class_names)), [], unlabelled.ignored)
+        return ImagesToPredict(blocks, np.arange(len(model.class_names)), unlabelled.ignored)
     if not images or not sum(map(len, images)):
         raise InputError(f"--data {data}: has no {wanted} images; use --split all")
     if images[0].shape != model.shape and stored is None:
@@ -169,17 +157,17 @@ def find_images(context: SparkContext, selection: Selection, model: RidgeModel) 
         raise InputError(f"--data {data}: {shapes}")
     class_map = model.classes.positions(Classes(images[0].class_names, images[0].class_ids))
     parts = [part for split in images for part in image_parts(context, split, partitions)]
-    return ImagesToPredict(read_parts(context, parts, names=True), class_map, [], {}, stored)
+    return ImagesToPredict(read_parts(context, parts, names=True), class_map, {}, stored)
 
 
-def _open_unlabelled(selection: Selection, requirements: Requirements, local: LocalGlob | None) -> Unlabelled:
+def _open_unlabelled(selection: Selection, requirements: Requirements) -> Unlabelled:
     """Open files to predict.
 
     Raises:
         InputError: there are none, or the source is missing or invalid.
     """
-    if local is not None:
-        return local.open_unlabelled(requirements)
+    if is_glob(selection.data):
+        return Glob.of(selection.data).open_unlabelled(requirements)
     if selection.split != "all":
         raise InputError(f"--split {selection.split}: --data {selection.data} has no splits; leave it out")
     if selection.data.startswith(f"{LIST}:"):
@@ -208,12 +196,6 @@ def _images_of_table(
 
 def _shape(shape: tuple[int, int, int]) -> str:
     return "×".join(map(str, shape))
-
-
-def only_skipped(skipped: list[Skipped], model: RidgeModel) -> Block:
-    """Return a block that holds nothing but skipped images."""
-    none = np.empty(0, np.int64)
-    return Block(np.empty((0, *model.shape), np.uint8), none, none.astype(np.int16), [], skipped)
 
 
 def remove_partial(storage: Storage) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -36,10 +38,39 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
         return found
 
     class Replacing(HdfsFileSystem):
-        """Renames a file to the name of another, which it replaces at once."""
+        """Takes names as they are, # and ? too; a file that is renamed replaces another at once."""
+
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            self.client: Any = _Asking(self.client)  # type: ignore[assignment]
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.rstrip("/") or "/"
+
+        # fsspec's own take whatever may not be read for missing, and say nothing
+        def isfile(self, path: str) -> bool:
+            return self._type(path) == "file"
+
+        def isdir(self, path: str) -> bool:
+            return self._type(path) == "directory"
+
+        def _type(self, path: str) -> str | None:
+            try:
+                return str(self.info(path)["type"])
+            except FileNotFoundError:
+                return None
+
+        def find(self, path: str, maxdepth: int | None = None, **_: object) -> dict[str, Any]:
+            entries: list[Any] = self.ls(path, detail=True)
+            found = {entry["name"]: entry for entry in entries}
+            deeper = maxdepth is None or maxdepth > 1
+            for folder in [name for name, entry in found.items() if deeper and entry["type"] == "directory"]:
+                found |= self.find(folder, None if maxdepth is None else maxdepth - 1)
+            return found
 
         def mv(self, path1: str, path2: str, **_: object) -> None:
-            self.client.rename(self._strip_protocol(path1), self._strip_protocol(path2), True)
+            self.client.rename(path1, path2, True)
 
     address = urlsplit(location)
     try:
@@ -48,3 +79,22 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
     except Exception as error:  # of classes of its own
         raise OSError(str(error) or type(error).__name__) from error
     return fs.PyFileSystem(handler), address.path
+
+
+class _Asking:
+    """A client whose refusals are OSErrors, as those of other file systems are."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def ask(*arguments: Any, **settings: Any) -> Any:
+            try:
+                answer = method(*arguments, **settings)
+                return list(answer) if name == "list_status" else answer  # asks for names one page after another
+            except RuntimeError as error:
+                raise OSError(str(error).partition("\\n")[0]) from error
+
+        return ask

@@ -96,6 +96,23 @@ class Storage:
         found = filesystem.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
         return sorted(f"{folder}/{info.base_name}".lstrip("/") for info in found if info.type == fs.FileType.File)
 
+    def listed(self, folder: str) -> list[tuple[str, bool]]:
+        """Return the name of everything directly in a folder, and whether it is a folder itself.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            OSError: it cannot be listed.
+        """
+        filesystem, root = _filesystem(self.location)
+        found = filesystem.get_file_info(fs.FileSelector(f"{root}/{folder}".rstrip("/") or "/"))
+        return [(info.base_name, info.type == fs.FileType.Directory) for info in found]
+
+    def is_folder(self, name: str) -> bool | None:
+        """Return whether a name is that of a folder; None if it is not there."""
+        filesystem, root = _filesystem(self.location)
+        kind = filesystem.get_file_info(f"{root}/{name}").type
+        return None if kind == fs.FileType.NotFound else kind == fs.FileType.Directory
+
     def delete(self, name: str) -> None:
         """Remove a file."""
         filesystem, root = _filesystem(self.location)
@@ -155,8 +172,14 @@ def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
     """Return the file system of a location and the path on it; made once per process."""
     if "://" not in location:
         return fs.LocalFileSystem(), location
+    # names are taken as they are, with spaces and %: only the host, or bucket, is read as an address
+    address, path = location, ""
+    if "?" not in location:
+        scheme, _, rest = location.partition("://")
+        host, slash, below = rest.partition("/")
+        address, path = f"{scheme}://{host}", f"{slash}{below}".rstrip("/")
     try:
-        filesystem, path = hdfs(location) if location.startswith(HDFS) else fs.FileSystem.from_uri(location)
+        filesystem, root = hdfs(address) if address.startswith(HDFS) else fs.FileSystem.from_uri(address)
     except (OSError, ValueError) as error:  # unknown scheme, no driver for it, no such bucket
         raise InputError(f"{location}: cannot be reached ({str(error).splitlines()[0]})") from error
-    return filesystem, path
+    return filesystem, f"{root.rstrip('/')}{path}"

@@ -22,6 +22,7 @@ from common.data.catalogue import PixelReader
 from common.data.sources import TABLE, TABLE_SPEC, find_source, open_table, open_unlabelled, specs
 from common.data.sources.files import FileReader
 from common.data.sources.source import ImageList, Requirements, Unlabelled
+from common.data.sources.tree import LocalTree
 from common.errors import InputError
 from common.predict.files import Written
 from common.predict.predictions import Summary
@@ -252,7 +253,7 @@ def open_inputs(spec: str, data_root: Path, split: str | None, requirements: Req
     if kind == LIST and location:
         if split is not None:
             raise InputError(f"--split {split}: --data {spec} has no splits; leave it out")
-        return StreamedInputs(FileReader.for_model(below, requirements), _descriptor(spec, location))
+        return StreamedInputs(FileReader.for_model(LocalTree(below), requirements), _descriptor(spec, location))
     table = open_table(spec)
     if table is not None:
         from common.predict.table import open_rows  # pyarrow, as above

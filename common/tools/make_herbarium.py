@@ -26,8 +26,9 @@ from common.data.catalogue import Catalogue
 from common.data.decode import PixelFormat
 from common.data.pillow import UndecodableImageError, header
 from common.data.sources import SOURCES, open_labelled
-from common.data.sources.files import FileReader, read_file
+from common.data.sources.files import FileReader
 from common.data.sources.source import PathSource
+from common.data.sources.tree import LocalTree, read_file
 from common.data.splits import hold_out
 from common.errors import InputError
 from common.run.exits import run_job
@@ -108,12 +109,13 @@ def _copy(
     Raises:
         InputError: the images are no files.
     """
-    if not isinstance(images.reader, FileReader):
+    tree = images.reader.tree if isinstance(images.reader, FileReader) else None
+    if not isinstance(tree, LocalTree):
         raise InputError("the source's images are no files")
     copied: list[CopiedImage] = []
     for name, label in zip(images.items, images.labels.tolist(), strict=True):
         advance(1)
-        path, number = images.reader.root / name, len(copied)
+        path, number = tree.root / name, len(copied)
         try:
             found = header(io.BytesIO(read_file(path)))
         except UndecodableImageError as error:

@@ -1,29 +1,27 @@
-"""The images that a source names, dealt out to executors: one `Listing` per kind of source."""
+"""The images that a source names, dealt out to executors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from pyspark import RDD, SparkContext
 
 from common.arrays import Keys
-from common.data.catalogue import Catalogue, Classes, Skipped
+from common.data.catalogue import Catalogue, Classes
 from common.data.decode import PixelFormat
 from common.data.images import Block, CataloguePart
 from common.data.sources import check_groups, open_labelled
-from common.data.sources.glob import LocalGlob
+from common.data.sources.glob import Glob, is_glob
 from common.data.sources.label_file import LabelFile
 from common.data.sources.source import Splits
 from common.data.splits import ALWAYS_TRAINING, stable_hashes
 from common.data.table.writing import FileContent, TableSettings, name_keys, plain_names
 from common.errors import InputError
 from spark_jobs.engine.blocks import read_parts
-from spark_jobs.ingestion.globs import RemoteGlob, is_glob
 
 PART_BYTES = 40 << 20
 """Bytes of pixels per file, at most."""
@@ -32,131 +30,9 @@ PART_DECODED = 8192
 """Images per file where images have to be decoded, at most: a killed ingest loses no more than this per core."""
 
 
-class Listing(Protocol):
-    """The images that a source names."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """The (height, width, channels) of every image."""
-
-    @property
-    def classes(self) -> Classes:
-        """The classes that the source has."""
-
-    @property
-    def ignored(self) -> Mapping[str, int]:
-        """The number of files beside the images that are none, by kind."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Lines for people about how the source was read."""
-
-    @property
-    def grouped(self) -> bool:
-        """True if images have groups, which are not split."""
-
-    def blocks(
-        self, context: SparkContext, settings: TableSettings, done: Keys
-    ) -> Iterator[tuple[RDD[Block], str | None]]:
-        """Yield the images to decode, as blocks with names, and the split that they belong to.
-
-        Args:
-            context: Spark.
-            settings: how the table's files are made; labels are positions in its class names.
-            done: sorted keys of the names to leave out, uint64 (n,).
-
-        Yields:
-            blocks, and "train", "test" or, where hashes of names or groups decide, None.
-        """
-
-    def unread(self) -> list[Skipped]:
-        """Return the images that cannot be used and that no executor sees."""
-
-    def count(self) -> int:
-        """Return the number of images that the source names."""
-
-    def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
-        """Return the number of images that files of the table have with another class than the source says.
-
-        Args:
-            classes: the table's.
-            kept: the names and labels of these files.
-        """
-
-
-def open_listing(
-    context: SparkContext,
-    source: str,
-    data_root: Path,
-    pixel_format: PixelFormat,
-    shape: tuple[int, int, int] | None,
-    labels: LabelFile | None = None,
-) -> Listing:
-    """List the images of a source.
-
-    Args:
-        context: Spark.
-        source: a glob, or what --data takes.
-        data_root: folder of the named sets.
-        pixel_format: what images are decoded into.
-        shape: the shape of the table's images, if there is a table already.
-        labels: a file with the classes of the images of a folder; None if the source has them.
-
-    Raises:
-        InputError: there is no such source, or no image in it.
-    """
-    if not is_glob(source):
-        splits = open_labelled(source, data_root, pixel_format, labels)
-        check_groups(source, splits)
-        return ListedCatalogues(splits)
-    if labels is not None:
-        raise InputError(f"{labels.path}: label files are for folder:PATH, and in a glob the folder is the class")
-    local = LocalGlob.of(source)
-    if local is not None:
-        return ListedCatalogues(local.open(pixel_format, shape))
-    glob = RemoteGlob.open(context, source)
-    return ListedGlob(glob, shape or glob.shape(pixel_format), Classes(tuple(glob.classes())))
-
-
 @dataclass(frozen=True)
-class ListedGlob:
-    """The files that match a glob, listed and read by the JVM.
-
-    Attributes:
-        glob: the files.
-        shape: the (height, width, channels) of every image.
-        classes: the folders that the files are in.
-    """
-
-    glob: RemoteGlob
-    shape: tuple[int, int, int]
-    classes: Classes
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    grouped: bool = False
-
-    def blocks(
-        self, context: SparkContext, settings: TableSettings, done: Keys
-    ) -> Iterator[tuple[RDD[Block], None]]:
-        """Yield all files; the executors leave out those that are done."""
-        yield self.glob.blocks(settings.pixel_format, self.shape, settings.classes, done), None
-
-    def unread(self) -> list[Skipped]:
-        """Return the files that are empty or too large."""
-        return self.glob.unread()
-
-    def count(self) -> int:
-        """Return the number of files."""
-        return self.glob.count()
-
-    def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
-        """Return 0: the class is part of the name."""
-        return 0
-
-
-@dataclass(frozen=True)
-class ListedCatalogues:
-    """The images of a source whose names and labels the driver knows beforehand.
+class Listing:
+    """The images of a source; the driver knows their names and labels.
 
     Attributes:
         splits: its images.
@@ -196,22 +72,32 @@ class ListedCatalogues:
     def blocks(
         self, context: SparkContext, settings: TableSettings, done: Keys
     ) -> Iterator[tuple[RDD[Block], str | None]]:
-        """Yield the images that are not done, split by split."""
+        """Yield the images to decode, as blocks with names, and the split that they belong to.
+
+        Args:
+            context: Spark.
+            settings: how the table's files are made; labels are positions in its class names.
+            done: sorted keys of the names to leave out, uint64 (n,).
+
+        Yields:
+            blocks, and "train", "test" or, where hashes of names or groups decide, None.
+        """
         for catalogue, split in self._splits():
             parts = new_parts(relabelled(catalogue, settings.classes), done, context.defaultParallelism)
             if parts:
                 yield read_parts(context, parts, names=True), split
-
-    def unread(self) -> list[Skipped]:
-        """Return no image: executors see them all."""
-        return []
 
     def count(self) -> int:
         """Return the number of images of all splits."""
         return sum(len(catalogue) for catalogue, _ in self._splits())
 
     def n_relabelled(self, classes: Classes, kept: Sequence[FileContent]) -> int:
-        """Return how many names have another label in these files."""
+        """Return the number of images that files of the table have with another class than the source says.
+
+        Args:
+            classes: the table's.
+            kept: the names and labels of these files.
+        """
         if not kept:
             return 0
         images = [relabelled(catalogue, classes) for catalogue, _ in self._splits()]
@@ -223,6 +109,34 @@ class ListedCatalogues:
         )
         at = np.minimum(np.searchsorted(keys, found), len(keys) - 1)
         return int(((keys[at] == found) & (labels[at] != theirs)).sum())
+
+
+def open_listing(
+    source: str,
+    data_root: Path,
+    pixel_format: PixelFormat,
+    shape: tuple[int, int, int] | None,
+    labels: LabelFile | None = None,
+) -> Listing:
+    """List the images of a source.
+
+    Args:
+        source: a glob, or what --data takes.
+        data_root: folder of the named sets.
+        pixel_format: what images are decoded into.
+        shape: the shape of the table's images, if there is a table already.
+        labels: a file with the classes of the images of a folder; None if the source has them.
+
+    Raises:
+        InputError: there is no such source, or no image in it.
+    """
+    if not is_glob(source):
+        splits = open_labelled(source, data_root, pixel_format, labels)
+        check_groups(source, splits)
+        return Listing(splits)
+    if labels is not None:
+        raise InputError(f"{labels.path}: label files are for folder:PATH, and in a glob the folder is the class")
+    return Listing(Glob.of(source).open(pixel_format, shape))
 
 
 def relabelled(catalogue: Catalogue, classes: Classes) -> Catalogue:

@@ -173,7 +173,6 @@ class TableUpdate:
     def commit(
         self,
         written: Sequence[WrittenFiles],
-        skipped: Sequence[Skipped],
         n_listed: int,
         ignored: Mapping[str, int],
     ) -> Ingested:
@@ -181,7 +180,6 @@ class TableUpdate:
 
         Args:
             written: what the executors wrote.
-            skipped: images that could not be used and that no executor saw.
             n_listed: the number of images that the source names.
             ignored: the number of files beside the images that are none, by kind.
 
@@ -192,9 +190,7 @@ class TableUpdate:
         source = self.settings.source
         files = {content.file.file: content.file for content in self.kept}
         files |= {file.file: file for part in written for file in part.files}
-        reasons = {
-            image.name: image.reason for images in (skipped, *(p.skipped for p in written)) for image in images
-        }
+        reasons = {image.name: image.reason for part in written for image in part.skipped}
         self._check_files(files, reasons)
         quarantined = [
             *quarantined_by_others(self.before, source),

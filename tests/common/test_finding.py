@@ -10,6 +10,7 @@ import pytest
 from common.data.decode import AS_THEY_ARE
 from common.data.sources import open_labelled
 from common.data.sources.finding import find_files, find_matches, ignored_files
+from common.data.sources.tree import LocalTree
 from common.errors import InputError
 from tests.support.odd_names import OddTree, odd_tree
 
@@ -37,13 +38,13 @@ def test_a_folder_with_odd_names_loses_nothing(tree: OddTree) -> None:
 
 @pytest.mark.parametrize("pattern", ["*/**", "**", "*", "{o,_,E,c,É}*"])
 def test_a_glob_of_folders_finds_what_the_folder_does(tree: OddTree, pattern: str) -> None:
-    found, truth = find_matches(tree.root, pattern), find_files(tree.root)
+    found, truth = find_matches(LocalTree(tree.root), pattern), find_files(tree.root)
     inside = [name for name in truth.names if "/" in name]
     assert [name for name in found.names if name in set(inside)] == inside
 
 
 def test_a_glob_takes_every_name_that_is_not_hidden(tree: OddTree) -> None:
-    names = find_matches(tree.root, "*/*").names
+    names = find_matches(LocalTree(tree.root), "*/*").names
     assert sum("_DSC0001.JPG" in name for name in names) == 5
     assert sum("12:30:00" in name for name in names) == 5
 
@@ -68,14 +69,14 @@ def test_a_glob_takes_every_name_that_is_not_hidden(tree: OddTree) -> None:
 )
 def test_globs_mean_what_they_mean_to_hadoop(tmp_path: Path, pattern: str, expected: str) -> None:
     make(tmp_path, "1.png", "2.png", "a/x.jpg", "a/b/y.jpg", "a/b/c/z.jpg", "odd/[1]*.png", ".hidden/h.png")
-    assert " ".join(find_matches(tmp_path, pattern).names) == expected
+    assert " ".join(find_matches(LocalTree(tmp_path), pattern).names) == expected
 
 
 @pytest.mark.parametrize("pattern", ["{a,b", "[a", "[z-a]*"])
 def test_what_is_no_pattern_is_told(tmp_path: Path, pattern: str) -> None:
     make(tmp_path, "a.png")
     with pytest.raises(InputError, match=r"not closed|no pattern"):
-        find_matches(tmp_path, pattern)
+        find_matches(LocalTree(tmp_path), pattern)
 
 
 def test_a_folder_that_contains_itself_is_listed_once(tmp_path: Path) -> None:

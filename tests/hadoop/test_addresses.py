@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,12 @@ import pytest
 from hdfs_native import Client
 
 from common.atomic import write_json
+from common.data.decode import AS_THEY_ARE
 from common.data.shipped import seen_by_workers
+from common.data.sources.finding import find_matches
+from common.data.sources.glob import Glob
+from common.data.sources.remote import RemoteTree
+from common.data.sources.tree import LocalTree
 from common.data.storage import Storage
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
@@ -22,6 +29,7 @@ from spark_jobs import serial
 from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.moments import BASIS, moments
+from tests.support.odd_names import odd_tree
 from tests.support.s3 import BUCKET, S3Server
 
 pytestmark = pytest.mark.slow
@@ -34,10 +42,12 @@ class Place:
     Attributes:
         address: its address.
         files: returns the names of the files below a folder in it.
+        refuse: makes a folder in it one that this process may not read.
     """
 
     address: str
     files: Callable[[str], list[str]]
+    refuse: Callable[[str], None]
 
 
 @pytest.fixture(params=["s3", pytest.param("hdfs", marks=pytest.mark.skipif(not has_maven(), reason=NEEDS))])
@@ -52,7 +62,10 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pl
             below = f"{name}/{folder}"
             return [key.removeprefix(below) for key in s3.keys(below) if not key.endswith("/")]
 
-        return Place(f"s3://{BUCKET}/{name}", keys)
+        def wrong_key(_: str) -> None:
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+
+        return Place(f"s3://{BUCKET}/{name}", keys, wrong_key)
     servers: Servers = request.getfixturevalue("servers")
     client = Client(servers.yarn.hdfs)
 
@@ -64,7 +77,11 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pl
             return []
         return sorted(path.removeprefix(below) for path in found)
 
-    return Place(f"{servers.yarn.hdfs}/{name}", paths)
+    def another_user(folder: str) -> None:
+        client.set_permission(f"/{name}/{folder}", 0o700)
+        monkeypatch.setenv("HADOOP_USER_NAME", "stranger")
+
+    return Place(f"{servers.yarn.hdfs}/{name}", paths, another_user)
 
 
 def test_a_run_folder_is_uploaded_whole(place: Place) -> None:
@@ -170,6 +187,65 @@ def test_moments_at_an_address_equal_those_in_a_file(place: Place, tmp_path: Pat
         assert np.array_equal(there.moments[fold].gram, expected.gram)
     with pytest.raises(InputError, match=r"no such file; gram\.py --save-moments"):
         SavedMoments.load(f"{place.address}/moments/none.npz")
+
+
+FOUND = (
+    "*/*",
+    "**",
+    "*",
+    "**/*.png",
+    "oak/*",
+    "{o,_}*/*.JPEG",
+    r"oak/\[1\]*",
+    "[^o]*/[a-s]*",
+    "*/.hidden/*",
+    "x*",
+)
+
+
+def test_globs_find_and_read_what_they_do_on_this_machine(place: Place, tmp_path: Path) -> None:
+    tree = odd_tree(tmp_path)
+    found: dict[str, Path] = {}
+    for path in tree.root.rglob("*"):
+        name = path.relative_to(tree.root).as_posix()
+        strange = ":" in name and place.address.startswith("hdfs")  # HDFS has no such names
+        linked = name.startswith(("oak/linked", "oak/loop"))
+        if path.is_file() and not linked and not strange and name.isprintable() and "\\" not in name:
+            found[name] = path
+    here = tmp_path / "here"
+    for name, path in found.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, here / name)
+    storage = Storage.at(f"{place.address}/a b%20é")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda name: storage.write(name, found[name].read_bytes()), found))
+    for pattern in FOUND:
+        local, remote = find_matches(LocalTree(here), pattern), find_matches(RemoteTree(storage), pattern)
+        assert remote == local, pattern
+    local, remote = (Glob.of(f"{root}/*/*").open(AS_THEY_ARE).train for root in (here, storage))
+    assert remote.classes == local.classes
+    expected, read = local.reader.read(local.items), remote.reader.read(remote.items)
+    assert np.array_equal(read.pixels, expected.pixels)
+    assert read.skipped == expected.skipped
+    assert len(expected.kept) > 50
+
+
+def test_a_glob_that_cannot_be_read_says_why(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=rf"{place.address}/nowhere/\*: no file matches it"):
+        Glob.of(f"{place.address}/nowhere/*").open(AS_THEY_ARE)
+    Storage.at(f"{place.address}/one").write("1.png", b"")
+    tree = RemoteTree(Storage.at(f"{place.address}/one"))
+    gone, empty = tree.contents(["gone.png", "1.png"])
+    assert (str(gone), empty) == ("No such file or directory", b"")
+    Storage.at(place.address).write("private/1.png", b"")
+    place.refuse("private")
+    reason = r"ACCESS_DENIED|SIGNATURE|AccessControlException"
+    with pytest.raises(InputError, match=rf"private/\*: .*({reason}).*; make it readable") as caught:
+        Glob.of(f"{place.address}/private/*").open(AS_THEY_ARE)
+    assert "\n" not in str(caught.value)
+    # an image that may not be read is no damaged image: the others are not read either
+    with pytest.raises(OSError, match=reason):
+        list(RemoteTree(Storage.at(f"{place.address}/private")).contents(["1.png"]))
 
 
 def test_shipped_files_are_found_below_the_working_directory_of_each_process() -> None:

@@ -25,8 +25,7 @@ from common.data.storage import Storage
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import serial
-from tests.support.hadoop.daemons import write_configuration
-from tests.support.hadoop.jars import NEEDS, has_maven, s3a_jars
+from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.images import write_images
@@ -138,14 +137,6 @@ def submitting(servers: Servers, folder: Path) -> dict[str, str]:
     return spark_on_yarn(servers.yarn, folder / "conf", **SETTINGS)
 
 
-def spark_on_s3(s3: S3Server, folder: Path) -> dict[str, str]:
-    """Return the variables with which Spark on this machine reads s3a://."""
-    settings = {name: value for name, value in s3.hadoop.items() if name != "fs.s3.impl"}
-    write_configuration(folder / "core-site.xml", settings)
-    jars = os.pathsep.join(s3a_jars())
-    return {**s3.environment, "HADOOP_CONF_DIR": str(folder), "SPARK_DIST_CLASSPATH": jars}
-
-
 def test_images_table_moments_and_predictions_on_s3(
     s3: S3Server, photographs: Path, local_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,8 +151,7 @@ def test_images_table_moments_and_predictions_on_s3(
         ["ingest", f"{at}/photos/*/*", f"{at}/table", *SIZE, "--classes", classes(tmp_path)],
         ["gram", *table, "--save-moments", f"{at}/few.npz", "--out", f"{at}/few"],
     ]
-    variables = spark_on_s3(s3, tmp_path)
-    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path, **variables)
+    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     s3.upload(photographs / "ash", "jobs/photos/ash")
     lines = [
@@ -169,7 +159,7 @@ def test_images_table_moments_and_predictions_on_s3(
         ["gram", *table, "--add-moments", f"{also}/few.npz", "--out", f"{also}/run"],
         ["predict", "--model", str(local_run), "--data", f"{at}/photos/*/*", "--out", f"{at}/predicted"],
     ]
-    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path, **variables)
+    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     agreed(read_json(f"{at}/run", "metrics.json"), metrics_of(local_run))
     storage = Storage.at(f"{at}/predicted")

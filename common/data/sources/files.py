@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from common.arrays import Items
+from common.arrays import Items, Pixels
 from common.data.catalogue import ReadResult, Skipped
 from common.data.decode import DECODING_STEPS, DecodingSteps, PixelFormat, decode
 from common.data.pillow import UndecodableImageError
 from common.data.sources.source import Requirements
+from common.data.sources.tree import Tree
 from common.errors import InputError
-
-MAX_BYTES = 256 << 20
-"""Size above which a file is skipped without reading it."""
 
 
 @dataclass(frozen=True)
 class FileReader:
-    """Reads images by name below a folder that every worker sees at the same path.
+    """Reads images by name below a folder that every worker sees.
 
     Attributes:
-        root: the folder; items are paths relative to it, with forward slashes.
+        tree: the folder; items are names relative to it, with forward slashes.
         shape: (height, width, channels) that every image must have once decoded.
         pixel_format: what each image is decoded into.
         steps: the decoding steps.
     """
 
-    root: Path
+    tree: Tree
     shape: tuple[int, int, int]
     pixel_format: PixelFormat
     steps: DecodingSteps = field(default_factory=lambda: DECODING_STEPS)
 
     @classmethod
-    def of(cls, root: Path, names: Iterable[str], pixel_format: PixelFormat) -> FileReader:
+    def of(cls, tree: Tree, names: Sequence[str], pixel_format: PixelFormat) -> FileReader:
         """Return a reader that expects the shape of the first image that can be decoded.
 
         Raises:
@@ -47,18 +43,18 @@ class FileReader:
         reason = "it names no image"
         for name in names:
             try:
-                first = decode(read_file(root / name), pixel_format)
+                (data,) = tree.contents([name])
+                height, width, channels = _decoded(data, pixel_format).shape
             except UndecodableImageError as error:
                 reason = f"{name}: {error}"
             else:
-                height, width, channels = first.shape
-                return cls(root, (height, width, channels), pixel_format)
-        raise InputError(f"{root}: no image in it can be decoded ({reason})")
+                return cls(tree, (height, width, channels), pixel_format)
+        raise InputError(f"{tree}: no image in it can be decoded ({reason})")
 
     @classmethod
-    def for_model(cls, root: Path, requirements: Requirements) -> FileReader:
+    def for_model(cls, tree: Tree, requirements: Requirements) -> FileReader:
         """Return a reader that decodes images into what a model requires."""
-        return cls(root, requirements.shape, requirements.pixel_format, requirements.steps)
+        return cls(tree, requirements.shape, requirements.pixel_format, requirements.steps)
 
     @property
     def decodes(self) -> bool:
@@ -74,9 +70,9 @@ class FileReader:
         pixels = np.empty((len(items), *self.shape), np.uint8)
         kept: list[int] = []
         skipped: list[Skipped] = []
-        for position, item in enumerate(items):
+        for position, data in enumerate(self.tree.contents(items)):
             try:
-                image = decode(read_file(self.root / item), self.pixel_format, self.steps)
+                image = _decoded(data, self.pixel_format, self.steps)
                 if image.shape != self.shape:
                     height, width, _ = image.shape
                     raise UndecodableImageError(
@@ -84,27 +80,21 @@ class FileReader:
                         "bring all to one size with --size HxW"
                     )
             except UndecodableImageError as error:
-                skipped.append(Skipped(self.name(item), str(error)))
+                skipped.append(Skipped(self.name(items[position]), str(error)))
             else:
                 pixels[len(kept)] = image
                 kept.append(position)
         return ReadResult(pixels[: len(kept)], np.array(kept, np.int64), skipped)
 
 
-def read_file(path: Path) -> bytes:
-    """Return the bytes of an image file.
+def _decoded(
+    data: bytes | UndecodableImageError, pixel_format: PixelFormat, steps: DecodingSteps = DECODING_STEPS
+) -> Pixels:
+    """Decode an image, uint8 (height, width, channels).
 
     Raises:
-        UndecodableImageError: the file does not exist, cannot be read, or is larger than MAX_BYTES.
+        UndecodableImageError: it cannot be decoded, or there are no data and this is why.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UndecodableImageError("not a regular file")
-        if status.st_size > MAX_BYTES:
-            raise UndecodableImageError(f"{status.st_size:,} bytes, more than the {MAX_BYTES:,} that are allowed")
-        return path.read_bytes()
-    except OSError as error:
-        raise UndecodableImageError(error.strerror or str(error)) from error
-    except ValueError as error:  # a name that no file can have
-        raise UndecodableImageError(str(error)) from error
+    if isinstance(data, UndecodableImageError):
+        raise data
+    return decode(data, pixel_format, steps)

@@ -19,6 +19,7 @@ from common.data.sources.files import FileReader
 from common.data.sources.finding import SUFFIXES, find_files
 from common.data.sources.label_file import LabelFile, LabelRow, LabelRows, read_label_file
 from common.data.sources.source import ImageList, PathSource, Requirements, Splits, Unlabelled
+from common.data.sources.tree import LocalTree
 from common.errors import InputError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -51,7 +52,7 @@ class Folder(PathSource):
         _check_folders(root, found.names)
         folders = [layout.class_name(name) or "" for name in names]
         classes = Classes.among(folders)
-        reader = FileReader.of(root, names, pixel_format)
+        reader = FileReader.of(LocalTree(root), names, pixel_format)
         ignored = dict(found.ignored + Counter({"outside the folders of classes": outside}))
         items = np.array(names, object)
         images = Catalogue(reader, items, classes.labels(folders), classes.names, ignored=ignored)
@@ -79,7 +80,7 @@ class Folder(PathSource):
         classes = Classes.among(folders)
         groups = np.array([named.rows[name].group or name for name in names], object) if rows.grouped else None
         images = Catalogue(
-            FileReader.of(root, names, pixel_format),
+            FileReader.of(LocalTree(root), names, pixel_format),
             np.array(names, object),
             classes.labels(folders),
             classes.names,
@@ -96,7 +97,7 @@ class Folder(PathSource):
         layout = Layout.of(found.names)
         labels = requirements.classes.labels([layout.class_name(name) or "" for name in found.names])
         images = ImageList.of_files(found.names, labels)
-        return Unlabelled(FileReader.for_model(root, requirements), images, found.ignored)
+        return Unlabelled(FileReader.for_model(LocalTree(root), requirements), images, found.ignored)
 
 
 class NamedImages(NamedTuple):

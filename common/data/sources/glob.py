@@ -1,4 +1,4 @@
-"""Image files of this file system that a glob matches; the class of a file is the name of its folder."""
+"""Image files that a glob matches, on any file system; the class of a file is the name of its folder."""
 
 from __future__ import annotations
 
@@ -12,39 +12,59 @@ import numpy as np
 from common.data.catalogue import Catalogue, Classes, printable
 from common.data.decode import PixelFormat
 from common.data.shipped import expanded
+from common.data.sources import is_kind
 from common.data.sources.files import FileReader
 from common.data.sources.finding import FoundFiles, find_matches
 from common.data.sources.patterns import WILDCARDS
+from common.data.sources.remote import RemoteTree
 from common.data.sources.source import ImageList, Requirements, Splits, Unlabelled
+from common.data.sources.tree import LocalTree, Tree
+from common.data.storage import Storage
 from common.errors import InputError
 
+ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/]*)(.*)", re.DOTALL)
 
-class LocalGlob(NamedTuple):
-    """A glob on this file system.
+
+def is_glob(spec: str) -> bool:
+    """Return True if a source is a glob; in folder:PATH and the like, wildcards are ordinary characters."""
+    return WILDCARDS.search(spec) is not None and not is_kind(spec.partition(":")[0])
+
+
+class Glob(NamedTuple):
+    """A glob.
 
     Attributes:
         spec: the glob as the user wrote it.
-        root: the folder before the first wildcard; names of images are relative to it.
+        tree: the folder before the first wildcard; names of images are relative to it.
         pattern: the glob relative to it.
+        folder: the name of that folder.
     """
 
     spec: str
-    root: Path
+    tree: Tree
     pattern: str
+    folder: str
 
     @classmethod
-    def of(cls, spec: str) -> LocalGlob | None:
-        """Return the glob that a spec names, or None if it is on another file system."""
+    def of(cls, spec: str) -> Glob:
+        """Return the glob that a spec names.
+
+        Raises:
+            InputError: it is on the web, which has no listings.
+        """
         path = re.sub(r"^file:(//[^/]*)?(?=/)", "", spec)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path):
-            return None
+        if spec.startswith(("http://", "https://")):
+            raise InputError(f"{spec}: addresses of the web cannot be listed; download the files first")
+        address = ADDRESS.fullmatch(path)
+        if address is not None:
+            host, path = address.groups()
+            before, pattern = _cut(path)
+            return cls(spec, RemoteTree(Storage.at(f"{host}{before}")), pattern, f"{host}{before}".split("/")[-2])
         path = str(expanded(Path(path)))
-        wildcard = WILDCARDS.search(path)
-        cut = path.rfind("/", 0, wildcard.start() if wildcard else len(path)) + 1
-        if path.startswith("{/"):
-            return cls(spec, Path("/"), path)
+        before, pattern = _cut(path)
         # without . and .., so that a file has one name whatever the current folder; symbolic links stay
-        return cls(spec, Path(os.path.abspath(path[:cut] or ".")), path[cut:])  # noqa: PTH100
+        root = Path(os.path.abspath(before or "."))  # noqa: PTH100
+        return cls(spec, LocalTree(root), pattern, root.name)
 
     def open(self, pixel_format: PixelFormat, shape: tuple[int, int, int] | None = None) -> Splits:
         """Open the files as labelled images.
@@ -62,9 +82,9 @@ class LocalGlob(NamedTuple):
         if shape is None and pixel_format.size is not None:
             shape = (*pixel_format.size, pixel_format.channels)
         if shape is None:
-            reader = FileReader.of(self.root, found.names, pixel_format)
+            reader = FileReader.of(self.tree, found.names, pixel_format)
         else:
-            reader = FileReader(self.root, shape, pixel_format)
+            reader = FileReader(self.tree, shape, pixel_format)
         items = np.array(found.names, object)
         images = Catalogue(reader, items, classes.labels(folders), classes.names, ignored=dict(found.ignored))
         return Splits(images, None)
@@ -78,11 +98,11 @@ class LocalGlob(NamedTuple):
         found = self._files()
         labels = requirements.classes.labels([self._class_name(name) for name in found.names])
         images = ImageList.of_files(found.names, labels)
-        return Unlabelled(FileReader.for_model(self.root, requirements), images, found.ignored)
+        return Unlabelled(FileReader.for_model(self.tree, requirements), images, found.ignored)
 
     def _files(self) -> FoundFiles:
         try:
-            found = find_matches(self.root, self.pattern)
+            found = find_matches(self.tree, self.pattern)
         except InputError as error:
             raise InputError(f"{self.spec}: {error}") from error
         except FileNotFoundError as error:
@@ -95,4 +115,14 @@ class LocalGlob(NamedTuple):
         return found
 
     def _class_name(self, name: str) -> str:
-        return printable((self.root / name).parent.name)
+        folders = name.split("/")[:-1]
+        return printable(folders[-1] if folders else self.folder)
+
+
+def _cut(path: str) -> tuple[str, str]:
+    """Return the folder before the first wildcard, with a slash at its end, and the rest."""
+    if path.startswith("{/"):
+        return "/", path
+    wildcard = WILDCARDS.search(path)
+    cut = path.rfind("/", 0, wildcard.start() if wildcard else len(path)) + 1
+    return path[:cut], path[cut:]

@@ -20,6 +20,7 @@ from common.data.catalogue import Catalogue, Classes, printable
 from common.data.decode import PixelFormat
 from common.data.sources.files import FileReader
 from common.data.sources.source import ImageList, LocalFiles, PathSource, Requirements, Splits, Unlabelled
+from common.data.sources.tree import LocalTree
 from common.errors import InputError
 
 Record = dict[str, Any]
@@ -74,7 +75,7 @@ class Herbarium(PathSource):
         names = list(category_of)
         label_of = {category: label for label, category in enumerate(metadata.classes.written)}
         labels = np.array([label_of[category] for category in category_of.values()], np.int64)
-        reader = FileReader.of(metadata.root, names, pixel_format)
+        reader = FileReader.of(LocalTree(metadata.root), names, pixel_format)
         counts = {
             "named before": len(metadata.category_of) - len(names),
             "without annotation": len(metadata.files) - len(metadata.category_of),
@@ -99,7 +100,7 @@ class Herbarium(PathSource):
         labels = [label_of[category_of[image]] if image in category_of else -1 for image in ids]
         items = np.array(list(metadata.files.values()), object)
         images = ImageList([readable(image) for image in ids], items, np.array(labels, np.int64))
-        return Unlabelled(FileReader.for_model(metadata.root, requirements), images)
+        return Unlabelled(FileReader.for_model(LocalTree(metadata.root), requirements), images)
 
     def local_files(self, location: Path) -> LocalFiles:
         """Return everything in a folder, or a metadata file with everything beside it."""
