@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,6 +43,9 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
             super().__init__(*arguments, **settings)
             self.client: Any = _Asking(self.client)  # type: ignore[assignment]
 
+        def _open(self, *arguments: Any, **settings: Any) -> Any:
+            return _Asking(super()._open(*arguments, **settings))
+
         @classmethod
         def _strip_protocol(cls, path: str) -> str:
             return path.rstrip("/") or "/"
@@ -82,19 +84,22 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
 
 
 class _Asking:
-    """A client whose refusals are OSErrors, as those of other file systems are."""
+    """A client or file whose errors are OSErrors, as those of other file systems are."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, asked: Any) -> None:
+        self._asked = asked
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._client, name)
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._asked, name)
+        if not callable(found):
+            return found
 
         def ask(*arguments: Any, **settings: Any) -> Any:
             try:
-                answer = method(*arguments, **settings)
+                answer = found(*arguments, **settings)
                 return list(answer) if name == "list_status" else answer  # asks for names one page after another
             except RuntimeError as error:
-                raise OSError(str(error).partition("\\n")[0]) from error
+                kind = FileNotFoundError if "LeaseExpiredException" in str(error) else OSError
+                raise kind(str(error).partition("\\n")[0]) from error
 
         return ask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import uuid
@@ -79,7 +80,10 @@ class Storage:
                 written = Writing(stream)
                 yield written
             _settle(filesystem, partial, f"{root}/{written.name}")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, FileNotFoundError) and partial in str(error):
+                reason = "removed while it was being written, perhaps by another job that writes to the same place"
+                raise FileNotFoundError(errno.ENOENT, f"{partial} was {reason}") from error
             with suppress(OSError):  # it may not exist
                 filesystem.delete_file(partial)
             raise

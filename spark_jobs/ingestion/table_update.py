@@ -191,6 +191,7 @@ class TableUpdate:
         files = {content.file.file: content.file for content in self.kept}
         files |= {file.file: file for part in written for file in part.files}
         reasons = {image.name: image.reason for part in written for image in part.skipped}
+        self._check_unchanged()  # first, because another ingest may have removed files
         self._check_files(files, reasons)
         quarantined = [
             *quarantined_by_others(self.before, source),
@@ -231,7 +232,8 @@ class TableUpdate:
             raise InputError(f"{self.settings.source}: no image in it can be used{first}")
         if not files.keys() <= set(self.storage.names(IMAGES)):
             raise InputError(
-                f"{self.storage}: files of workers are not visible here; name a DEST that all machines share"
+                f"{self.storage}: files of workers are not visible here; name a DEST that all machines share, "
+                "and let no other ingest write there meanwhile"
             )
 
     def _check_unchanged(self) -> None:

@@ -25,6 +25,7 @@ from common.data.storage import Storage
 from common.errors import InputError
 from common.ridge.moments_file import SavedMoments
 from spark_jobs import serial
+from tests.support.emr.cloud import settle
 from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.hadoop.spark import spark_on_yarn
@@ -151,7 +152,7 @@ def test_images_table_moments_and_predictions_on_s3(
         ["ingest", f"{at}/photos/*/*", f"{at}/table", *SIZE, "--classes", classes(tmp_path)],
         ["gram", *table, "--save-moments", f"{at}/few.npz", "--out", f"{at}/few"],
     ]
-    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path)
+    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path, **s3.environment)
     assert done.returncode == 0, done.stderr
     s3.upload(photographs / "ash", "jobs/photos/ash")
     lines = [
@@ -159,7 +160,7 @@ def test_images_table_moments_and_predictions_on_s3(
         ["gram", *table, "--add-moments", f"{also}/few.npz", "--out", f"{also}/run"],
         ["predict", "--model", str(local_run), "--data", f"{at}/photos/*/*", "--out", f"{at}/predicted"],
     ]
-    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path)
+    done = command("spark-submit", SEVERAL, jobs(*lines), cwd=tmp_path, **s3.environment)
     assert done.returncode == 0, done.stderr
     agreed(read_json(f"{at}/run", "metrics.json"), metrics_of(local_run))
     storage = Storage.at(f"{at}/predicted")
@@ -176,8 +177,10 @@ def classes(folder: Path) -> str:
     return str(folder / "classes.txt")
 
 
-def test_a_killed_ingest_on_hdfs_is_completed(servers: Servers, tmp_path: Path) -> None:
-    """Finished files are kept, and nothing is visible before the end."""
+def test_ingests_on_hdfs_that_are_killed_or_that_another_overtakes_are_completed(
+    servers: Servers, tmp_path: Path
+) -> None:
+    """Finished files are kept, nothing is visible before the end, and of two at once, one is told."""
     hdfs = servers.yarn.hdfs
     rng = np.random.default_rng(1)
     photos = tmp_path / "photos"
@@ -190,6 +193,15 @@ def test_a_killed_ingest_on_hdfs_is_completed(servers: Servers, tmp_path: Path) 
         "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
         "    import spark_jobs.ingestion.listing\n"
         "    spark_jobs.ingestion.listing.PART_DECODED = 50\n"
+        "    from spark_jobs.ingestion.table_update import Table, TableUpdate\n"
+        "    import os, pathlib, time\n"
+        "    commit = TableUpdate.commit\n"
+        "    def when_overtaken(update, *more):\n"
+        "        pathlib.Path('written').touch()\n"
+        "        while 'OVERTAKEN' in os.environ and not Table.exists(update.storage):\n"
+        "            time.sleep(0.1)\n"
+        "        return commit(update, *more)\n"
+        "    TableUpdate.commit = when_overtaken\n"
     )
     variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     line = ["spark-submit", "--master", "local[1]", str(ROOT / "spark_jobs" / "ingest.py"), f"folder:{photos}"]
@@ -212,6 +224,19 @@ def test_a_killed_ingest_on_hdfs_is_completed(servers: Servers, tmp_path: Path) 
     written = finished(storage)
     with pytest.raises(InputError, match=r"no dataset\.json"):
         open_table(f"parquet:{hdfs}/killed")
+    other = Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8))
+    for name in ("ash", "beech"):
+        (tmp_path / "others" / name).mkdir(parents=True)
+        other.save(tmp_path / "others" / name / "other.bmp")
+    with ThreadPoolExecutor() as pool:
+        overtaken = pool.submit(command, *line, cwd=tmp_path, **variables, OVERTAKEN="yes")
+        settle((tmp_path / "written").exists, 120)
+        few = [word.replace(f"folder:{photos}", f"folder:{tmp_path / 'others'}") for word in line]
+        other_done = command(*few, cwd=tmp_path, **variables)
+        first_done = overtaken.result()
+    assert other_done.returncode == 0, other_done.stderr
+    assert first_done.returncode == 1, first_done.stderr
+    assert "another ingest changed the table meanwhile; run this one again" in first_done.stderr
     again = command(*line, cwd=tmp_path, **variables)
     assert again.returncode == 0, again.stderr
     table = open_table(f"parquet:{hdfs}/killed")
@@ -219,7 +244,7 @@ def test_a_killed_ingest_on_hdfs_is_completed(servers: Servers, tmp_path: Path) 
     files = {file.file for file in table.files}
     assert written <= files
     assert set(storage.names("images")) == files
-    assert sum(read_json(f"{hdfs}/killed", "dataset.json")["images"].values()) == 600
+    assert sum(read_json(f"{hdfs}/killed", "dataset.json")["images"].values()) == 602
 
 
 def finished(storage: Storage) -> set[str]:

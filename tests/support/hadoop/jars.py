@@ -71,5 +71,8 @@ def _fetched(pom: Path) -> Path:
         if done.returncode:
             shutil.rmtree(staging)
             raise RuntimeError(f"Maven cannot fetch {pom}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-        staging.rename(jars)
+        try:
+            staging.rename(jars)
+        except OSError:  # another process was first
+            shutil.rmtree(staging)
     return jars
