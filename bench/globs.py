@@ -6,7 +6,6 @@ requests. A second ingest of the same objects adds nothing, and reads none.
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +21,20 @@ from PIL import Image
 
 from bench.harness import Claim, main, say, table
 from bench.ranks import ROOT
-from tests.support.s3 import BUCKET, S3Server, s3_server
+from tests.support.s3 import BUCKET, s3_server
 
 FOLDERS, IN_EACH = 40, 250
 FILES = FOLDERS * IN_EACH
-THREADS = 16
 
 
-def images(folder: Path) -> list[Path]:
-    """Write small images into folders, and return their paths."""
+def write_images(folder: Path) -> None:
+    """Write small images into folders."""
     rng = np.random.default_rng(0)
     for number in range(FOLDERS):
         (folder / f"class-{number:02}").mkdir(parents=True)
-    paths = [folder / f"class-{number % FOLDERS:02}" / f"{number:05}.png" for number in range(FILES)]
-    for path in paths:
-        buffer = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(buffer, "png")
-        path.write_bytes(buffer.getvalue())
-    return paths
-
-
-def upload(server: S3Server, folder: Path, paths: list[Path]) -> None:
-    """Upload files under their names below a folder."""
-    client = server.client()
-
-    def put(path: Path) -> None:
-        client.put_object(Bucket=BUCKET, Key=f"photos/{path.relative_to(folder)}", Body=path.read_bytes())
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(put, paths))
+    for number in range(FILES):
+        image = Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8))
+        image.save(folder / f"class-{number % FOLDERS:02}" / f"{number:05}.png")
 
 
 def ingest_s(source: str, target: Path, variables: Mapping[str, str]) -> float:
@@ -68,10 +51,10 @@ def measure() -> tuple[dict[str, Any], list[Claim]]:
     """Measure both, print the table and return what was measured and the claims."""
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         folder = Path(temporary)
-        paths = images(folder / "photos")
+        write_images(folder / "photos")
         with s3_server(folder / "s3") as server:
             say(f"uploading {FILES:,} images")
-            upload(server, folder / "photos", paths)
+            server.upload(folder / "photos", "photos")
             variables = {**server.environment, "PYSPARK_PYTHON": sys.executable}
             rows, measured = [], {}
             sent: list[Counter[str]] = []

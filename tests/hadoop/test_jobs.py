@@ -30,7 +30,7 @@ from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.images import write_images
-from tests.support.jobs import AGREED, command, environment, metrics_of, run_main
+from tests.support.jobs import agreed, command, environment, metrics_of, run_main
 from tests.support.places import ROOT
 from tests.support.s3 import BUCKET, S3Server
 
@@ -71,13 +71,6 @@ def local_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def jobs(*lines: Sequence[str]) -> str:
     return json.dumps(lines)
-
-
-def agreed(metrics: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Make sure that two runs found the same; outer.py sums no moments, and so has no fingerprint."""
-    for key in AGREED:
-        if key in metrics or metrics["job"] != "outer":
-            assert metrics[key] == expected[key], key
 
 
 def upload(hdfs: str, folder: Path, to: str) -> None:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from emr.follow import CANCELLED, FAILED
+from common.atomic import write_json
+from emr.follow import CANCELLED, FAILED, TIMED_OUT
+from emr.journal import FOLDER
 from tests.support.emr.cloud import settle
 from tests.support.emr.deploying import fetched
 from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
-from tests.support.jobs import command, environment, metrics_of, serial
+from tests.support.images import CLASSES
+from tests.support.jobs import agreed, command, environment, metrics_of, serial
+from tests.support.places import ROOT
 from tests.support.s3 import BUCKET
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
@@ -35,7 +45,8 @@ def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
     """Moments and counts are those of this machine, with the default memory and half of the cluster gone."""
     aws, yarn = servers.aws, servers.yarn
     flags = ["--data", "mnist", "--lambdas=-5:5:4"]
-    words = ["python", "-m", "emr", "deploy", "--bucket", BUCKET, "--arguments", " ".join(flags)]
+    asked = ["--bucket", BUCKET, "--arguments", " ".join(flags)]
+    words = ["python", "-m", "emr", "deploy", "--keep", *asked]
     with ThreadPoolExecutor() as pool:
         deployed = pool.submit(command, *words, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
         local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)
@@ -44,10 +55,18 @@ def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
         done = deployed.result()
     yarn.replace_node(lost)
     assert local.returncode == 0, local.stderr
+    agreed(metrics_of(run_of(done)), metrics_of(tmp_path / "local"))
+    # which holds all images in each process of an executor
+    words = ["python", "-m", "emr", "submit", "--job", "outer", *asked]
+    done = command(*words, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
+    agreed(metrics_of(run_of(done)), metrics_of(tmp_path / "local"))
+    command("python", "-m", "emr", "terminate", cwd=tmp_path, **aws.environment)
+
+
+def run_of(done: subprocess.CompletedProcess[str]) -> Path:
+    """Return the run folder that a deployment has fetched."""
     assert done.returncode == 0, done.stderr
-    metrics = metrics_of(Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent)
-    for key in ("moments_sha256", "validation_correct", "best_lambda", "test_accuracy", "images"):
-        assert metrics[key] == metrics_of(tmp_path / "local")[key], key
+    return Path(done.stdout.splitlines()[-1].removeprefix("report: ")).parent
 
 
 def lose_node_without_driver(yarn: Hadoop, deployed: Future[subprocess.CompletedProcess[str]]) -> tuple[int, int]:
@@ -68,6 +87,11 @@ def lose_node_without_driver(yarn: Hadoop, deployed: Future[subprocess.Completed
 
     settle(worked_on, PATIENCE_S)
     return found[0], yarn.lose_node(found[0])
+
+
+def submit(*more: str) -> list[str]:
+    """Return the words that run a job on the cluster that was kept."""
+    return ["submit", "--bucket", BUCKET, *more]
 
 
 LONG = ("--arguments", "--data digits --features random:4000 --lambdas 1,10,100,1000")
@@ -95,7 +119,11 @@ def started(yarn: Hadoop, *words: str, **variables: str) -> tuple[subprocess.Pop
     return process, found[0]
 
 
-def test_cancelled_interrupted_and_killed_jobs_end_on_yarn_and_leave_nothing(
+SMALL = ("--spark=spark.executor.memory=512m", "--spark=spark.executor.memoryOverhead=64m")
+"""Executors with less memory than that job takes."""
+
+
+def test_jobs_that_are_given_up_or_killed_end_on_yarn_and_leave_nothing(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that is cancelled loses its process alone; the application is found by its tag, and killed."""
@@ -125,9 +153,76 @@ def test_cancelled_interrupted_and_killed_jobs_end_on_yarn_and_leave_nothing(
     assert "gram.py: the driver was killed (exit status 137) and has no results; run it again" in told
     assert yarn.applications()[application] == "FAILED"
     assert yarn.attempts(application) == 1
+
+    process, application = started(yarn, "submit", **variables)
+    process.kill()
+    process.communicate()
+    (journal,) = (tmp_path / "runs" / FOLDER).glob("*.json")
+    write_json(journal, json.loads(journal.read_text()) | {"deadline": time.time()})
+    done = command("python", "-m", "emr", *submit(*LONG), cwd=tmp_path, timeout=PATIENCE_S, **variables)
+    assert done.returncode == TIMED_OUT, done.stderr
+    settle(lambda: yarn.applications()[application] == "KILLED", PATIENCE_S)
+
+    words = submit(*LONG, *SMALL, "--spark=spark.task.maxFailures=1")
+    done = command("python", "-m", "emr", *words, cwd=tmp_path, timeout=PATIENCE_S, **variables)
+    assert done.returncode == FAILED, done.stderr
+    assert "YARN killed the executor, which used" in done.stderr
+    assert "of its memory; raise spark.executor.memoryOverhead, or take larger machines" in done.stderr
+
     assert s3_files(servers) == kept
     assert fetched(tmp_path) == []
     command("python", "-m", "emr", "terminate", cwd=tmp_path, **variables)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,400 small images in three folders: enough to lose a node while they are ingested."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for label, name in enumerate(CLASSES):
+        (folder / name).mkdir()
+        rng = np.random.default_rng(label)
+        for number, pixels in enumerate(rng.integers(0, 120, (800, 10, 12, 3), np.uint8)):
+            pixels[:, 4 * label : 4 * label + 4] += 80
+            Image.fromarray(pixels).save(folder / name / f"{'early' if number % 2 else 'late'}-{number:03}.png")
+    return folder
+
+
+def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
+    servers: Servers, photographs: Path, tmp_path: Path
+) -> None:
+    """A node is lost during the first ingest. Moments of a table that has grown since are those of serial.py."""
+    aws, yarn, s3 = servers.aws, servers.yarn, servers.s3
+    at, fit = f"s3://{BUCKET}/steps", ("--lambdas", "1,10,100")
+    s3.upload(photographs, "steps/photos")
+
+    def step(verb: str, job: str, *words: str) -> subprocess.CompletedProcess[str]:
+        asked = ["--bucket", BUCKET, "--job", job, "--arguments", shlex.join(words)]
+        keep = ["--keep"] if verb == "deploy" else []
+        line = ["python", "-m", "emr", verb, *keep, *asked]
+        return command(*line, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
+
+    table = ("--data", f"parquet:{at}/table", *fit)
+    with ThreadPoolExecutor() as pool:
+        ingested = pool.submit(step, "deploy", "ingest", f"{at}/photos/*/early*", f"{at}/table", "--size", "8x8")
+        lost, n_processes = lose_node_without_driver(yarn, ingested)
+        assert n_processes > 1
+        assert ingested.result().returncode == 0, ingested.result().stderr
+    yarn.replace_node(lost)
+    run_of(step("submit", "gram", *table, "--save-moments", f"{at}/early.npz"))
+
+    ingest = ROOT / "spark_jobs" / "ingest.py"
+    words = (f"{at}/photos/*/*", f"{at}/table", "--size", "8x8")
+    later = command("spark-submit", ingest, *words, cwd=tmp_path, **s3.environment)
+    assert "1,200 images added, 1,200 there before" in later.stdout, later.stderr
+    line = (sys.executable, ROOT / "spark_jobs" / "serial.py", *table, "--out", "local")
+    local = command(*line, cwd=tmp_path, **s3.environment)
+    assert local.returncode == 0, local.stderr
+
+    run = run_of(step("submit", "gram", *table, "--add-moments", f"{at}/early.npz"))
+    agreed(metrics_of(run), metrics_of(tmp_path / "local"))
+    predicted = run_of(step("submit", "predict", "--model", str(run), "--data", f"{at}/photos/*/*"))
+    assert metrics_of(predicted)["images"]["predicted"] == 2400
+    command("python", "-m", "emr", "terminate", cwd=tmp_path, **aws.environment)
 
 
 def s3_files(servers: Servers) -> set[str]:

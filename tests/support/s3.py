@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ START_S = 60
 """Seconds that the server may take to start."""
 
 BUCKET = "data"
+
+UPLOADS = 16
+"""Files that are uploaded at the same time."""
 
 REQUESTS = re.compile(r'(?m)^SeaweedFS_s3_request_total\{.*?type="(\w+)".*?\} (\S+)$')
 """Matches the counters of requests."""
@@ -89,9 +93,13 @@ class S3Server:
     def upload(self, folder: Path, prefix: str) -> None:
         """Upload all files below a folder."""
         client = self.client()
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(folder).as_posix()}")
+
+        def put(path: Path) -> None:
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            client.put_object(Bucket=BUCKET, Key=key, Body=path.read_bytes())
+
+        with ThreadPoolExecutor(UPLOADS) as pool:
+            list(pool.map(put, [path for path in sorted(folder.rglob("*")) if path.is_file()]))
 
     def requests(self) -> Counter[str]:
         """Return how many requests of each kind there have been, such as "GET" and "LIST"."""
