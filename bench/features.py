@@ -103,7 +103,7 @@ class Case:
 
 
 CASES = {
-    "mnist": Case("mnist", "patches:128+landmarks:8192,width=0.6", ("--lambdas=-4:2:10",), 0.993),
+    "mnist": Case("mnist", "patches:64+landmarks:8192,width=0.5", ("--lambdas=-4:2:10",), 0.993),
     "fashion": Case("fashion", "patches:256,cells=4,mirror", ("--lambdas=-2:2:10",), 0.915),
     "cifar": Case(
         "cifar",
@@ -142,11 +142,11 @@ CASES = {
     ),
     "mnist-patient": Case(
         "mnist",
-        "patches:128+landmarks:8192,width=0.6",
+        "patches:64+landmarks:8192,width=0.5",
         ("--lambdas=-4:2:10",),
         0.993,
         seeds=(0,),
-        patience=14,
+        patience=16,
     ),
 }
 
