@@ -46,7 +46,8 @@ class Storage:
             raise InputError(f"{readable(location)}: is no UTF-8; name another folder") from error
         if "://" in location:
             # what Hadoop calls s3a is s3 for Arrow
-            return cls(re.sub(r"^s3[an]://", "s3://", location.rstrip("/")))
+            scheme, _, rest = location.partition("://")
+            return cls(f"{re.sub('^s3[an]$', 's3', scheme)}://{rest.rstrip('/')}")
         return cls(str(seen_by_workers(Path(location.removeprefix("file:")))))
 
     def __str__(self) -> str:

@@ -64,11 +64,11 @@ class Fourier(DenseStage):
     def __call__(self, x: Features) -> Features:
         """Compute cosines: uint8 (n, d) to uint8 (n, D)."""
 
-        def look_up(_rows: Features, products: NDArray[np.int32]) -> Features:
+        def look_up(_rows: slice, columns: slice, products: NDArray[np.int32]) -> Features:
             phases = products.astype(np.int64)
             phases *= self.factor
             phases >>= FRACTION
-            phases += self.offsets
+            phases += self.offsets[columns]
             phases &= TURN - 1
             return self.table[phases]
 

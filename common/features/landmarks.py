@@ -73,14 +73,15 @@ class Landmarks(FieldsOnly):
 
     def __call__(self, x: Features) -> Features:
         """Compute similarities: uint8 (n, d) to uint8 (n, D)."""
+        distances, own_squares = self._distances, squares(shifted(x))
 
-        def look_up(rows: Features, products: NDArray[np.int32]) -> Features:
-            index = self._distances.of_products(rows, products)
+        def look_up(rows: slice, columns: slice, products: NDArray[np.int32]) -> Features:
+            index = of_products(own_squares[rows], distances.squares[columns], products)
             index >>= self.shift
             np.minimum(index, ENTRIES - 1, out=index)
             return self.table[index]
 
-        return self._distances.product.features(x, look_up)
+        return distances.product.features(x, look_up)
 
 
 class Distances:
@@ -90,25 +91,35 @@ class Distances:
         rows: uint8 (D, d).
 
     Attributes:
+        squares: the sums of squares of the given rows, shifted: int64 (D,).
         product: the product with the given rows.
     """
 
     def __init__(self, rows: Features) -> None:
         z = shifted(rows)
-        self._squares = squares(z)
+        self.squares = squares(z)
         self.product = DenseProduct(z)
 
     def __call__(self, x: Features) -> NDArray[np.int64]:
         """Return the distances of uint8 (n, d) to each of the given rows, int64 (n, D)."""
-        return self.of_products(x, self.product(x))
+        return of_products(squares(shifted(x)), self.squares, self.product(x))
 
-    def of_products(self, x: Features, products: NDArray[np.int32]) -> NDArray[np.int64]:
-        """Return the same from the products of x with the given rows."""
-        distances = products.astype(np.int64)
-        distances *= -2
-        distances += self._squares
-        distances += squares(shifted(x))[:, None]
-        return distances
+
+def of_products(
+    of_x: NDArray[np.int64], of_rows: NDArray[np.int64], products: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return squared distances ‖x − r‖² = ‖x‖² + ‖r‖² − 2 xᵀr, int64 (n, D).
+
+    Args:
+        of_x: ‖x‖², int64 (n,).
+        of_rows: ‖r‖², int64 (D,).
+        products: xᵀr, int32 (n, D).
+    """
+    distances = products.astype(np.int64)
+    distances *= -2
+    distances += of_rows
+    distances += of_x[:, None]
+    return distances
 
 
 def squares(z: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -321,8 +321,8 @@ MOST_PATCHES = 60_000
 KMEANS_STEPS = 8
 
 WHITENING, WHITE, UNIT = 2**20, 2**15, 2**12
-"""The largest numbers of the whitening matrix, of whitened patches and of unit vectors. Sums of at most 108 products
-of patches with the first, and of the second with the third, are below 2⁵³, and so are sums of 60,000 of the second."""
+"""The largest numbers of the whitening matrix, of whitened patches and of unit vectors. Sums of 108 products of
+patches with the first, or of the second with the third, are below 2⁵³, and so are sums of 60,000 of the second."""
 
 NEAREST_ROWS = 4096
 """Patches that are compared with all centroids at once."""

@@ -57,11 +57,11 @@ class RandomLayer(DenseStage):
     def __call__(self, x: Features) -> Features:
         """Compute responses: uint8 (n, d) to uint8 (n, D)."""
 
-        def rectify(_rows: Features, products: NDArray[np.int32]) -> Features:
-            products -= self.offsets
+        def rectify(_rows: slice, columns: slice, products: NDArray[np.int32]) -> Features:
+            products -= self.offsets[columns]
             np.maximum(products, 0, out=products)
             responses = products.astype(np.float32)
-            responses *= self.factors
+            responses *= self.factors[columns]
             np.minimum(responses, 255, out=responses)
             return responses.astype(np.uint8)
 

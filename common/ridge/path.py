@@ -331,13 +331,14 @@ def ridge_fits(
         solve = solve_by_cholesky if len(gram) > MOST_DECOMPOSED else solve_alone
     diagonal = gram.diagonal().copy()
     weights = np.empty((len(lambdas), *cross.shape))
+    system = np.empty_like(gram)
     for w, lambda_ in zip(weights, lambdas, strict=True):
         weight = penalty_weight(lambda_, penalty, moments.n)
         try:
             if weight <= len(gram) * EPSILON * diagonal.sum():  # λ is lost in rounding errors, as λ = 0 is
                 raise np.linalg.LinAlgError
             scale = 1 / np.sqrt(diagonal + weight)
-            system = gram * scale[:, None]
+            np.multiply(gram, scale[:, None], out=system)
             system *= scale
             system.flat[:: len(gram) + 1] = 1
             w[...] = times_scale(solve(system, cross * scale[:, None]) * scale[:, None], of_features)

@@ -32,6 +32,8 @@ from common.report.features import filters_of, in_words
 from common.ridge.fit import Problem
 from common.ridge.model import RidgeModel
 from spark_jobs import serial
+from tests.support.jobs import command
+from tests.support.places import ROOT
 
 RNG = np.random.default_rng(11)
 GREY = RNG.integers(0, 256, (300, 12, 10, 1), np.uint8)
@@ -86,7 +88,9 @@ def test_features_are_the_same_bytes_alone_and_in_any_batch(
         parts = [features(images[start : start + size]) for start in range(0, 60, size)]
         assert np.array_equal(np.concatenate(parts)[:60], whole[:60])
     monkeypatch.setattr(patches, "BATCH_VALUES", 10_000)
-    monkeypatch.setattr(dense, "BATCH_BYTES", 4_000)
+    for name, value in (("BATCH_ROWS", 25), ("PIECE_ROWS", 10), ("BLOCK", 16)):
+        monkeypatch.setattr(dense, name, value)
+    features = learnt(spec, images)
     before = blas_threads()
     for threads in (1, 2):
         limit_blas(threads)
@@ -398,3 +402,24 @@ def test_landmarks_of_constant_images_do_no_harm() -> None:
     assert (features(np.full((2, 8, 8, 1), 7, np.uint8)) == 255).all()
     assert isinstance(features, Chain)
     assert isinstance(features.then, Landmarks)
+
+
+LEARN = """
+import sys
+import numpy as np
+from common.features.patches import PatchesRecipe
+images = np.sort(np.random.default_rng(0).integers(0, 256, (400, *map(int, sys.argv[1:])), np.uint8), axis=2)
+print(PatchesRecipe(16).learn(images, 0).digest)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "digest"), [(("28", "28", "1"), "4c1615e3dd40e958"), (("32", "32", "3"), "532868f62d3ca3bf")]
+)
+@pytest.mark.parametrize("processor", ["Nehalem", "Haswell"])
+def test_filters_are_the_same_on_every_processor(
+    tmp_path: Path, shape: tuple[str, ...], digest: str, processor: str
+) -> None:
+    variables = {"OPENBLAS_CORETYPE": processor, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = command("python", "-c", LEARN, *shape, cwd=tmp_path, **variables)
+    assert done.stdout.startswith(digest), done.stderr

@@ -36,7 +36,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results_on_serverless(running: Cloud, tmp_path: Path, data_root: Path) -> None:
-    """On two workers of less than 1 GiB; tests/emr/test_yarn.py has the other target."""
+    """On two workers of less than 1 GiB; tests/hadoop/test_step.py has the other target."""
     flags = ["--data", "mnist", "--lambdas=-5:5:4", "--limit", "6000"]
     local = serial(*flags, "--data-root", data_root, "--out", "local", cwd=tmp_path)
     assert local.returncode == 0, local.stderr

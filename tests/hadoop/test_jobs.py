@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hdfs_native import Client
-from PIL import Image
 
 from common.data.sources import open_table
 from common.data.storage import Storage
@@ -30,7 +24,8 @@ from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.images import write_images
-from tests.support.jobs import agreed, command, environment, metrics_of, run_main
+from tests.support.jobs import agreed, command, metrics_of, run_main
+from tests.support.killed import kill_ingest, write_bitmaps
 from tests.support.places import ROOT
 from tests.support.s3 import BUCKET, S3Server
 
@@ -170,61 +165,37 @@ def classes(folder: Path) -> str:
     return str(folder / "classes.txt")
 
 
+WHEN_OVERTAKEN = """
+    from spark_jobs.ingestion.table_update import Table, TableUpdate
+    import os, pathlib, time
+    commit = TableUpdate.commit
+    def when_overtaken(update, *more):
+        pathlib.Path("written").touch()
+        while "OVERTAKEN" in os.environ and not Table.exists(update.storage):
+            time.sleep(0.1)
+        return commit(update, *more)
+    TableUpdate.commit = when_overtaken
+"""
+"""Makes an ingest wait at its end until another has made the table, if OVERTAKEN is set."""
+
+
 def test_ingests_on_hdfs_that_are_killed_or_that_another_overtakes_are_completed(
     servers: Servers, tmp_path: Path
 ) -> None:
     """Finished files are kept, nothing is visible before the end, and of two at once, one is told."""
-    hdfs = servers.yarn.hdfs
-    rng = np.random.default_rng(1)
-    photos = tmp_path / "photos"
-    for name in ("ash", "beech"):
-        (photos / name).mkdir(parents=True)
-        for i in range(300):
-            Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8)).save(photos / name / f"{i:03d}.bmp")
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
-        "    import spark_jobs.ingestion.listing\n"
-        "    spark_jobs.ingestion.listing.PART_DECODED = 50\n"
-        "    from spark_jobs.ingestion.table_update import Table, TableUpdate\n"
-        "    import os, pathlib, time\n"
-        "    commit = TableUpdate.commit\n"
-        "    def when_overtaken(update, *more):\n"
-        "        pathlib.Path('written').touch()\n"
-        "        while 'OVERTAKEN' in os.environ and not Table.exists(update.storage):\n"
-        "            time.sleep(0.1)\n"
-        "        return commit(update, *more)\n"
-        "    TableUpdate.commit = when_overtaken\n"
-    )
-    variables = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    line = ["spark-submit", "--master", "local[1]", str(ROOT / "spark_jobs" / "ingest.py"), f"folder:{photos}"]
-    line += [f"{hdfs}/killed", "--size", "30x30", "--quiet"]
-    process = subprocess.Popen(
-        line,
-        cwd=tmp_path,
-        env=environment(**variables),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    storage, deadline = Storage.at(f"{hdfs}/killed"), time.monotonic() + 120
-    while len(finished(storage)) < 3:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    written = finished(storage)
+    at = f"{servers.yarn.hdfs}/killed"
+    photos = write_bitmaps(tmp_path / "photos", ("ash", "beech"), 300, 200)
+    line, variables, written = kill_ingest(tmp_path, f"folder:{photos}", at, 3, WHEN_OVERTAKEN)
     with pytest.raises(InputError, match=r"no dataset\.json"):
-        open_table(f"parquet:{hdfs}/killed")
-    other = Image.fromarray(rng.integers(0, 256, (200, 200, 3), np.uint8))
+        open_table(f"parquet:{at}")
+
     for name in ("ash", "beech"):
         (tmp_path / "others" / name).mkdir(parents=True)
-        other.save(tmp_path / "others" / name / "other.bmp")
+        shutil.copy(photos / name / "large000.bmp", tmp_path / "others" / name / "other.bmp")
     with ThreadPoolExecutor() as pool:
         overtaken = pool.submit(command, *line, cwd=tmp_path, **variables, OVERTAKEN="yes")
         settle((tmp_path / "written").exists, 120)
-        few = [word.replace(f"folder:{photos}", f"folder:{tmp_path / 'others'}") for word in line]
+        few = [word.replace(str(photos), str(tmp_path / "others")) for word in line]
         other_done = command(*few, cwd=tmp_path, **variables)
         first_done = overtaken.result()
     assert other_done.returncode == 0, other_done.stderr
@@ -232,13 +203,9 @@ def test_ingests_on_hdfs_that_are_killed_or_that_another_overtakes_are_completed
     assert "another ingest changed the table meanwhile; run this one again" in first_done.stderr
     again = command(*line, cwd=tmp_path, **variables)
     assert again.returncode == 0, again.stderr
-    table = open_table(f"parquet:{hdfs}/killed")
+    table = open_table(f"parquet:{at}")
     assert table is not None
     files = {file.file for file in table.files}
     assert written <= files
-    assert set(storage.names("images")) == files
-    assert sum(read_json(f"{hdfs}/killed", "dataset.json")["images"].values()) == 602
-
-
-def finished(storage: Storage) -> set[str]:
-    return {name for name in storage.names("images") if name.endswith(".parquet")}
+    assert set(Storage.at(at).names("images")) == files
+    assert sum(read_json(at, "dataset.json")["images"].values()) == 602

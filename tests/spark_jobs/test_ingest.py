@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import struct
-import subprocess
-import time
 import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -26,7 +21,8 @@ from common.errors import InputError
 from common.ridge.model import RidgeModel
 from spark_jobs import gram, ingest, inner, outer, serial
 from tests.support.herbarium import herbarium
-from tests.support.jobs import command, environment, metrics_of, run_main
+from tests.support.jobs import command, metrics_of, run_main
+from tests.support.killed import finished, kill_ingest, write_bitmaps
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.spark
@@ -306,51 +302,23 @@ def test_a_table_has_one_pixel_format(spark: Any, tmp_path: Path, folder_of_imag
 
 
 def test_a_killed_ingest_leaves_nothing_visible_and_is_completed(tmp_path: Path, folder_of_images: Path) -> None:
-    rng = np.random.default_rng(1)
-    for name in ("ash", "beech", "cedar"):
-        for i in range(400):
-            pixels = rng.integers(0, 256, (300, 300, 3), np.uint8)
-            Image.fromarray(pixels).save(folder_of_images / name / f"large{i:03d}.bmp")
-    words = ["spark-submit", "--master", "local[1]", str(ROOT / "spark_jobs" / "ingest.py")]
-    line = [*words, f"folder:{folder_of_images}", "t", "--size", "40x40", "--quiet"]
-    # files of 100 images, so that some are finished when the ingest is killed
-    small = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\n"
-        "if sys.argv and sys.argv[0].endswith('ingest.py'):\n"
-        "    import spark_jobs.ingestion.listing\n"
-        "    spark_jobs.ingestion.listing.PART_DECODED = 100\n"
-    )
-    process = subprocess.Popen(
-        line,
-        cwd=tmp_path,
-        env=environment(**small),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    images = tmp_path / "t" / "images"
-    deadline = time.monotonic() + 120
-    while not images.is_dir() or len(list(images.glob("*-*.parquet"))) < 4:
-        assert time.monotonic() < deadline
-        assert process.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    written = {path.name for path in images.glob("*-*.parquet")}
-    assert not (tmp_path / "t" / "dataset.json").exists()
+    write_bitmaps(folder_of_images, ("ash", "beech", "cedar"), 300, 300)
+    table, whole = tmp_path / "t", tmp_path / "whole"
+    line, variables, written = kill_ingest(tmp_path, f"folder:{folder_of_images}", str(table), 4)
+    assert not (table / "dataset.json").exists()
     with pytest.raises(InputError, match=r"no dataset\.json"):
-        table_at(tmp_path / "t")
+        table_at(table)
 
-    again = command(*line, cwd=tmp_path, **small)
+    again = command(*line, cwd=tmp_path, **variables)
     assert again.returncode == 0, again.stderr
-    files = {Path(file.file).name for file in table_at(tmp_path / "t").files}
+    files = {file.file for file in table_at(table).files}
     assert written <= files  # finished files were not written again
-    assert {path.name for path in images.iterdir()} == files
-    whole = command(*line[:-4], "whole", *line[-3:], cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    assert contents(tmp_path / "t") == contents(tmp_path / "whole")
-    assert len(contents(tmp_path / "t")) == 1260
+    assert finished(str(table)) == files
+    assert not list((table / "images").glob("*.partial"))
+    done = command(*(str(whole) if word == str(table) else word for word in line), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert contents(table) == contents(whole)
+    assert len(contents(table)) == 960
 
 
 def test_files_that_a_killed_ingest_of_another_source_left_do_not_become_visible(

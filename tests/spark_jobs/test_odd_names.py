@@ -184,6 +184,7 @@ def test_accents_that_spark_submit_loses_are_told_and_those_that_it_keeps_work(t
     [
         ("https://example.org/*/*.png", "cannot be listed; download the files first"),
         ("oss://bucket/*/*.png", "cannot be reached .*oss"),
+        ("s3://bucket*/1.png", "name a host or bucket without wildcards"),
         ("hdfs://localhost:1/**/*.png", r"cannot be reached"),
     ],
 )

@@ -50,7 +50,7 @@ class Glob(NamedTuple):
         """Return the glob that a spec names.
 
         Raises:
-            InputError: it is on the web, which has no listings.
+            InputError: it is on the web, which has no listings, or on any host that matches.
         """
         path = re.sub(r"^file:(//[^/]*)?(?=/)", "", spec)
         if spec.startswith(("http://", "https://")):
@@ -58,6 +58,8 @@ class Glob(NamedTuple):
         address = ADDRESS.fullmatch(path)
         if address is not None:
             host, path = address.groups()
+            if WILDCARDS.search(host):
+                raise InputError(f"{spec}: name a host or bucket without wildcards; they are for what is in it")
             before, pattern = _cut(path)
             return cls(spec, RemoteTree(Storage.at(f"{host}{before}")), pattern, f"{host}{before}".split("/")[-2])
         path = str(expanded(Path(path)))
