@@ -19,7 +19,7 @@ from PIL import Image
 from common.atomic import write_json
 from emr.follow import CANCELLED, FAILED, TIMED_OUT
 from emr.journal import FOLDER
-from tests.support.emr.cloud import settle
+from tests.support.emr.cloud import put_light_packages, settle
 from tests.support.emr.deploying import fetched
 from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import NEEDS, has_maven
@@ -94,6 +94,14 @@ def submit(*more: str) -> list[str]:
     return ["submit", "--bucket", BUCKET, *more]
 
 
+@pytest.fixture(scope="module")
+def light(servers: Servers) -> dict[str, str]:
+    """Variables of commands whose jobs find the packages of this machine, and unpack none."""
+    prefix = "light"
+    put_light_packages(servers.aws, BUCKET, prefix)
+    return {**servers.aws.environment, "EMR_PREFIX": prefix}
+
+
 LONG = ("--arguments", "--data digits --features random:4000 --lambdas 1,10,100,1000")
 """A job of half a minute."""
 
@@ -120,15 +128,15 @@ def started(yarn: Hadoop, *words: str, **variables: str) -> tuple[subprocess.Pop
 
 
 SMALL = ("--spark=spark.executor.memory=512m", "--spark=spark.executor.memoryOverhead=64m")
-"""Executors with less memory than that job takes."""
+"""Executors with less memory than Python takes for that job."""
 
 
 def test_jobs_that_are_given_up_or_killed_end_on_yarn_and_leave_nothing(
-    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    servers: Servers, light: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A step that is cancelled loses its process alone; the application is found by its tag, and killed."""
     monkeypatch.chdir(tmp_path)
-    yarn, variables = servers.yarn, servers.aws.environment
+    yarn, variables = servers.yarn, light
     kept = s3_files(servers)
 
     process, application = started(yarn, "deploy", "--keep", **variables)
@@ -163,10 +171,10 @@ def test_jobs_that_are_given_up_or_killed_end_on_yarn_and_leave_nothing(
     assert done.returncode == TIMED_OUT, done.stderr
     settle(lambda: yarn.applications()[application] == "KILLED", PATIENCE_S)
 
-    words = submit(*LONG, *SMALL, "--spark=spark.task.maxFailures=1")
+    words = submit("--job", "outer", *LONG, *SMALL, "--spark=spark.task.maxFailures=1")
     done = command("python", "-m", "emr", *words, cwd=tmp_path, timeout=PATIENCE_S, **variables)
     assert done.returncode == FAILED, done.stderr
-    assert "YARN killed the executor, which used" in done.stderr
+    assert "outer.py: YARN killed the executor, which used" in done.stderr
     assert "of its memory; raise spark.executor.memoryOverhead, or take larger machines" in done.stderr
 
     assert s3_files(servers) == kept
@@ -188,10 +196,10 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
-    servers: Servers, photographs: Path, tmp_path: Path
+    servers: Servers, light: dict[str, str], photographs: Path, tmp_path: Path
 ) -> None:
     """A node is lost during the first ingest. Moments of a table that has grown since are those of serial.py."""
-    aws, yarn, s3 = servers.aws, servers.yarn, servers.s3
+    yarn, s3 = servers.yarn, servers.s3
     at, fit = f"s3://{BUCKET}/steps", ("--lambdas", "1,10,100")
     s3.upload(photographs, "steps/photos")
 
@@ -199,7 +207,7 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
         asked = ["--bucket", BUCKET, "--job", job, "--arguments", shlex.join(words)]
         keep = ["--keep"] if verb == "deploy" else []
         line = ["python", "-m", "emr", verb, *keep, *asked]
-        return command(*line, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
+        return command(*line, cwd=tmp_path, timeout=PATIENCE_S, **light)
 
     table = ("--data", f"parquet:{at}/table", *fit)
     with ThreadPoolExecutor() as pool:
@@ -222,13 +230,13 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
     agreed(metrics_of(run), metrics_of(tmp_path / "local"))
     predicted = run_of(step("submit", "predict", "--model", str(run), "--data", f"{at}/photos/*/*"))
     assert metrics_of(predicted)["images"]["predicted"] == 2400
-    command("python", "-m", "emr", "terminate", cwd=tmp_path, **aws.environment)
+    command("python", "-m", "emr", "terminate", cwd=tmp_path, **light)
 
 
 def s3_files(servers: Servers) -> set[str]:
     """Return the keys of all results, without artefacts and logs."""
     return {
         key
-        for key in servers.s3.keys("parallel-image-classification/")
+        for key in servers.s3.keys("light/")
         if "/artefacts/" not in key and "/logs/" not in key and not key.endswith("/")
     }

@@ -34,7 +34,7 @@ def assert_all_ran(records: list[Record], ranks: int) -> None:
 @pytest.mark.parametrize(
     ("mpi", "ranks", "modules"),
     [
-        pytest.param("mpich", 1, MODULES, id="mpich-1"),
+        pytest.param("mpich", 1, ALGORITHMS, id="mpich-1"),
         pytest.param("mpich", 2, MODULES, id="mpich-2"),
         pytest.param("openmpi", 3, MESSAGES, id="openmpi-3", marks=pytest.mark.openmpi),
         pytest.param("mpich", 4, ALGORITHMS, id="mpich-4"),

@@ -10,10 +10,12 @@ executors belong to a standalone cluster whose Python has no packages.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import traceback
@@ -32,6 +34,7 @@ from moto.emr.responses import ElasticMapReduceResponse
 from moto.emrserverless import models as serverless
 from moto.server import ThreadedMotoServer
 
+from emr.dependencies import archive_name
 from emr.settings import PROJECT
 from tests.support.hadoop.daemons import APPLICATIONS, Hadoop
 from tests.support.hadoop.spark import spark_on_yarn
@@ -239,6 +242,21 @@ def cloud(s3: S3Server | None = None) -> Iterator[Cloud]:
         serverless.JOB_STATUS = job_state
         for name in ("describe_release_label", "cancel_steps"):
             delattr(ElasticMapReduceResponse, name)
+
+
+def put_light_packages(aws: Cloud, bucket: str, prefix: str) -> None:
+    """Upload what takes the place of the archive of packages: a module that finds those of this machine.
+
+    The real archive has 165 MB, which each node unpacks for each job; one test of each target uses it.
+    """
+    data = io.BytesIO()
+    module = f"import site\nsite.addsitedir({str(SPARK.parent)!r})\n".encode()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("sitecustomize.py")
+        entry.size = len(module)
+        archive.addfile(entry, io.BytesIO(module))
+    key = f"{prefix}/artefacts/{archive_name('3.11', 'x86_64')}"
+    aws.client("s3").put_object(Bucket=bucket, Key=key, Body=data.getvalue())
 
 
 def bare_python(folder: Path) -> Path:

@@ -213,6 +213,8 @@ class _Configuration:
             f"{node}.resource.memory-mb": self.memory_mb,
             f"{node}.resource.cpu-vcores": self.cores,
             f"{node}.pmem-check-enabled": "true",
+            # by default control groups have to do it, which a NodeManager of no root has not
+            f"{node}.resource.memory.enforced": "false",
             f"{node}.vmem-check-enabled": "false",
             f"{node}.container-monitor.interval-ms": 300,  # 3,000 on EMR, where jobs are longer
             f"{node}.env-whitelist": ",".join(INHERITED),
