@@ -21,7 +21,7 @@ from common.run.flag_types import positive_integer
 from common.run.flags import data_root_flag
 from common.run.parser import Parser
 from spark_jobs.engine.session import run_spark_job, spark_context
-from spark_jobs.ingestion.listing import ListedCatalogues
+from spark_jobs.ingestion.listing import Listing
 from spark_jobs.ingestion.table_update import Destination, TableUpdate
 
 
@@ -29,7 +29,7 @@ def make_images(context: SparkContext, destination: Destination, n: int, data_ro
     """Make a table of n training images and of MNIST's test images."""
     splits = open_labelled("mnist", data_root, PixelFormat())
     train = splits.train
-    listing = ListedCatalogues(splits._replace(train=augmented(train, n)))
+    listing = Listing(splits._replace(train=augmented(train, n)))
     settings = TableSettings(train.shape, PixelFormat(), train.class_names, 0.2, f"{n} images made from MNIST")
     update = TableUpdate.open(destination, settings)
     written = [
@@ -37,7 +37,7 @@ def make_images(context: SparkContext, destination: Destination, n: int, data_ro
         for blocks, split in listing.blocks(context, settings, update.done)
         for files in update.write(blocks, split)
     ]
-    return update.commit(written, [], listing.count(), listing.ignored).table
+    return update.commit(written, listing.count(), listing.ignored).table
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ class NativeHdfs(HdfsFileSystem):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.client: Any = _Asking(self.client)  # type: ignore[assignment]
+        self.client: Any = _Asking(self.client)
 
     def _open(self, *arguments: Any, **settings: Any) -> Any:
         return _Asking(super()._open(*arguments, **settings))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from common.arrays import Features, Floats, Indices, Pixels, Singles
 from common.blas import in_threads
 from common.features.feature_map import SAMPLE, FieldsOnly, Shape, array_digests, digest_of
+from common.features.filters import LARGEST, learn_filters
 from common.int8 import SHIFT, int8_kernel
 
 KIND = "patches"
@@ -31,7 +32,6 @@ SIDE = 6
 """Height and width of a patch."""
 CONTRAST = 32
 """The deviation that patches of high contrast are scaled to, in units of their 8 bits."""
-LARGEST = 127
 MOST_SINGLE = 2**24
 """The largest whole number up to which float32 holds all of them."""
 
@@ -299,7 +299,7 @@ class PatchesRecipe:
         rng = np.random.default_rng([seed, *b"patches"])
         z = _some_patches(sample, pad, floor, rng)
         smoothing = self.smoothing if self.smoothing is not None else (0.5 if grey else 0.2)
-        filters, offsets = _filters(z, self.n_filters, smoothing, rng)
+        filters, offsets = learn_filters(z, self.n_filters, smoothing, rng)
         responses = z.astype(np.float32) @ filters.T.astype(np.float32) - offsets
         deviation = _deviation(responses)
         threshold = self.threshold if self.threshold is not None else (1.0 if grey else 0.4)
@@ -318,14 +318,6 @@ SCALED = 2048
 """Images whose responses decide the scales, at most."""
 MOST_PATCHES = 60_000
 """Patches that filters are learnt from."""
-KMEANS_STEPS = 8
-
-WHITENING, WHITE, UNIT = 2**20, 2**15, 2**12
-"""The largest numbers of the whitening matrix, of whitened patches and of unit vectors. Sums of 108 products of
-patches with the first, or of the second with the third, are below 2⁵³, and so are sums of 60,000 of the second."""
-
-NEAREST_ROWS = 4096
-"""Patches that are compared with all centroids at once."""
 
 
 def _some_patches(sample: Pixels, pad: int, floor: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -342,40 +334,6 @@ def _some_patches(sample: Pixels, pad: int, floor: int, rng: np.random.Generator
     return np.concatenate(found)[:MOST_PATCHES].astype(np.int8)
 
 
-def _filters(
-    z: NDArray[np.int8], n_filters: int, smoothing: float, rng: np.random.Generator
-) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
-    """Return centroids of whitened patches, in terms of patches: int8 (F, D); and their offsets, int32 (F,).
-
-    Directions count on both of their sides (spherical k-means). A patch that is nearly as close to one centroid as
-    to another may go to either, and a few such patches make other filters. So all that decides is done in whole
-    numbers, whose sums are the same on every processor: the same images give the same filters.
-    """
-    n = len(z)
-    x = z.astype(np.float64)
-    total = x.sum(axis=0)
-    covariance = (n * (x.T @ x) - np.outer(total, total)) / (n * (n - 1.0))
-    values, vectors = np.linalg.eigh(covariance)
-    if not values.max() > 0:
-        raise ValueError("the training images do not vary, and so there are no filters to learn")
-    whitening: Floats = (vectors / np.sqrt(values + smoothing * values.mean())) @ vectors.T
-    whitening = np.rint(whitening * (WHITENING / np.abs(whitening).max()))
-    white = x @ whitening - np.floor(total @ whitening / n)
-    white = np.rint(white * (WHITE / np.abs(white).max()))
-    centroids = white[rng.choice(n, n_filters, replace=n < n_filters)]
-    for _ in range(KMEANS_STEPS):
-        nearest, signs = _nearest(white, _unit(centroids))
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, nearest, white * signs[:, None])
-        empty = ~sums.any(axis=1)
-        sums[empty] = white[rng.choice(n, int(empty.sum()))]
-        centroids = sums
-    wanted = _unit(centroids) @ whitening
-    wanted *= LARGEST / np.abs(wanted).max(axis=1, keepdims=True)
-    filters = np.rint(wanted).astype(np.int8)
-    return filters, np.rint(filters.astype(np.float64) @ total / n).astype(np.int32)
-
-
 def _deviation(responses: Singles) -> Floats:
     """Return the standard deviation of each column of whole numbers, float64 (F,), from exact sums."""
     total = responses.sum(axis=0, dtype=np.int64)
@@ -383,22 +341,3 @@ def _deviation(responses: Singles) -> Floats:
     mean = total / len(responses)
     deviation: Floats = np.sqrt(np.maximum(0, squares / len(responses) - mean * mean))
     return deviation
-
-
-def _unit(centroids: Floats) -> Floats:
-    """Return directions (F, D) of the same length, rounded to whole numbers up to UNIT."""
-    rounded = np.rint(centroids * (UNIT / np.maximum(1, np.abs(centroids).max(axis=1, keepdims=True))))
-    length = np.sqrt((rounded * rounded).sum(axis=1, keepdims=True))
-    directions: Floats = np.rint(rounded * (UNIT / np.maximum(1, length)))
-    return directions
-
-
-def _nearest(white: Floats, directions: Floats) -> tuple[Indices, Floats]:
-    """Return for each patch (n, D) the direction that it is closest to, int64 (n,), and on which side, ±1 (n,)."""
-    nearest, signs = np.empty(len(white), np.int64), np.empty(len(white))
-    for start in range(0, len(white), NEAREST_ROWS):
-        own = slice(start, start + NEAREST_ROWS)
-        responses = white[own] @ directions.T
-        nearest[own] = np.abs(responses).argmax(axis=1)
-        signs[own] = np.sign(responses[np.arange(len(responses)), nearest[own]])
-    return nearest, signs
