@@ -12,10 +12,11 @@ from common.export.graph import Graph, channels_first
 from common.export.stages import stage_nodes
 from common.features.chain import Chain
 from common.features.feature_map import FeatureMap, Shape
+from common.features.filters import LARGEST
 from common.features.joined import Joined
 from common.features.network import NetworkFeatures
 from common.features.network_file import NetworkFile
-from common.features.patches import CONTRAST, LARGEST, SIDE, Patches, cell_matrix
+from common.features.patches import CONTRAST, SIDE, Patches, cell_matrix
 from common.features.pixels import RawPixels
 
 
