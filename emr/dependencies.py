@@ -42,9 +42,9 @@ PURE = re.compile(r"(py\d+|py2\.py3)-none-any")
 
 
 def requirements() -> list[str]:
-    """Return the requirements of Spark jobs: the project's dependencies without its extras."""
+    """Return the requirements of Spark jobs: the project's dependencies, and of its extras what reads HDFS."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [str(requirement) for requirement in project["dependencies"]]
+    return [*map(str, project["dependencies"]), *map(str, project["optional-dependencies"]["hdfs"])]
 
 
 def archive_name(python: str, architecture: str) -> str:

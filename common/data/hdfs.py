@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -37,6 +38,8 @@ def hdfs(location: str) -> tuple[fs.FileSystem, str]:
         return found
 
     address = urlsplit(location)
+    if "SPARK_USER" in os.environ:  # in containers of YARN, whose processes may belong to another
+        os.environ.setdefault("HADOOP_USER_NAME", os.environ["SPARK_USER"])
     try:
         Client(f"{HDFS}{address.netloc}", FIRST_TRY).get_file_info("/")
         handler = fs.FSSpecHandler(NativeHdfs(address.hostname, address.port, skip_instance_cache=True))

@@ -44,11 +44,12 @@ class Storage:
             location.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{readable(location)}: is no UTF-8; name another folder") from error
+        location = without_file_scheme(location)
         if "://" in location:
             # what Hadoop calls s3a is s3 for Arrow
             scheme, _, rest = location.partition("://")
             return cls(f"{re.sub('^s3[an]$', 's3', scheme)}://{rest.rstrip('/')}")
-        return cls(str(seen_by_workers(Path(location.removeprefix("file:")))))
+        return cls(str(seen_by_workers(Path(location))))
 
     def __str__(self) -> str:
         return self.location
@@ -148,6 +149,11 @@ class Writing:
     name: str = ""
 
 
+def without_file_scheme(location: str) -> str:
+    """Return the path that file:PATH or file://HOST/PATH names; anything else as it is."""
+    return re.sub(r"^file:(//[^/]*(?=/))?", "", location)
+
+
 @contextmanager
 def writing_to(storage: Storage) -> Iterator[None]:
     """Turn errors of writing to a storage into one line.
@@ -179,7 +185,7 @@ def _filesystem(location: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), location
     # names are taken as they are, with spaces and %: only the host, or bucket, is read as an address
     address, path = location, ""
-    if "?" not in location:
+    if "?" not in location or location.startswith(HDFS):  # elsewhere, Arrow's settings follow
         scheme, _, rest = location.partition("://")
         host, slash, below = rest.partition("/")
         address, path = f"{scheme}://{host}", f"{slash}{below}".rstrip("/")

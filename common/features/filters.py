@@ -1,8 +1,9 @@
 """Filters as centroids of whitened patches, the same on every processor (Coates, Ng & Lee 2011).
 
 Directions count on both of their sides (spherical k-means). A patch that is nearly as close to one centroid as to
-another may go to either, and a few such patches make other filters. So all that decides is done in whole numbers,
-whose sums are the same on every processor: the same patches give the same filters.
+another may go to either, and a few such patches make other filters. So they are compared in whole numbers, whose
+sums are the same on every processor. The whitening matrix alone comes from an eigendecomposition, whose rounding
+errors are far below the last digit that is kept of it.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ def learn_filters(
     whitening = np.rint(whitening * (WHITENING / np.abs(whitening).max()))
     white = x @ whitening - np.floor(total @ whitening / n)
     white = np.rint(white * (WHITE / np.abs(white).max()))
-    centroids = white[rng.choice(n, n_filters, replace=n < n_filters)]
+    varied = np.flatnonzero(white.any(axis=1))
+    centroids = white[rng.choice(varied, n_filters, replace=len(varied) < n_filters)]
     for _ in range(KMEANS_STEPS):
         nearest, signs = _nearest(white, _unit(centroids))
         sums = np.zeros_like(centroids)
         np.add.at(sums, nearest, white * signs[:, None])
         empty = ~sums.any(axis=1)
-        sums[empty] = white[rng.choice(n, int(empty.sum()))]
+        sums[empty] = white[rng.choice(varied, int(empty.sum()))]
         centroids = sums
     wanted = _unit(centroids) @ whitening
     wanted *= LARGEST / np.abs(wanted).max(axis=1, keepdims=True)

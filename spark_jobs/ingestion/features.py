@@ -11,7 +11,7 @@ import numpy as np
 from pyspark import RDD, SparkContext
 
 from common.arrays import Hashes, Labels, Pixels
-from common.data.images import Block, Sample
+from common.data.images import Block, Sample, readable_blocks
 from common.data.splits import hashed_test, image_hashes
 from common.data.storage import Storage
 from common.data.table.table import FEATURES, Table
@@ -161,7 +161,7 @@ def _candidates(blocks: RDD[Block], split: str | None, test_fraction: float, n: 
 
     def of_partition(part: Iterable[Block]) -> Iterator[Candidates]:
         left = each
-        for block in part:
+        for block in readable_blocks(part):
             hashes = image_hashes(plain_names(block.names or ()), block.groups)
             own = np.arange(len(hashes))
             if split is None:

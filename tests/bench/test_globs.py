@@ -3,9 +3,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
-from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.jobs import command
 from tests.support.places import ROOT
 
@@ -16,7 +13,6 @@ raise SystemExit(globs.main(globs.__doc__, globs.measure))
 """
 
 
-@pytest.mark.skipif(not has_maven(), reason=NEEDS)
 def test_the_benchmark_of_globs_counts_requests(tmp_path: Path) -> None:
     done = command("python", "-c", SMALL, "--json", "out.json", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr[-4000:]

@@ -423,3 +423,12 @@ def test_filters_are_the_same_on_every_processor(
     variables = {"OPENBLAS_CORETYPE": processor, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = command("python", "-c", LEARN, *shape, cwd=tmp_path, **variables)
     assert done.stdout.startswith(digest), done.stderr
+
+
+def test_filters_of_images_that_hardly_vary_are_those_of_what_does(recwarn: pytest.WarningsRecorder) -> None:
+    images = np.full((40, 20, 20, 1), 128, np.uint8)
+    images[0, 6:12, 6:12, 0] = np.arange(0, 252, 7).reshape(6, 6)
+    found = learnt("patches:6", images)
+    assert isinstance(found, Patches)
+    assert found.filters.any(axis=1).all()
+    assert not recwarn.list

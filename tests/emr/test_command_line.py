@@ -280,8 +280,7 @@ def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, num
         stderr=subprocess.PIPE,
         text=True,
     )
-    settle(lambda: any(aws.clusters))
-    settle(lambda: list(tmp_path.glob("runs/.emr/*.json")) != [])
+    settle(lambda: any(cluster.steps for cluster in aws.clusters))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import threading
 from collections.abc import Callable
@@ -203,7 +204,9 @@ FOUND = (
 )
 
 
-def test_globs_find_and_read_what_they_do_on_this_machine(place: Place, tmp_path: Path) -> None:
+def test_globs_find_and_read_what_they_do_on_this_machine(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree = odd_tree(tmp_path)
     found: dict[str, Path] = {}
     for path in tree.root.rglob("*"):
@@ -228,6 +231,9 @@ def test_globs_find_and_read_what_they_do_on_this_machine(place: Place, tmp_path
     assert np.array_equal(read.pixels, expected.pixels)
     assert read.skipped == expected.skipped
     assert len(expected.kept) > 50
+    monkeypatch.setattr("common.data.sources.remote.SMALL_BYTES", 300)  # of which some are larger
+    twice = Glob.of(f"{place.address}//{storage.location.rpartition('/')[2]}//*/*").open(AS_THEY_ARE).train
+    assert np.array_equal(pickle.loads(pickle.dumps(twice.reader)).read(twice.items).pixels, expected.pixels)  # noqa: S301
 
 
 def test_a_glob_that_cannot_be_read_says_why(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,6 +252,11 @@ def test_a_glob_that_cannot_be_read_says_why(place: Place, monkeypatch: pytest.M
     # an image that may not be read is no damaged image: the others are not read either
     with pytest.raises(OSError, match=reason):
         list(RemoteTree(Storage.at(f"{place.address}/private")).contents(["1.png"]))
+
+
+def test_addresses_of_this_machine_are_paths(tmp_path: Path) -> None:
+    for address in (f"file:{tmp_path}", f"file://{tmp_path}", f"file://localhost{tmp_path}/"):
+        assert Storage.at(address) == Storage.at(str(tmp_path))
 
 
 def test_shipped_files_are_found_below_the_working_directory_of_each_process() -> None:

@@ -26,12 +26,11 @@ from tests.support.hadoop.spark import spark_on_yarn
 from tests.support.images import write_images
 from tests.support.jobs import agreed, command, metrics_of, run_main
 from tests.support.killed import kill_ingest, write_bitmaps
-from tests.support.places import ROOT
+from tests.support.places import ROOT, SEVERAL
 from tests.support.s3 import BUCKET, S3Server
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
 
-SEVERAL = ROOT / "tests" / "support" / "several.py"
 SIZE = ("--size", "8x8")
 LAMBDAS = ("--lambdas", "1,10,100")
 SETTINGS = {

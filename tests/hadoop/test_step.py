@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,7 +25,7 @@ from tests.support.hadoop.jars import NEEDS, has_maven
 from tests.support.hadoop.servers import Servers
 from tests.support.images import CLASSES
 from tests.support.jobs import agreed, command, environment, metrics_of, serial
-from tests.support.places import ROOT
+from tests.support.places import SEVERAL
 from tests.support.s3 import BUCKET
 
 pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEEDS)]
@@ -38,9 +37,17 @@ MASTER = b"deploy.yarn.ApplicationMaster"
 """A word of the command line of a driver's container."""
 
 
+@pytest.fixture(scope="module")
+def light(servers: Servers) -> dict[str, str]:
+    """Variables of commands whose jobs find the packages of this machine, and unpack none."""
+    prefix = "light"
+    put_light_packages(servers.aws, BUCKET, prefix)
+    return {**servers.aws.environment, "EMR_PREFIX": prefix}
+
+
 @pytest.mark.mnist
 def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
-    servers: Servers, tmp_path: Path, data_root: Path
+    servers: Servers, light: dict[str, str], tmp_path: Path, data_root: Path
 ) -> None:
     """Moments and counts are those of this machine, with the default memory and half of the cluster gone."""
     aws, yarn = servers.aws, servers.yarn
@@ -58,7 +65,7 @@ def test_mnist_from_a_checkout_to_results_though_a_node_is_lost(
     agreed(metrics_of(run_of(done)), metrics_of(tmp_path / "local"))
     # which holds all images in each process of an executor
     words = ["python", "-m", "emr", "submit", "--job", "outer", *asked]
-    done = command(*words, cwd=tmp_path, timeout=PATIENCE_S, **aws.environment)
+    done = command(*words, cwd=tmp_path, timeout=PATIENCE_S, **light)
     agreed(metrics_of(run_of(done)), metrics_of(tmp_path / "local"))
     command("python", "-m", "emr", "terminate", cwd=tmp_path, **aws.environment)
 
@@ -94,22 +101,17 @@ def submit(*more: str) -> list[str]:
     return ["submit", "--bucket", BUCKET, *more]
 
 
-@pytest.fixture(scope="module")
-def light(servers: Servers) -> dict[str, str]:
-    """Variables of commands whose jobs find the packages of this machine, and unpack none."""
-    prefix = "light"
-    put_light_packages(servers.aws, BUCKET, prefix)
-    return {**servers.aws.environment, "EMR_PREFIX": prefix}
-
-
 LONG = ("--arguments", "--data digits --features random:4000 --lambdas 1,10,100,1000")
 """A job of half a minute."""
+
+ONE_CORE = "--spark=spark.executor.cores=1"
+"""Executors that start one process of Python instead of four."""
 
 
 def started(yarn: Hadoop, *words: str, **variables: str) -> tuple[subprocess.Popen[str], str]:
     """Start `python -m emr` with these words, and wait for the driver's process; return the application too."""
     process = subprocess.Popen(
-        ["python", "-m", "emr", *words, "--bucket", BUCKET, *LONG],
+        ["python", "-m", "emr", *words, "--bucket", BUCKET, *LONG, ONE_CORE],
         env=environment(**variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -167,7 +169,7 @@ def test_jobs_that_are_given_up_or_killed_end_on_yarn_and_leave_nothing(
     process.communicate()
     (journal,) = (tmp_path / "runs" / FOLDER).glob("*.json")
     write_json(journal, json.loads(journal.read_text()) | {"deadline": time.time()})
-    done = command("python", "-m", "emr", *submit(*LONG), cwd=tmp_path, timeout=PATIENCE_S, **variables)
+    done = command("python", "-m", "emr", *submit(*LONG, ONE_CORE), cwd=tmp_path, timeout=PATIENCE_S, **variables)
     assert done.returncode == TIMED_OUT, done.stderr
     settle(lambda: yarn.applications()[application] == "KILLED", PATIENCE_S)
 
@@ -198,7 +200,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
     servers: Servers, light: dict[str, str], photographs: Path, tmp_path: Path
 ) -> None:
-    """A node is lost during the first ingest. Moments of a table that has grown since are those of serial.py."""
+    """A node is lost during the ingest. Moments of a table that has grown since are those of all its images."""
     yarn, s3 = servers.yarn, servers.s3
     at, fit = f"s3://{BUCKET}/steps", ("--lambdas", "1,10,100")
     s3.upload(photographs, "steps/photos")
@@ -206,7 +208,7 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
     def step(verb: str, job: str, *words: str) -> subprocess.CompletedProcess[str]:
         asked = ["--bucket", BUCKET, "--job", job, "--arguments", shlex.join(words)]
         keep = ["--keep"] if verb == "deploy" else []
-        line = ["python", "-m", "emr", verb, *keep, *asked]
+        line = ["python", "-m", "emr", verb, *keep, *asked, ONE_CORE]
         return command(*line, cwd=tmp_path, timeout=PATIENCE_S, **light)
 
     table = ("--data", f"parquet:{at}/table", *fit)
@@ -216,18 +218,17 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
         assert n_processes > 1
         assert ingested.result().returncode == 0, ingested.result().stderr
     yarn.replace_node(lost)
-    run_of(step("submit", "gram", *table, "--save-moments", f"{at}/early.npz"))
-
-    ingest = ROOT / "spark_jobs" / "ingest.py"
-    words = (f"{at}/photos/*/*", f"{at}/table", "--size", "8x8")
-    later = command("spark-submit", ingest, *words, cwd=tmp_path, **s3.environment)
-    assert "1,200 images added, 1,200 there before" in later.stdout, later.stderr
-    line = (sys.executable, ROOT / "spark_jobs" / "serial.py", *table, "--out", "local")
-    local = command(*line, cwd=tmp_path, **s3.environment)
-    assert local.returncode == 0, local.stderr
-
-    run = run_of(step("submit", "gram", *table, "--add-moments", f"{at}/early.npz"))
-    agreed(metrics_of(run), metrics_of(tmp_path / "local"))
+    lines = [
+        ["gram", *table, "--save-moments", f"{at}/early.npz", "--out", str(tmp_path / "early")],
+        ["ingest", f"{at}/photos/*/*", f"{at}/table", "--size", "8x8"],
+        ["gram", *table, "--out", str(tmp_path / "here")],
+    ]
+    here = command("spark-submit", SEVERAL, json.dumps(lines), cwd=tmp_path, **s3.environment)
+    assert here.returncode == 0, here.stderr
+    moments = ("--add-moments", f"{at}/early.npz", "--save-moments", f"{at}/all.npz")
+    run = run_of(step("submit", "gram", *table, *moments))
+    agreed(metrics_of(run), metrics_of(tmp_path / "here"))
+    assert any(key.endswith("all.npz") for key in s3.keys("steps/"))
     predicted = run_of(step("submit", "predict", "--model", str(run), "--data", f"{at}/photos/*/*"))
     assert metrics_of(predicted)["images"]["predicted"] == 2400
     command("python", "-m", "emr", "terminate", cwd=tmp_path, **light)

@@ -273,7 +273,7 @@ def test_a_source_without_usable_images_is_refused(spark: Any, tmp_path: Path, f
         (f"{tmp_path}/nothing/*/*.jpg", "no file matches"),
         ("pictures", "no such source"),
         ("flder:pics/*/*.jpg", "no file matches"),
-        ("s3x://bucket/*/*.jpg", r"its files cannot be listed \(.*s3x"),
+        ("s3x://bucket/*/*.jpg", r"cannot be reached \(.*s3x"),
     ):
         with pytest.raises(InputError, match=message):
             run(source, tmp_path / "t")

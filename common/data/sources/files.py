@@ -16,6 +16,9 @@ from common.data.sources.source import Requirements
 from common.data.sources.tree import Tree
 from common.errors import InputError
 
+MOST_TRIED = 1_000
+"""Files that are tried for a first one that can be decoded, at most."""
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -41,15 +44,15 @@ class FileReader:
             InputError: no image can be decoded.
         """
         reason = "it names no image"
-        for name in names:
+        for name, data in zip(names, tree.contents(names[:MOST_TRIED]), strict=False):
             try:
-                (data,) = tree.contents([name])
                 height, width, channels = _decoded(data, pixel_format).shape
             except UndecodableImageError as error:
                 reason = f"{name}: {error}"
             else:
                 return cls(tree, (height, width, channels), pixel_format)
-        raise InputError(f"{tree}: no image in it can be decoded ({reason})")
+        which = f"none of the first {MOST_TRIED:,} images" if len(names) > MOST_TRIED else "no image"
+        raise InputError(f"{tree}: {which} in it can be decoded ({reason})")
 
     @classmethod
     def for_model(cls, tree: Tree, requirements: Requirements) -> FileReader:
@@ -70,7 +73,7 @@ class FileReader:
         pixels = np.empty((len(items), *self.shape), np.uint8)
         kept: list[int] = []
         skipped: list[Skipped] = []
-        for position, data in enumerate(self.tree.contents(items)):
+        for position, data in enumerate(self.tree.contents(items.tolist())):
             try:
                 image = _decoded(data, self.pixel_format, self.steps)
                 if image.shape != self.shape:

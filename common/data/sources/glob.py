@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from common.data.sources.patterns import WILDCARDS
 from common.data.sources.remote import RemoteTree
 from common.data.sources.source import ImageList, Requirements, Splits, Unlabelled
 from common.data.sources.tree import LocalTree, Tree
-from common.data.storage import Storage
+from common.data.storage import Storage, without_file_scheme
 from common.errors import InputError
 
 ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^/]*)(.*)", re.DOTALL)
@@ -52,7 +54,7 @@ class Glob(NamedTuple):
         Raises:
             InputError: it is on the web, which has no listings, or on any host that matches.
         """
-        path = re.sub(r"^file:(//[^/]*)?(?=/)", "", spec)
+        path = without_file_scheme(spec)
         if spec.startswith(("http://", "https://")):
             raise InputError(f"{spec}: addresses of the web cannot be listed; download the files first")
         address = ADDRESS.fullmatch(path)
@@ -60,8 +62,9 @@ class Glob(NamedTuple):
             host, path = address.groups()
             if WILDCARDS.search(host):
                 raise InputError(f"{spec}: name a host or bucket without wildcards; they are for what is in it")
-            before, pattern = _cut(path)
-            return cls(spec, RemoteTree(Storage.at(f"{host}{before}")), pattern, f"{host}{before}".split("/")[-2])
+            before, pattern = _cut(re.sub("/+", "/", path))
+            tree, folder = RemoteTree(Storage.at(f"{host}{before}")), before.rstrip("/").rpartition("/")[2]
+            return cls(spec, tree, pattern, folder)
         path = str(expanded(Path(path)))
         before, pattern = _cut(path)
         # without . and .., so that a file has one name whatever the current folder; symbolic links stay
@@ -84,7 +87,8 @@ class Glob(NamedTuple):
         if shape is None and pixel_format.size is not None:
             shape = (*pixel_format.size, pixel_format.channels)
         if shape is None:
-            reader = FileReader.of(self.tree, found.names, pixel_format)
+            with self._listing():
+                reader = FileReader.of(self.tree, found.names, pixel_format)
         else:
             reader = FileReader(self.tree, shape, pixel_format)
         items = np.array(found.names, object)
@@ -103,18 +107,28 @@ class Glob(NamedTuple):
         return Unlabelled(FileReader.for_model(self.tree, requirements), images, found.ignored)
 
     def _files(self) -> FoundFiles:
-        try:
+        with self._listing():
             found = find_matches(self.tree, self.pattern)
+        if not found.names:
+            escaped = "; \\[ is a bracket in a name" if "[" in self.spec else ""
+            raise InputError(f"{self.spec}: no file matches it{escaped}")
+        return found
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Turn errors of listing and reading into one line.
+
+        Raises:
+            InputError: this cannot be done.
+        """
+        try:
+            yield
         except InputError as error:
             raise InputError(f"{self.spec}: {error}") from error
         except FileNotFoundError as error:
             raise InputError(f"{self.spec}: no file matches it; there is no {error.filename}") from error
         except OSError as error:
             raise InputError(f"{self.spec}: {error.filename}: {error.strerror}; make it readable") from error
-        if not found.names:
-            escaped = "; \\[ is a bracket in a name" if "[" in self.spec else ""
-            raise InputError(f"{self.spec}: no file matches it{escaped}")
-        return found
 
     def _class_name(self, name: str) -> str:
         folders = name.split("/")[:-1]

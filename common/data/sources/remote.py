@@ -10,15 +10,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from common.data.pillow import UndecodableImageError
-from common.data.sources.tree import SIGNATURE_BYTES, SIGNATURES, Entry, below, check_size, is_hidden
+from common.data.sources.tree import MAX_BYTES, SIGNATURE_BYTES, SIGNATURES, Entry, below, check_size, is_hidden
 from common.data.storage import Storage
 
 AT_ONCE = 8
-"""Requests that wait for an answer at the same time; as many files are in memory."""
+"""Requests that wait for an answer at the same time."""
+
+SMALL_BYTES = 16 << 20
+"""Files up to this size are read at the same time; larger ones by themselves, lest memory runs out."""
 
 NOT_FOUND = "No such file or directory"
 
@@ -35,6 +38,11 @@ class RemoteTree:
     """
 
     storage: Storage
+    _known: dict[str, list[Entry]] = field(default_factory=dict, repr=False, compare=False)
+    """Listings by folder, so that each is listed once."""
+
+    def __reduce__(self) -> tuple[type[RemoteTree], tuple[Storage]]:
+        return RemoteTree, (self.storage,)  # workers do not need what is known here
 
     def __str__(self) -> str:
         return str(self.storage)
@@ -45,8 +53,11 @@ class RemoteTree:
             yield from found
 
     def _listed(self, folder: str) -> list[Entry]:
-        with _named(f"{self.storage}/{folder}".rstrip("/")):
-            return [Entry(below(folder, name), is_folder) for name, is_folder in self.storage.listed(folder)]
+        if folder not in self._known:
+            with _named(f"{self.storage}/{folder}".rstrip("/")):
+                found = self.storage.listed(folder)
+            self._known[folder] = [Entry(below(folder, name), is_folder) for name, is_folder in found]
+        return self._known[folder]
 
     def existing(self, names: Sequence[str]) -> Iterator[Entry]:
         """Yield those of the names that exist."""
@@ -73,20 +84,25 @@ class RemoteTree:
 
     def _begins_like_an_image(self, name: str) -> bool:
         try:
-            with self.storage.open(name) as file:
+            with _named(f"{self.storage}/{name}"), self.storage.open(name) as file:
                 return SIGNATURES.match(file.read(SIGNATURE_BYTES)) is not None
         except FileNotFoundError:  # removed since it was listed
             return False
 
-    def contents(self, names: Iterable[str]) -> Iterator[bytes | UndecodableImageError]:
+    def contents(self, names: Sequence[str]) -> Iterator[bytes | UndecodableImageError]:
         """Yield the bytes of each file, or why it cannot be used; errors of the server are raised."""
-        return _many(self._content, names)
+        for name, found in zip(names, _many(self._if_small, names), strict=True):
+            yield self._content(name, MAX_BYTES) or b"" if found is None else found
 
-    def _content(self, name: str) -> bytes | UndecodableImageError:
+    def _if_small(self, name: str) -> bytes | UndecodableImageError | None:
+        return self._content(name, SMALL_BYTES)
+
+    def _content(self, name: str, most: int) -> bytes | UndecodableImageError | None:
+        """Return the bytes of a file, or why it cannot be used; None if it is larger than `most`."""
         try:
             with _named(f"{self.storage}/{name}"), self.storage.open(name) as file:
                 check_size(file.size())
-                return bytes(file.read())
+                return bytes(file.read()) if file.size() <= most else None
         except UndecodableImageError as error:
             return error
         except FileNotFoundError:
@@ -122,6 +138,7 @@ def _named(path: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(errno.ENOENT, NOT_FOUND, path) from error
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name that no file can have is a ValueError
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(error.errno or errno.EIO, reason, path) from error
+        number = error.errno if isinstance(error, OSError) else errno.EINVAL
+        raise OSError(number or errno.EIO, reason, path) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -69,7 +69,7 @@ class Tree(Protocol):
         """Yield for each file whether its first bytes are those of an image."""
         ...
 
-    def contents(self, names: Iterable[str]) -> Iterator[bytes | UndecodableImageError]:
+    def contents(self, names: Sequence[str]) -> Iterator[bytes | UndecodableImageError]:
         """Yield the bytes of each file, or why it cannot be used.
 
         Raises:
@@ -129,7 +129,7 @@ class LocalTree:
         for name in names:
             yield _begins_like_an_image(self.root / name)
 
-    def contents(self, names: Iterable[str]) -> Iterator[bytes | UndecodableImageError]:
+    def contents(self, names: Sequence[str]) -> Iterator[bytes | UndecodableImageError]:
         """Yield the bytes of each file, or why it cannot be used."""
         for name in names:
             try:

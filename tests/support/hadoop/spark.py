@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import PYSPARK_JARS, s3a_jars
+from tests.support.jobs import QUICK_JAVA
 
 
 def spark_on_yarn(servers: Hadoop, folder: Path, **settings: str) -> dict[str, str]:
@@ -19,7 +20,12 @@ def spark_on_yarn(servers: Hadoop, folder: Path, **settings: str) -> dict[str, s
     """
     # as on the nodes of a cluster, where Spark is installed; otherwise each job would upload it
     jars = ",".join(f"local:{jar}" for jar in (f"{PYSPARK_JARS}/*", *s3a_jars()))
-    lines = {"spark.yarn.jars": jars, **{name.replace("_", "."): value for name, value in settings.items()}}
+    java = {f"spark.{who}.extraJavaOptions": QUICK_JAVA for who in ("driver", "executor")}
+    lines = {
+        "spark.yarn.jars": jars,
+        **java,
+        **{name.replace("_", "."): value for name, value in settings.items()},
+    }
     (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
     return {
         "HADOOP_CONF_DIR": str(servers.conf),
