@@ -114,7 +114,7 @@ class Storage:
         return [(info.base_name, info.type == fs.FileType.Directory) for info in found]
 
     def is_folder(self, name: str) -> bool | None:
-        """Return whether a name is that of a folder; None if it is not there."""
+        """Return True for the name of a folder, False for that of a file, and None if nothing has this name."""
         filesystem, root = _filesystem(self.location)
         kind = filesystem.get_file_info(f"{root}/{name}").type
         return None if kind == fs.FileType.NotFound else kind == fs.FileType.Directory

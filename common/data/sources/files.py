@@ -65,7 +65,7 @@ class FileReader:
         return True
 
     def name(self, item: Any) -> str:
-        """Return the path relative to the root."""
+        """Return the name relative to the tree's folder."""
         return str(item)
 
     def read(self, items: Items) -> ReadResult:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pyarrow as pa
+
 from common.data.pillow import UndecodableImageError
-from common.data.sources.tree import MAX_BYTES, SIGNATURE_BYTES, SIGNATURES, Entry, below, check_size, is_hidden
+from common.data.sources.tree import SIGNATURE_BYTES, SIGNATURES, Entry, below, check_size, is_hidden
 from common.data.storage import Storage
 
 AT_ONCE = 8
@@ -92,17 +94,21 @@ class RemoteTree:
     def contents(self, names: Sequence[str]) -> Iterator[bytes | UndecodableImageError]:
         """Yield the bytes of each file, or why it cannot be used; errors of the server are raised."""
         for name, found in zip(names, _many(self._if_small, names), strict=True):
-            yield self._content(name, MAX_BYTES) or b"" if found is None else found
+            yield self._content(name) if found is None else found
 
     def _if_small(self, name: str) -> bytes | UndecodableImageError | None:
-        return self._content(name, SMALL_BYTES)
+        """Return the same as _content, and None for a file that is to be read by itself."""
+        return self._read(name, lambda file: bytes(file.read()) if file.size() <= SMALL_BYTES else None)
 
-    def _content(self, name: str, most: int) -> bytes | UndecodableImageError | None:
-        """Return the bytes of a file, or why it cannot be used; None if it is larger than `most`."""
+    def _content(self, name: str) -> bytes | UndecodableImageError:
+        """Return the bytes of a file, or why it cannot be used."""
+        return self._read(name, lambda file: bytes(file.read()))
+
+    def _read(self, name: str, read: Callable[[pa.NativeFile], Answer]) -> Answer | UndecodableImageError:
         try:
             with _named(f"{self.storage}/{name}"), self.storage.open(name) as file:
                 check_size(file.size())
-                return bytes(file.read()) if file.size() <= most else None
+                return read(file)
         except UndecodableImageError as error:
             return error
         except FileNotFoundError:

@@ -296,7 +296,7 @@ def on_yarn(running_cloud: Cloud, servers: Hadoop, s3: S3Server) -> Run:
     """
 
     def run(words: list[str], container: Path) -> tuple[int, str]:
-        # without moto's address, which Spark would take for that of S3
+        # S3's variables alone: given moto's address as well, Spark would send its requests to S3 there
         variables = environment(**s3.environment, **spark_on_yarn(servers, container))
         variables["PATH"] = f"{servers.programs}{os.pathsep}{variables['PATH']}"
         if words[0] != "spark-submit":
