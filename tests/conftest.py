@@ -14,17 +14,19 @@ from tests.support.images import write_images
 from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
+OWN_SESSION = "spark_jobs/test_ml"
+"""How the names of modules begin that run in a process, and so in a Spark session, of their own."""
+
 LONGEST_FIRST = (
     "hadoop",
     "spark",
-    "spark_jobs/test_ml",
-    "spark_jobs/test_faults",
+    OWN_SESSION,
+    "cluster",
     "mpi_jobs/test_train_cnn",
     "emr/test_end_to_end",
     "mpi_jobs/test_ranks",
     "spark_jobs/test_agreement",
     "mpi_jobs/test_predict_cnn",
-    "cluster",
     "spark_jobs/test_odd_names",
     "mpi_jobs/test_agreement",
 )
@@ -32,9 +34,6 @@ LONGEST_FIRST = (
 
 LAST = "docs/test_commands"
 """A module of many tests that share nothing, which fill what the long groups leave."""
-
-SESSIONS = ("spark_jobs/test_ml",)
-"""Modules that run in a process, and so in a Spark session, of their own."""
 
 ALONE = ("mpi_jobs/test_ranks", LAST)
 """Modules whose tests share nothing, so that any process may run each of them."""
@@ -63,8 +62,8 @@ def _module(item: pytest.Item) -> str:
 def _group(item: pytest.Item) -> str:
     if _module(item) in ALONE:
         return item.nodeid
-    if _module(item) in SESSIONS:
-        return _module(item)
+    if _module(item).startswith(OWN_SESSION):
+        return OWN_SESSION
     if item.path.parent.name == "hadoop":
         return "hadoop"
     for shared in ("spark", "cluster"):

@@ -35,7 +35,12 @@ def scores_of_rows(
         return total
     for some, z in batches(x, rows, shift):
         found = np.tensordot(z, path.weights / INTENSITY, (1, 1)) + path.intercepts  # (rows, n_lambdas, n_classes)
-        total += _score(found, labels[some], scoring, None)
+        if scoring == ACCURACY:
+            scores = _hits(found, labels[some])
+        else:
+            found -= _targets(labels[some], found.shape[2])[:, None]
+            scores = _minus_squares(found)
+        total += scores.sum(axis=0)
     return total
 
 
@@ -94,13 +99,19 @@ def leave_one_out(
         if scale is not None:
             z *= scale
         z = z @ spectrum.vectors
-        found = (z @ turned).reshape(len(z), len(lambdas), n_classes) + mean_y
+        y = _targets(labels[rows], n_classes)
+        errors = (z @ turned).reshape(len(z), len(lambdas), n_classes)
+        errors -= (y - mean_y)[:, None]  # with the row, and below without it
         np.square(z, out=z)
         own = 1.0 if weights is None else weights[rows][:, None]
         leverage = own * (z @ reciprocals.T + (0 if through_origin else 1 / moments.n))
-        y = _targets(labels[rows], n_classes)[:, None]
-        found = y - (y - found) / np.maximum(1 - leverage, np.finfo(float).eps)[:, :, None]
-        total += _score(found, labels[rows], scoring, None if weights is None else weights[rows])
+        errors /= np.maximum(1 - leverage, np.finfo(float).eps)[:, :, None]
+        if scoring == ACCURACY:
+            errors += y[:, None]
+            scores = _hits(errors, labels[rows])
+        else:
+            scores = _minus_squares(errors)
+        total += scores.sum(axis=0) if weights is None else weights[rows] @ scores
     return total
 
 
@@ -110,10 +121,11 @@ def _targets(labels: Labels, n_classes: int) -> Floats:
     return y
 
 
-def _score(found: Floats, labels: Labels, scoring: str, weights: Floats | None) -> Floats:
-    """Return the sum of scores of predictions (rows, n_lambdas, n_classes): float64 (n_lambdas,)."""
-    if scoring == ACCURACY:
-        scores = (found.argmax(axis=2) == labels[:, None]).astype(np.float64)
-    else:
-        scores = -np.square(found - _targets(labels, found.shape[2])[:, None]).mean(axis=2)
-    return np.asarray(scores.sum(axis=0) if weights is None else weights @ scores)
+def _hits(found: Floats, labels: Labels) -> Floats:
+    """Return 1 where predictions (rows, n_lambdas, n_classes) name the right class, else 0: (rows, n_lambdas)."""
+    return np.asarray(found.argmax(axis=2) == labels[:, None], np.float64)
+
+
+def _minus_squares(errors: Floats) -> Floats:
+    """Return minus the mean square over classes of errors (rows, n_lambdas, n_classes): (rows, n_lambdas)."""
+    return np.asarray(-np.einsum("nlc,nlc->nl", errors, errors) / errors.shape[2])

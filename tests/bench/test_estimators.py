@@ -27,7 +27,7 @@ def measured(tmp_path: Path, part: str) -> dict[str, object]:
 def test_the_benchmark_of_rows_compares_the_same_models(tmp_path: Path) -> None:
     rows = measured(tmp_path, "rows")["rows"]
     assert isinstance(rows, list)
-    assert len(rows) == 4
+    assert len(rows) == 6
     assert all(row["coefficients"] < 1e-8 and row["sklearn_s"] > 0 for row in rows)
 
 

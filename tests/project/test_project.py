@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import tomllib
@@ -46,6 +47,12 @@ def test_the_lock_holds_names_and_versions_and_no_address() -> None:
 def test_lint_and_types_are_clean(words: list[str]) -> None:
     done = command(*words, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" not in os.environ, reason="one process runs all tests")
+def test_one_process_runs_all_tests_of_a_group(request: pytest.FixtureRequest) -> None:
+    """A version of pytest whose ids pytest-xdist cannot extend starts every server in every process."""
+    assert request.node.nodeid.endswith("@project/test_project")
 
 
 def modules(*folders: str) -> Iterator[Path]:

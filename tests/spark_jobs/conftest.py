@@ -1,10 +1,15 @@
-"""The standalone Spark cluster that tests share."""
+"""What tests of Spark share: a session, images, and a standalone cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+from sklearn.datasets import load_digits
 
 from bench.cluster import standalone_cluster
 from tests.support.cluster import Cluster
@@ -17,3 +22,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("spark") / "cluster"
     with standalone_cluster(folder, memory="1g", environment=environment(), java=QUICK_JAVA) as master:
         yield Cluster(master, folder)
+
+
+@pytest.fixture(scope="module")
+def session(spark: SparkContext) -> SparkSession:
+    return SparkSession(spark)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    X, y = load_digits(return_X_y=True)
+    return X.astype(np.uint8), y
