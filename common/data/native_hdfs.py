@@ -28,6 +28,13 @@ class NativeHdfs(HdfsFileSystem):
         """Return True if there is a file of this name."""
         return self._type(path) == "file"
 
+    def exists(self, path: str, **_: object) -> bool:
+        """Return True if there is a file of this name.
+
+        Arrow asks this of a name that is no folder, and takes True for a file. A folder may have appeared since.
+        """
+        return self.isfile(path)
+
     def isdir(self, path: str) -> bool:
         """Return True if there is a folder of this name."""
         return self._type(path) == "directory"

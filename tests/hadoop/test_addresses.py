@@ -9,13 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from hdfs_native import Client
+from pyarrow import fs
 
 from common.atomic import write_json
 from common.data.decode import AS_THEY_ARE
+from common.data.native_hdfs import NativeHdfs
 from common.data.shipped import seen_by_workers
 from common.data.sources.finding import find_matches
 from common.data.sources.glob import Glob
@@ -83,6 +86,24 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pl
         monkeypatch.setenv("HADOOP_USER_NAME", "stranger")
 
     return Place(f"{servers.yarn.hdfs}/{name}", paths, another_user)
+
+
+@pytest.mark.skipif(not has_maven(), reason=NEEDS)
+def test_a_folder_that_appears_while_it_is_listed_is_missing_and_no_file(servers: Servers) -> None:
+    """Arrow asks twice, and so a job that looked beside another that wrote could fail."""
+
+    class Late(NativeHdfs):
+        def isdir(self, path: str) -> bool:
+            found = super().isdir(path)
+            self.client.mkdirs(path)
+            return found
+
+    at = urlsplit(servers.yarn.hdfs)
+    filesystem = fs.PyFileSystem(fs.FSSpecHandler(Late(at.hostname, at.port, skip_instance_cache=True)))
+    late = fs.FileSelector("/appears", allow_not_found=True)
+    assert filesystem.get_file_info(late) == []
+    Client(servers.yarn.hdfs).mkdirs("/appears/folder")
+    assert [found.type for found in filesystem.get_file_info(late)] == [fs.FileType.Directory]
 
 
 def test_a_run_folder_is_uploaded_whole(place: Place) -> None:

@@ -17,6 +17,9 @@ RECORDS = "TESTS_UNDER_MPIEXEC"
 
 FOLDER = ROOT / "tests" / "mpi"
 
+PATIENCE_S = 480
+"""Seconds that all tests may take on several ranks, beside other tests."""
+
 
 class Record(NamedTuple):
     """The tests of one rank.
@@ -58,6 +61,6 @@ def run_on_ranks(folder: Path, mpi: str, ranks: int, *choice: str) -> list[Recor
         choice: files, or options of pytest that choose among the tests; all of tests/mpi if empty.
     """
     words = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", *(choice or [str(FOLDER)])]
-    done = mpiexec(ranks, *words, cwd=ROOT, mpi=mpi, **{RECORDS: str(folder)})
+    done = mpiexec(ranks, *words, cwd=ROOT, mpi=mpi, timeout=PATIENCE_S, **{RECORDS: str(folder)})
     assert done.returncode == 0, done.stdout + done.stderr
     return [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]

@@ -124,7 +124,7 @@ class Cloud:
         return [app for backend in self._serverless() for app in list(backend.applications.values())]
 
     def cancelled(self, step: str) -> bool:
-        """Return whether a step has been cancelled, or its cluster terminated."""
+        """Return True if a step has been cancelled, or its cluster terminated."""
         return any(
             one.state == "CANCELLED" or cluster.state.startswith("TERMINAT")
             for cluster in self.clusters
@@ -303,9 +303,15 @@ def on_yarn(running_cloud: Cloud, servers: Hadoop, s3: S3Server) -> Run:
             return _submitted(list(words), container, variables)
         assert words[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
         submit = [SPARK / "bin" / "spark-submit", *words[1:]]
-        code, output = _submitted(submit, container, variables, lambda: running_cloud.cancelled(container.name))
+
+        def cancelled() -> bool:
+            return running_cloud.cancelled(container.name)
+
+        code, output = _submitted(submit, container, variables, cancelled)
         application = APPLICATIONS.search(output)
-        return code, output + (servers.driver_log(application[0]) if application else "")
+        if application is None or cancelled():  # its driver may still run, and the next step is to kill it
+            return code, output
+        return code, output + servers.driver_log(application[0])
 
     return run
 
