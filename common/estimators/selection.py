@@ -107,8 +107,7 @@ def leave_one_out(
         leverage = own * (z @ reciprocals.T + (0 if through_origin else 1 / moments.n))
         errors /= np.maximum(1 - leverage, np.finfo(float).eps)[:, :, None]
         if scoring == ACCURACY:
-            errors += y[:, None]
-            scores = _hits(errors, labels[rows])
+            scores = _hits(errors + y[:, None], labels[rows])
         else:
             scores = _minus_squares(errors)
         total += scores.sum(axis=0) if weights is None else weights[rows] @ scores

@@ -1,4 +1,4 @@
-"""What tests of Spark share: a session, images, and a standalone cluster."""
+"""Fixtures of the tests of Spark: a standalone cluster, a session, and scikit-learn's digits."""
 
 from __future__ import annotations
 
