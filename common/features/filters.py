@@ -55,8 +55,7 @@ def learn_filters(
     centroids = white[rng.choice(varied, n_filters, replace=len(varied) < n_filters)]
     for _ in range(KMEANS_STEPS):
         nearest, signs = _nearest(white, _unit(centroids))
-        sums = np.zeros_like(centroids)
-        np.add.at(sums, nearest, white * signs[:, None])
+        sums = np.stack([_signed_sum(white, signs, np.flatnonzero(nearest == i)) for i in range(n_filters)])
         empty = ~sums.any(axis=1)
         sums[empty] = white[rng.choice(varied, int(empty.sum()))]
         centroids = sums
@@ -64,6 +63,12 @@ def learn_filters(
     wanted *= LARGEST / np.abs(wanted).max(axis=1, keepdims=True)
     filters = np.rint(wanted).astype(np.int8)
     return filters, np.rint(filters.astype(np.float64) @ total / n).astype(np.int32)
+
+
+def _signed_sum(white: Floats, signs: Floats, own: Indices) -> Floats:
+    """Return the sum of some patches (D,), each with its sign."""
+    total: Floats = signs[own] @ white[own]
+    return total
 
 
 def _unit(centroids: Floats) -> Floats:
