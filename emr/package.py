@@ -10,7 +10,7 @@ from common.atomic import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "spark_jobs")
-LEFT_OUT = ("common/compare", "common/export", "common/nets", "common/tools")
+LEFT_OUT = ("common/compare/", "common/export/", "common/nets/", "common/tools/")
 """Parts of common that no Spark job imports: nets needs torch, which clusters lack; others are for runs here."""
 
 SUFFIXES = (".py", ".j2")
@@ -25,21 +25,21 @@ def project_zip(destination: Path) -> Path:
 
     The same sources give the same bytes on every machine and at any time.
     """
-    files = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*") if _belongs(path))
+    files = {
+        path.relative_to(ROOT).as_posix(): path
+        for package in PACKAGES
+        for suffix in SUFFIXES
+        for path in (ROOT / package).rglob(f"*{suffix}")
+    }
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), EPOCH)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(entry, path.read_bytes())
+        for name in sorted(files):
+            if not name.startswith(LEFT_OUT):
+                entry = zipfile.ZipInfo(name, EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, files[name].read_bytes())
     return destination
-
-
-def _belongs(path: Path) -> bool:
-    """Return True if a file belongs into the zip."""
-    left_out = any(path.is_relative_to(ROOT / folder) for folder in LEFT_OUT)
-    return path.is_file() and path.suffix in SUFFIXES and not left_out
 
 
 def main() -> int:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from common.errors import InputError, RunError
 from emr.aws import Aws, Clock, code_of, explained
-from emr.bucket import project_bucket
+from emr.bucket import Bucket, project_bucket
 from emr.ec2.logs import StepLogs
 from emr.ec2.outcome import ENDED, describe_cluster_state, describe_step_failure, outcome_of
 from emr.ec2.plan import RUN_TAG, ClusterPlan
@@ -28,6 +30,9 @@ UNDER_WAY = {"PENDING", "RUNNING", "CANCEL_PENDING"}
 
 LAG_POLLS = 3
 """How many polls may still show a step as running after its cluster has ended."""
+
+LOG_ADDRESS = re.compile(r"s3[an]?://([^/]+)/((?:.+/)?)")
+"""Matches the address of a cluster's logs: bucket and prefix. Amazon EMR answers with s3n for s3."""
 
 Record = dict[str, Any]
 """A cluster or a step as the API describes it."""
@@ -177,8 +182,12 @@ class Clusters:
         return True
 
     def logs(self, host: str, work: str) -> StepLogs:
-        """Return the logs of a step."""
-        return StepLogs(project_bucket(self._aws, self._settings), f"{self._settings.logs}{host}/", work)
+        """Return the logs of a step, which lie where its cluster was told to put them."""
+        bucket, prefix = project_bucket(self._aws, self._settings), self._settings.logs
+        with suppress(InputError):  # Amazon EMR has forgotten the cluster, and the logs may still be there
+            if told := LOG_ADDRESS.fullmatch(self._describe(host).get("LogUri", "")):
+                bucket, prefix = Bucket(self._aws, told[1]), told[2]
+        return StepLogs(bucket, f"{prefix}{host}/", work)
 
     def _describe(self, host: str) -> Record:
         """Return a cluster's description.

@@ -189,16 +189,17 @@ def runner(aws: Cloud, code: int = 0, output: str = "") -> Callable[[list[str], 
     return run
 
 
-def upload_packages(aws: Cloud, cwd: Path) -> None:
-    """Upload an object in place of the packages, so that none are made."""
+def upload_packages(aws: Cloud, cwd: Path, *prefixes: str) -> None:
+    """Upload an object in place of the packages, so that none are made: below the usual prefix, and these."""
     shown = emr("deploy", "--dry-run", cwd=cwd, **aws.environment).stdout
-    key = re.search(r'"Key": "(\S+/deps-\w+\.tar\.gz)"', shown)
+    key = re.search(r'"Key": "(\S+?)/(\S+/deps-\w+\.tar\.gz)"', shown)
     bucket = re.search(r'"Bucket": "(\S+)"', shown)
     assert key
     assert bucket
     s3 = aws.client("s3")
     s3.create_bucket(Bucket=bucket[1], CreateBucketConfiguration={"LocationConstraint": REGION})
-    s3.put_object(Bucket=bucket[1], Key=key[1], Body=b"packages")
+    for prefix in (key[1], *prefixes):
+        s3.put_object(Bucket=bucket[1], Key=f"{prefix}/{key[2]}", Body=b"packages")
 
 
 @pytest.mark.slow
@@ -266,14 +267,25 @@ def test_a_job_that_fails_ends_with_1_and_its_traceback(aws: Cloud, tmp_path: Pa
     assert aws.clusters[0].state == "TERMINATED"
 
 
+def test_logs_of_a_step_are_found_where_its_cluster_puts_them(aws: Cloud, tmp_path: Path) -> None:
+    """The prefix of the step is another than that of the cluster."""
+    upload_packages(aws, tmp_path, "other")
+    with aws.running(runner(aws, 1, "gram.py: folder:x: no such folder\n"), tmp_path):
+        emr("deploy", "--keep", cwd=tmp_path, **aws.environment)
+        other = {**aws.environment, "EMR_PREFIX": "other"}
+        done = emr("submit", cwd=tmp_path, **other)
+    assert done.returncode == 1
+    assert "gram.py: folder:x: no such folder" in done.stderr
+    assert "no such folder" in emr("logs", cwd=tmp_path, **other).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 4), (signal.SIGTERM, 4), (signal.SIGKILL, -9)])
 def test_a_process_that_is_stopped_and_run_again(aws: Cloud, tmp_path: Path, number: int, code: int) -> None:
     """Ctrl-C and SIGTERM leave no cluster; after SIGKILL the same command finds it, and follows its step."""
     upload_packages(aws, tmp_path)
     process = subprocess.Popen(
-        # shells make background jobs ignore SIGINT
-        ["env", "--default-signal=INT", sys.executable, "-m", "emr", "deploy"],
+        [sys.executable, "-m", "emr", "deploy"],
         cwd=tmp_path,
         env=environment(**aws.environment),
         stdin=subprocess.DEVNULL,
