@@ -28,7 +28,7 @@ from spark_jobs import serial
 
 rule = FoldRule(k=5, validation=0.2)
 train, test = open_splits("digits", rule)
-features = FeatureSpec.parse("patches:16").learn(train, seed=0)
+features = FeatureSpec.parse("patches:8").learn(train, seed=0)
 fit = serial.fit(Problem(train, rule, lambdas=(0.1, 1.0, 10.0, 100.0), features=features))
 print("correct in validation, at each λ:", fit.correct, "of", fit.n_validation)
 print("the chosen λ:", fit.model.lambda_)
@@ -65,7 +65,7 @@ print(
 
 # %%
 block = train.load()
-map_ = FeatureMapTransformer("patches:16", shape=(8, 8)).fit(block.pixels)
+map_ = FeatureMapTransformer("patches:8", shape=(8, 8)).fit(block.pixels)
 rows, labels = map_.transform(block.pixels), block.labels
 grown = MomentsRidgeClassifierCV(lambdas=(1e4, 1e5, 1e6))
 for start in range(0, len(rows), 200):
