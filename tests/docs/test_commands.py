@@ -17,7 +17,7 @@ import tomllib
 from collections import Counter
 from contextlib import chdir, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -184,25 +184,46 @@ def page_name(page: Path) -> str:
     return page.relative_to(ROOT).with_suffix("").as_posix()
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(s.kind != "sh" or is_run(s.text) for s in steps(page))], ids=page_name
-)
-def test_a_page_works_from_top_to_bottom(
-    page: Path,
-    checkout: Path,
-    folder_of_images: Path,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+RIDGE_JOB = re.compile(r"(spark-submit|python) (spark_jobs/\w+\.py) [^|>&;]*$")
+
+
+def runs_here(page: Path) -> bool:
+    """Return True if the ridge jobs of a page run in this process."""
+    return page_name(page) not in AS_TYPED and not any(step.kind == "diff" or step.title for step in steps(page))
+
+
+def needs_spark(page: Path) -> bool:
+    """Return True if jobs of Spark run in this process."""
+    found = [RIDGE_JOB.match(step.text) for step in steps(page) if step.kind == "sh" and is_run(step.text)]
+    return runs_here(page) and any(job and job[1] == "spark-submit" for job in found)
+
+
+RUN = [page for page in PAGES if any(step.kind != "sh" or is_run(step.text) for step in steps(page))]
+
+
+@pytest.mark.parametrize("page", [page for page in RUN if needs_spark(page)], ids=page_name)
+def test_a_page_works_from_top_to_bottom_in_one_session(
+    page: Path, spark: Any, checkout: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    work_through(page, checkout, folder_of_images, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [page for page in RUN if not needs_spark(page)], ids=page_name)
+def test_a_page_works_from_top_to_bottom(
+    page: Path, checkout: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_through(page, checkout, folder_of_images, monkeypatch)
+
+
+def work_through(page: Path, checkout: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take all steps of a page."""
     monkeypatch.setenv("IMAGE_DATA_ROOT", str(DATA))
-    changes_code = any(step.kind == "diff" or step.title for step in steps(page))
-    here = page_name(page) not in AS_TYPED and not changes_code
+    here = runs_here(page)
     for step in steps(page):
         if step.kind == "sh" and is_run(step.text):
             if step.text not in NEEDS_MNIST or (DATA / "mnist").is_dir():
                 bring_images(step.text, checkout, folder_of_images)
                 if here and RIDGE_JOB.match(step.text):
-                    request.getfixturevalue("spark")
                     look(step.text, run_here(step.text, checkout), checkout)
                 else:
                     run_command(step.text, checkout)
@@ -241,9 +262,6 @@ def run(words: list[str], checkout: Path, text: str | None, **more: str) -> subp
         timeout=240,
         check=False,
     )
-
-
-RIDGE_JOB = re.compile(r"(?:spark-submit|python) (spark_jobs/\w+\.py) [^|>&;]*$")
 
 
 def run_here(line: str, checkout: Path) -> str:

@@ -186,12 +186,12 @@ def test_jobs_that_are_given_up_or_killed_end_on_yarn_and_leave_nothing(
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,400 small images in three folders: enough to lose a node while they are ingested."""
+    """1,500 small images in three folders: enough to lose a node while they are ingested."""
     folder = tmp_path_factory.mktemp("photographs")
     for label, name in enumerate(CLASSES):
         (folder / name).mkdir()
         rng = np.random.default_rng(label)
-        for number, pixels in enumerate(rng.integers(0, 120, (800, 10, 12, 3), np.uint8)):
+        for number, pixels in enumerate(rng.integers(0, 120, (500, 10, 12, 3), np.uint8)):
             pixels[:, 4 * label : 4 * label + 4] += 80
             Image.fromarray(pixels).save(folder / name / f"{'early' if number % 2 else 'late'}-{number:03}.png")
     return folder
@@ -219,7 +219,7 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
         assert ingested.result().returncode == 0, ingested.result().stderr
     yarn.replace_node(lost)
     described = s3.client().get_object(Bucket=BUCKET, Key="steps/table/dataset.json")["Body"].read()
-    assert sum(json.loads(described)["images"].values()) == 1200
+    assert sum(json.loads(described)["images"].values()) == 750
     lines = [
         ["gram", *table, "--save-moments", f"{at}/early.npz", "--out", str(tmp_path / "early")],
         ["ingest", f"{at}/photos/*/*", f"{at}/table", "--size", "8x8"],
@@ -232,7 +232,7 @@ def test_images_on_s3_become_tables_moments_runs_and_predictions_by_steps(
     agreed(metrics_of(run), metrics_of(tmp_path / "here"))
     assert "steps/all.npz" in s3.keys("steps/")
     predicted = run_of(step("submit", "predict", "--model", str(run), "--data", f"{at}/photos/*/*"))
-    assert metrics_of(predicted)["images"]["predicted"] == 2400
+    assert metrics_of(predicted)["images"]["predicted"] == 1500
     command("python", "-m", "emr", "terminate", cwd=tmp_path, **light)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.blas import limit_blas
 from tests.support.ranks import RECORDS, Recorder
 
 collect_ignore_glob = [] if RECORDS in os.environ else ["test_*.py"]
@@ -43,6 +45,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         sys.stderr.flush()
         time.sleep(0.2)  # so that the launcher passes the message on before it ends
         world.Abort(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_of_blas() -> Iterator[None]:
+    """Set BLAS back to one thread after each test: jobs set more, and ranks have no core for them."""
+    yield
+    limit_blas(1)
 
 
 @pytest.fixture

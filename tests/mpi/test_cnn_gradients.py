@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_the_gradient_is_torchs_own_of_the_whole_batch(
         replica.settle()
 
 
+@cache
 def twenty_steps_alone(dtype: torch.dtype, optimiser: str) -> list[torch.Tensor]:
     """Return the parameters after twenty steps of torch's own optimiser in one process."""
     alone = network(dtype)
@@ -155,14 +157,14 @@ def test_twenty_steps_are_torchs_own(
             assert close(ours_, truth, tolerance)
 
 
-@pytest.mark.parametrize("optimiser", STATES)
-@pytest.mark.parametrize("exchange", ["shared", "small buckets, messages"])
-def test_a_backbone_is_frozen_and_stepped_as_torchs_groups_are(
-    world: World, exchange: str, optimiser: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("mpi_jobs.training.replica.LARGE", 3_000)  # hidden layers compute gradients in the vector
-    alone, ours = network(torch.float64), network(torch.float64)
-    backbone = [name for name, _ in ours.named_parameters() if not name.startswith("classifier.4")]
+FROZEN = (True, True, False, False, True, False)
+"""Steps in which all layers below the head are frozen."""
+
+
+@cache
+def frozen_steps_alone(backbone: tuple[str, ...], optimiser: str) -> list[torch.Tensor]:
+    """Return the parameters after the steps of torch's own optimiser, which takes small ones below the head."""
+    alone = network(torch.float64)
     below = [alone.get_parameter(name) for name in backbone]
     groups: list[dict[str, Any]] = [
         {"params": alone.get_submodule("classifier.4").parameters()},
@@ -175,17 +177,31 @@ def test_a_backbone_is_frozen_and_stepped_as_torchs_groups_are(
     else:
         groups[1]["lr"] = 0.005
         plain = torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=0.01)
-    replica = Replica(world, ours, len(STATES[optimiser]), EXCHANGES[exchange], backbone)
-    steps = Optimiser(optimiser, replica.slices, 0.9, 0.01, 0.1)
-    for step, frozen in enumerate((True, True, False, False, True, False)):
+    for step, frozen in enumerate(FROZEN):
         images, labels = batch(12, torch.float64, step)
-        replica.freeze(frozen)
         for parameter in below:
             parameter.requires_grad_(not frozen)
-        before = {name: ours.get_parameter(name).detach().clone() for name in backbone}
         plain.zero_grad()
         cross_entropy(alone(images), labels).backward()
         plain.step()
+    return [parameter.detach() for parameter in alone.parameters()]
+
+
+@pytest.mark.parametrize("optimiser", STATES)
+@pytest.mark.parametrize("exchange", ["shared", "small buckets, messages"])
+def test_a_backbone_is_frozen_and_stepped_as_torchs_groups_are(
+    world: World, exchange: str, optimiser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mpi_jobs.training.replica.LARGE", 3_000)  # hidden layers compute gradients in the vector
+    ours = network(torch.float64)
+    backbone = tuple(name for name, _ in ours.named_parameters() if not name.startswith("classifier.4"))
+    truths = world.at_root(lambda: frozen_steps_alone(backbone, optimiser))
+    replica = Replica(world, ours, len(STATES[optimiser]), EXCHANGES[exchange], backbone)
+    steps = Optimiser(optimiser, replica.slices, 0.9, 0.01, 0.1)
+    for step, frozen in enumerate(FROZEN):
+        images, labels = batch(12, torch.float64, step)
+        replica.freeze(frozen)
+        before = {name: ours.get_parameter(name).detach().clone() for name in backbone}
         world.meet()  # all ranks have copied what they share
         own = slice(12 * world.rank // world.size, 12 * (world.rank + 1) // world.size)
         backward(ours, images[own], labels[own], 12)
@@ -199,7 +215,7 @@ def test_a_backbone_is_frozen_and_stepped_as_torchs_groups_are(
             numbers = [i for i, name in enumerate(replica.layout.names) if name in backbone]
             assert not any(gradient_of(replica.vectors.gradient, i).any() for i in numbers)
         world.meet()
-    for ours_, truth in zip(ours.parameters(), alone.parameters(), strict=True):
+    for ours_, truth in zip(ours.parameters(), truths, strict=True):
         assert close(ours_, truth, 1e-10)
 
 

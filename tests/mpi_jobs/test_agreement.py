@@ -59,7 +59,7 @@ def test_odd_numbers(tmp_path: Path, job: Path, ranks: int, flags: list[str]) ->
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("flags", "data_ranks", "model_ranks"),
-    [([], (2, 7), (3,)), (["--folds", "3", "--lambdas", "-2:4:4", "--limit", "15000"], (4,), (2,))],
+    [([], (7,), (3,)), (["--folds", "3", "--lambdas", "-2:4:4", "--limit", "15000"], (4,), (2,))],
     ids=["holdout", "folds"],
 )
 def test_mnist_at_any_number_of_ranks(

@@ -20,6 +20,7 @@ from common.features.network import NetworkRecipe
 from common.features.table import map_of_table
 from spark_jobs import serial
 from tests.support.cluster import Cluster
+from tests.support.idx import write_part
 from tests.support.jobs import environment, metrics_of, processes, run_main
 from tests.support.onnx import embedder
 from tests.support.places import ROOT
@@ -119,7 +120,13 @@ def submit(
 
 
 @pytest.fixture(scope="module")
-def table(cluster: Cluster, data_root: Path) -> Path:
+def part(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with 28,000 images of MNIST, which take an executor long enough to be killed at it."""
+    return write_part(data_root, tmp_path_factory.mktemp("mnist") / "data", 24_000, 4_000)
+
+
+@pytest.fixture(scope="module")
+def table(cluster: Cluster, part: Path) -> Path:
     """A table of MNIST, made without a kill."""
     submit(
         cluster,
@@ -128,7 +135,7 @@ def table(cluster: Cluster, data_root: Path) -> Path:
         "mnist",
         cluster.folder / "table",
         "--data-root",
-        data_root,
+        part,
         "--size",
         "32x32",
         "--quiet",
@@ -138,9 +145,9 @@ def table(cluster: Cluster, data_root: Path) -> Path:
 
 
 def test_ingest_survives_the_death_of_an_executor(
-    cluster: Cluster, table: Path, tmp_path: Path, data_root: Path
+    cluster: Cluster, table: Path, tmp_path: Path, part: Path
 ) -> None:
-    words = ["mnist", tmp_path / "table", "--data-root", data_root, "--size", "32x32", "--quiet"]
+    words = ["mnist", tmp_path / "table", "--data-root", part, "--size", "32x32", "--quiet"]
     submit(cluster, tmp_path, ROOT / "spark_jobs" / "ingest.py", *words, kill=True)
     disturbed, calm = open_table(f"parquet:{tmp_path / 'table'}"), open_table(f"parquet:{table}")
     assert disturbed is not None

