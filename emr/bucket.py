@@ -63,6 +63,18 @@ class Bucket:
                 raise
         return str(answer.get("BucketRegion") or self._region)
 
+    def existing(self) -> Bucket:
+        """Return this bucket if it exists.
+
+        Raises:
+            InputError: it does not.
+        """
+        if self.region() is None:
+            raise InputError(
+                f"bucket {self.name}: does not exist; nothing was deployed in this account and region"
+            )
+        return self
+
     def ensure(self, ours: bool) -> bool:
         """Make sure that the bucket exists in our account and region; create it if its name is free.
 

@@ -103,12 +103,7 @@ class Context:
         Raises:
             InputError: it does not exist.
         """
-        bucket = project_bucket(self.aws, self.settings)
-        if bucket.region() is None:
-            raise InputError(
-                f"bucket {bucket.name}: does not exist; nothing was deployed in this account and region"
-            )
-        return bucket
+        return project_bucket(self.aws, self.settings).existing()
 
     def own_hosts(self, active: bool) -> Iterator[Host]:
         """Yield the hosts that this user deployed, newest first; if `active`, only those."""

@@ -327,9 +327,11 @@ class Deployment(Generic[AnyPlan]):
 
     def _explain_failure(self) -> None:
         """Show why the job failed, once its logs have arrived."""
-        logs, job = self._logs, self._plan.settings.job
+        job, place = self._plan.settings.job, ""
         self._reporter.status("waiting for the logs")
         try:
+            logs = self._logs
+            place = f", or {logs.address}"
             reason = poll(
                 self._clock,
                 lambda: failure_reason(logs.texts(), job),
@@ -340,7 +342,7 @@ class Deployment(Generic[AnyPlan]):
             reason = str(error) or None
         journal, target, service = self._journal, self._target, self._plan.settings.target
         named = f"--{target.host} {journal.host} --{target.work.replace(' ', '-')} {journal.work}"
-        later = f"`python -m emr logs --target {service} {named}`, or {self._plan.address(logs.prefix)}"
+        later = f"`python -m emr logs --target {service} {named}`{place}"
         self._reporter.error(reason or f"no traceback is in the logs yet: {later}")
 
 

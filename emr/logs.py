@@ -41,6 +41,11 @@ class Logs(ABC):
     _read: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False, kw_only=True)
     """By key: the version that was read, and its text."""
 
+    @property
+    def address(self) -> str:
+        """Where they lie."""
+        return f"s3://{self.bucket.name}/{self.prefix}"
+
     @abstractmethod
     def texts(self) -> dict[str, str]:
         """Return the texts that have arrived so far, by key."""

@@ -30,6 +30,7 @@ def project_zip(destination: Path) -> Path:
         for package in PACKAGES
         for suffix in SUFFIXES
         for path in (ROOT / package).rglob(f"*{suffix}")
+        if path.is_file()
     }
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -60,8 +60,9 @@ def logs(context: Context) -> int:
     if not (host and work):  # with both, logs can be read of what is no longer listed
         chosen = context.chosen_host(active=False)
         host, work = chosen.id, context.chosen_work(chosen).id
-    context.bucket()  # raises if there is none
-    texts = context.target.logs(host, work).texts()
+    found = context.target.logs(host, work)
+    found.bucket.existing()
+    texts = found.texts()
     if not texts:
         raise InputError(f"no logs of {context.target.work} {work} have arrived yet; they take 3 to 4 minutes")
     for key, text in texts.items():

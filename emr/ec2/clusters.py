@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -31,7 +30,7 @@ UNDER_WAY = {"PENDING", "RUNNING", "CANCEL_PENDING"}
 LAG_POLLS = 3
 """How many polls may still show a step as running after its cluster has ended."""
 
-LOG_ADDRESS = re.compile(r"s3[an]?://([^/]+)/((?:.+/)?)")
+LOG_ADDRESS = re.compile(r"s3[an]?://([^/]+)/*(.*?)/*")
 """Matches the address of a cluster's logs: bucket and prefix. Amazon EMR answers with s3n for s3."""
 
 Record = dict[str, Any]
@@ -62,12 +61,8 @@ class Clusters:
 
     def look(self, host: str) -> Host | None:
         """Describe a cluster, or return None."""
-        try:
-            return _host(self._describe(host))
-        except InputError as error:
-            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "InvalidRequestException":
-                return None
-            raise
+        cluster = self._look(host)
+        return None if cluster is None else _host(cluster)
 
     def hosts(self, active: bool) -> Iterator[Host]:
         """Yield clusters."""
@@ -183,11 +178,21 @@ class Clusters:
 
     def logs(self, host: str, work: str) -> StepLogs:
         """Return the logs of a step, which lie where its cluster was told to put them."""
-        bucket, prefix = project_bucket(self._aws, self._settings), self._settings.logs
-        with suppress(InputError):  # Amazon EMR has forgotten the cluster, and the logs may still be there
-            if told := LOG_ADDRESS.fullmatch(self._describe(host).get("LogUri", "")):
-                bucket, prefix = Bucket(self._aws, told[1]), told[2]
-        return StepLogs(bucket, f"{prefix}{host}/", work)
+        cluster = self._look(host) or {}  # forgotten after two months: the logs may still be there
+        told = LOG_ADDRESS.fullmatch(cluster.get("LogUri", ""))
+        if told is None:
+            return StepLogs(project_bucket(self._aws, self._settings), f"{self._settings.logs}{host}/", work)
+        below = f"{told[2]}/{host}/" if told[2] else f"{host}/"
+        return StepLogs(Bucket(self._aws, told[1]), below, work)
+
+    def _look(self, host: str) -> Record | None:
+        """Return a cluster's description, or None if there is no such cluster."""
+        try:
+            return self._describe(host)
+        except InputError as error:
+            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "InvalidRequestException":
+                return None
+            raise
 
     def _describe(self, host: str) -> Record:
         """Return a cluster's description.

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from emr.__main__ import VERBS, main
-from emr.settings import TARGETS
+from emr.settings import PROJECT, TARGETS
 from tests.support.emr.cloud import MOTO_RELEASE, REGION, Cloud, cloud, settle
 from tests.support.jobs import command, environment
 from tests.support.places import ROOT
@@ -267,16 +267,22 @@ def test_a_job_that_fails_ends_with_1_and_its_traceback(aws: Cloud, tmp_path: Pa
     assert aws.clusters[0].state == "TERMINATED"
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_right_flags")
 def test_logs_of_a_step_are_found_where_its_cluster_puts_them(aws: Cloud, tmp_path: Path) -> None:
-    """The prefix of the step is another than that of the cluster."""
+    """The prefix of the step is another than that of the cluster, and later the bucket as well."""
     upload_packages(aws, tmp_path, "other")
     with aws.running(runner(aws, 1, "gram.py: folder:x: no such folder\n"), tmp_path):
-        emr("deploy", "--keep", cwd=tmp_path, **aws.environment)
+        assert emr("deploy", "--keep", cwd=tmp_path, **aws.environment).returncode == 1
         other = {**aws.environment, "EMR_PREFIX": "other"}
         done = emr("submit", cwd=tmp_path, **other)
     assert done.returncode == 1
     assert "gram.py: folder:x: no such folder" in done.stderr
-    assert "no such folder" in emr("logs", cwd=tmp_path, **other).stdout
+    (cluster,) = aws.clusters
+    step = cluster.steps[-1].id
+    done = emr("logs", "--step", step, cwd=tmp_path, **other, EMR_BUCKET="elsewhere-on-s3")
+    assert f"==> {PROJECT}/logs/{cluster.id}/steps/{step}/" in done.stdout, done.stderr
+    assert "no such folder" in done.stdout
 
 
 @pytest.mark.slow
