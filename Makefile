@@ -94,7 +94,7 @@ check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
 	  $(PYTEST) -m "not slow and not spark and not browser"; tests=$$?; \
 	  wait $$!; lint=$$?; cat $$log; rm $$log; exit $$((tests || lint))
 
-test: $(EVERYTHING) $(OPENMPI) java browser ## every test but those of the benchmarks (20 to 40 minutes)
+test: $(EVERYTHING) $(OPENMPI) java browser ## every test but those of the benchmarks (about 20 minutes on two cores)
 	@$(PYTEST)
 
 test-ranks: $(EVERYTHING) ## the tests that run on every rank of an MPI: RANKS=2, MPI=openmpi

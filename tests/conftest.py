@@ -37,10 +37,10 @@ LONGEST_FIRST = (
 """The groups of slow tests that take longest, in the order in which they begin."""
 
 LAST = "docs/test_commands"
-"""A module of many tests that share nothing, which fill what the long groups leave."""
+"""A module of many tests that fill what the long groups leave."""
 
 ALONE = ("mpi_jobs/test_ranks", LAST)
-"""Modules whose tests share nothing, so that any process may run each of them."""
+"""Modules whose tests share nothing but the Spark session: any process may run each test that does not take it."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups

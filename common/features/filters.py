@@ -66,7 +66,7 @@ def learn_filters(
 
 
 def _signed_sum(white: Floats, signs: Floats, own: Indices) -> Floats:
-    """Return the sum of some patches (D,), each with its sign."""
+    """Return the sum (D,) of some of the patches (n, D), each with its sign."""
     total: Floats = signs[own] @ white[own]
     return total
 

@@ -134,7 +134,6 @@ def test_networks_of_foreign_operators_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["small", "resnet18"])
 def test_networks(network: str, photographs: Path, tmp_path: Path) -> None:
-    """tests/common/test_network_features.py exports a network of torchvision's as ONNX."""
     words = [
         sys.executable,
         ROOT / "mpi_jobs" / "train_cnn.py",
@@ -147,12 +146,11 @@ def test_networks(network: str, photographs: Path, tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr
     pixels = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
     truth = load(tmp_path / "run").scores(pixels)
-    if network == "small":
-        done = export("run", "model.onnx", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "takes images of 32×32×3; the same class for 12 of 12 test images" in done.stdout
-        scores, _ = run_onnx((tmp_path / "model.onnx").read_bytes(), pixels)
-        assert np.abs(scores - truth).max() < 1e-4 * np.abs(truth).max()
+    done = export("run", "model.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "takes images of 32×32×3; the same class for 12 of 12 test images" in done.stdout
+    scores, _ = run_onnx((tmp_path / "model.onnx").read_bytes(), pixels)
+    assert np.abs(scores - truth).max() < 1e-4 * np.abs(truth).max()
     done = export("run", "model.pt2", "--format", "torch", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "takes images of 32×32×3; the same class for 12 of 12 test images" in done.stdout

@@ -120,12 +120,13 @@ def test_features_are_the_same_bytes_alone_in_any_batch_and_by_any_threads(
     for rows in (1, 7, 32):
         parts = [found(images.pixels[start : start + rows]) for start in range(0, 33, rows)]
         assert np.array_equal(np.concatenate(parts), whole)
-    threads = blas_threads()
-    limit_blas(1)
+    before = blas_threads()
     try:
-        assert np.array_equal(found(images.pixels), whole)
+        for threads in (1, 3):
+            limit_blas(threads)
+            assert np.array_equal(found(images.pixels), whole)
     finally:
-        limit_blas(threads)
+        limit_blas(before)
     assert found(images.pixels[:0]).shape == (0, WIDTH)
 
 

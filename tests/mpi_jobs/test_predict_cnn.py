@@ -119,8 +119,8 @@ def test_whatever_ends_it_it_is_completed_to_the_same_file(tmp_path: Path, model
     assert whole.returncode == 0, whole.stderr
     assert "2 images could not be used" in whole.stderr
     begin = ["--model", str(model), "--out", "run"]
-    # rank 1 writes, 3 predicts
-    ends = {"interrupt": interrupt, "sink": kill(1), "predictor": kill(3)}
+    # rank 1 writes, 2 decodes, 3 predicts
+    ends = {"interrupt": interrupt, "sink": kill(1), "preprocessor": kill(2), "predictor": kill(3)}
     written = 0
     for number, (what, end) in enumerate(ends.items()):
         with fed(tmp_path / "feed") as feed:

@@ -21,9 +21,6 @@ ALGORITHMS = [
 ]
 """The modules in which the number of ranks decides what each does; the others look at files and flags."""
 
-JOBS = "test_jobs.py"
-"""Whole ridge jobs. Other tests start them on one and two ranks, as processes of their own."""
-
 
 def assert_all_ran(records: list[Record], ranks: int) -> None:
     """Each rank has run the same tests, all that were collected, and none has failed."""
@@ -37,8 +34,8 @@ def assert_all_ran(records: list[Record], ranks: int) -> None:
 @pytest.mark.parametrize(
     ("mpi", "ranks", "modules"),
     [
-        pytest.param("mpich", 1, [name for name in ALGORITHMS if name != JOBS], id="mpich-1"),
-        pytest.param("mpich", 2, [name for name in MODULES if name != JOBS], id="mpich-2"),
+        pytest.param("mpich", 1, ALGORITHMS, id="mpich-1"),
+        pytest.param("mpich", 2, MODULES, id="mpich-2"),
         pytest.param("openmpi", 3, MESSAGES, id="openmpi-3", marks=pytest.mark.openmpi),
         pytest.param("mpich", 4, ALGORITHMS, id="mpich-4"),
     ],

@@ -209,7 +209,7 @@ def test_damaged_images_are_skipped_counted_and_listed(tmp_path: Path, damaged: 
 )
 def test_wrong_input_is_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
     """tests/mpi/test_cnn_runs.py tests other wrong input, on every rank."""
-    done = mpiexec(1, JOB, *flags, cwd=tmp_path)
+    done = mpiexec(2, JOB, *flags, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -27,7 +27,7 @@ from tests.support.places import ROOT
 
 pytestmark = [pytest.mark.spark, pytest.mark.mnist]
 
-BUSY_S = 1.0
+BUSY_S = 0.9
 """Processor time of an executor's Python workers, in seconds, after which the executor is killed."""
 
 
@@ -121,13 +121,13 @@ def submit(
 
 @pytest.fixture(scope="module")
 def part(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with 28,000 images of MNIST, which take an executor long enough to be killed at it."""
-    return write_part(data_root, tmp_path_factory.mktemp("mnist") / "data", 24_000, 4_000)
+    """A data root with 46,000 images of MNIST, which take an executor long enough to be killed at it."""
+    return write_part(data_root, tmp_path_factory.mktemp("mnist") / "data", 40_000, 6_000)
 
 
 @pytest.fixture(scope="module")
 def table(cluster: Cluster, part: Path) -> Path:
-    """A table of MNIST, made without a kill."""
+    """A table of these images, made without a kill."""
     submit(
         cluster,
         cluster.folder,
@@ -204,5 +204,5 @@ def test_spark_ml_survives_the_death_of_an_executor(cluster: Cluster, tmp_path: 
     flags = ["--conf", "spark.speculation=true", "--conf", "spark.speculation.multiplier=1.1"]
     flags += ["--conf", f"spark.executorEnv.PYTHONPATH={ROOT}", program]
     for name, kill in (("calm", False), ("disturbed", True)):
-        submit(cluster, tmp_path, *(flags if kill else flags[-3:]), tmp_path / name, kill=kill)
+        submit(cluster, tmp_path, *(flags if kill else flags[-3:]), tmp_path / name, kill=kill, busy_s=2)
     assert (tmp_path / "calm").read_text() == (tmp_path / "disturbed").read_text()

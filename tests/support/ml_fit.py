@@ -22,7 +22,7 @@ def generate(ids: pd.Series) -> pd.Series:
     rows = []
     for number in ids:
         rng = np.random.default_rng(int(number))
-        for _ in range(20):
+        for _ in range(100):
             row = rng.integers(0, 200, D, np.uint8)
         row[int(number) % 3] += 50
         rows.append(row.tobytes())
