@@ -16,7 +16,8 @@ unexport SPARK_HOME PYSPARK_DRIVER_PYTHON PYSPARK_DRIVER_PYTHON_OPTS PYTHONDONTW
 PART := $(VENV)/.ready-
 PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
-EVERYTHING := $(RUNS) $(addprefix $(PART),deep data ml mlflow hdfs lint test docs)
+EVERY_PART := spark mpi cnn emr deep data ml mlflow hdfs lint test docs
+EVERYTHING := $(addprefix $(PART),$(EVERY_PART))
 BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
@@ -39,12 +40,19 @@ QUIET = OMP_WAIT_POLICY=passive OPENBLAS_THREAD_TIMEOUT=10 OPENBLAS_NUM_THREADS=
 PYTEST = $(QUIET) $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# Install one part. Bytecode is compiled on first use: most of it is never needed.
+# Each call of pip takes six seconds before it installs anything: the first part that is missing brings all others
+# that these goals need. Bytecode is compiled on first use: most of it is never needed.
+TOGETHER := $(if $(filter check test,$(MAKECMDGOALS)),$(EVERY_PART),$(if $(filter setup,$(MAKECMDGOALS)),$(PARTS)))
+missing = $(shell for part in $(1); do \
+  [ $(PART)$$part -nt pyproject.toml ] && [ $(PART)$$part -nt requirements.lock ] || echo $$part; done)
+empty :=
+comma := ,
 define install
-	@ls $(PART)* >/dev/null 2>&1 || echo "Installing into $(VENV): $(BRINGS_base)"
-	@echo "Installing into $(VENV): $(BRINGS_$(1))"
-	@$(PIP) --editable '.[$(1)]'
-	@$(BIN)/python .ci/first.py
+	$(eval BRING := $(if $(filter $(1),$(BROUGHT)),,$(1) $(filter-out $(1),$(call missing,$(TOGETHER)))))
+	$(eval BROUGHT += $(BRING))
+	@$(if $(BRING),ls $(PART)* >/dev/null 2>&1 || echo "Installing into $(VENV): $(BRINGS_base)")
+	@$(foreach part,$(BRING),echo "Installing into $(VENV): $(BRINGS_$(part))";)
+	@$(if $(BRING),$(PIP) --editable '.[$(subst $(empty) ,$(comma),$(strip $(BRING)))]' && $(BIN)/python .ci/first.py)
 endef
 
 .DEFAULT_GOAL := help
