@@ -97,7 +97,7 @@ run: $(PART)spark java ## train on the bundled digits with Spark; JOB=gram, ARGS
 	@test -f spark_jobs/$(JOB).py || { echo "JOB=$(JOB): use serial, gram, outer, inner, ridge, ingest or predict" >&2; exit 2; }
 	@SPARK_LOCAL_IP=$${SPARK_LOCAL_IP:-127.0.0.1} spark-submit spark_jobs/$(JOB).py $(ARGS)
 
-check: $(EVERYTHING) ## lint, types and the fast tests (2 minutes)
+check: $(EVERYTHING) ## lint, types and the fast tests (3 minutes)
 	@log=$$(mktemp); { $(LINT); } >$$log 2>&1 & \
 	  $(PYTEST) -m "not slow and not spark and not browser"; tests=$$?; \
 	  wait $$!; lint=$$?; cat $$log; rm $$log; exit $$((tests || lint))
