@@ -42,7 +42,7 @@ LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Each call of pip takes six seconds before it installs anything: the first part that is missing brings all others
 # that these goals need. Bytecode is compiled on first use: most of it is never needed.
-TOGETHER := $(if $(filter check test,$(MAKECMDGOALS)),$(EVERY_PART),$(if $(filter setup,$(MAKECMDGOALS)),$(PARTS)))
+TOGETHER := $(if $(filter check test test-ranks test-bench,$(MAKECMDGOALS)),$(EVERY_PART),$(if $(filter setup,$(MAKECMDGOALS)),$(PARTS)))
 missing = $(shell for part in $(1); do \
   [ $(PART)$$part -nt pyproject.toml ] && [ $(PART)$$part -nt requirements.lock ] || echo $$part; done)
 empty :=

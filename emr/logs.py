@@ -43,7 +43,7 @@ class Logs(ABC):
 
     @property
     def address(self) -> str:
-        """Where they lie."""
+        """The address on S3 below which they lie."""
         return f"s3://{self.bucket.name}/{self.prefix}"
 
     @abstractmethod

@@ -15,7 +15,7 @@ from tests.support.images import write_images
 from tests.support.jobs import QUICK_JVM, run_main
 from tests.support.places import ABSENT, DATA
 
-# Tests send it, and shells make their background jobs, and all that these start, ignore it.
+# Tests interrupt what they start. In the background of a shell, pytest would pass on that SIGINT is ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 OWN_SESSION = "spark_jobs/test_ml"

@@ -55,7 +55,10 @@ def learn_filters(
     centroids = white[rng.choice(varied, n_filters, replace=len(varied) < n_filters)]
     for _ in range(KMEANS_STEPS):
         nearest, signs = _nearest(white, _unit(centroids))
-        sums = np.stack([_signed_sum(white, signs, np.flatnonzero(nearest == i)) for i in range(n_filters)])
+        sums = np.empty_like(centroids)
+        for i in range(n_filters):
+            own = np.flatnonzero(nearest == i)
+            sums[i] = signs[own] @ white[own]
         empty = ~sums.any(axis=1)
         sums[empty] = white[rng.choice(varied, int(empty.sum()))]
         centroids = sums
@@ -63,12 +66,6 @@ def learn_filters(
     wanted *= LARGEST / np.abs(wanted).max(axis=1, keepdims=True)
     filters = np.rint(wanted).astype(np.int8)
     return filters, np.rint(filters.astype(np.float64) @ total / n).astype(np.int32)
-
-
-def _signed_sum(white: Floats, signs: Floats, own: Indices) -> Floats:
-    """Return the sum (D,) of some of the patches (n, D), each with its sign."""
-    total: Floats = signs[own] @ white[own]
-    return total
 
 
 def _unit(centroids: Floats) -> Floats:

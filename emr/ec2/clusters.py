@@ -61,7 +61,7 @@ class Clusters:
 
     def look(self, host: str) -> Host | None:
         """Describe a cluster, or return None."""
-        cluster = self._look(host)
+        cluster = self._known(host)
         return None if cluster is None else _host(cluster)
 
     def hosts(self, active: bool) -> Iterator[Host]:
@@ -178,15 +178,15 @@ class Clusters:
 
     def logs(self, host: str, work: str) -> StepLogs:
         """Return the logs of a step, which lie where its cluster was told to put them."""
-        cluster = self._look(host) or {}  # forgotten after two months: the logs may still be there
+        cluster = self._known(host) or {}  # forgotten after two months: the logs may still be there
         told = LOG_ADDRESS.fullmatch(cluster.get("LogUri", ""))
         if told is None:
             return StepLogs(project_bucket(self._aws, self._settings), f"{self._settings.logs}{host}/", work)
         below = f"{told[2]}/{host}/" if told[2] else f"{host}/"
         return StepLogs(Bucket(self._aws, told[1]), below, work)
 
-    def _look(self, host: str) -> Record | None:
-        """Return a cluster's description, or None if there is no such cluster."""
+    def _known(self, host: str) -> Record | None:
+        """Return a cluster's description, or None if Amazon EMR knows no such cluster."""
         try:
             return self._describe(host)
         except InputError as error:

@@ -198,17 +198,17 @@ def needs_spark(page: Path) -> bool:
     return runs_here(page) and any(job and job[1] == "spark-submit" for job in found)
 
 
-RUN = [page for page in PAGES if any(step.kind != "sh" or is_run(step.text) for step in steps(page))]
+WITH_STEPS = [page for page in PAGES if any(step.kind != "sh" or is_run(step.text) for step in steps(page))]
 
 
-@pytest.mark.parametrize("page", [page for page in RUN if needs_spark(page)], ids=page_name)
+@pytest.mark.parametrize("page", [page for page in WITH_STEPS if needs_spark(page)], ids=page_name)
 def test_a_page_works_from_top_to_bottom_in_one_session(
     page: Path, spark: Any, checkout: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work_through(page, checkout, folder_of_images, monkeypatch)
 
 
-@pytest.mark.parametrize("page", [page for page in RUN if not needs_spark(page)], ids=page_name)
+@pytest.mark.parametrize("page", [page for page in WITH_STEPS if not needs_spark(page)], ids=page_name)
 def test_a_page_works_from_top_to_bottom(
     page: Path, checkout: Path, folder_of_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,7 +270,7 @@ def test_a_job_that_fails_ends_with_1_and_its_traceback(aws: Cloud, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.usefixtures("_right_flags")
 def test_logs_of_a_step_are_found_where_its_cluster_puts_them(aws: Cloud, tmp_path: Path) -> None:
-    """The prefix of the step is another than that of the cluster, and later the bucket as well."""
+    """Submit a step with another prefix than its cluster's, and ask for its logs with another bucket as well."""
     upload_packages(aws, tmp_path, "other")
     with aws.running(runner(aws, 1, "gram.py: folder:x: no such folder\n"), tmp_path):
         assert emr("deploy", "--keep", cwd=tmp_path, **aws.environment).returncode == 1

@@ -59,7 +59,7 @@ def test_odd_numbers(tmp_path: Path, job: Path, ranks: int, flags: list[str]) ->
 @pytest.mark.spark
 @pytest.mark.parametrize(
     ("flags", "data_ranks", "model_ranks"),
-    [([], 7, 3), (["--folds", "3", "--lambdas", "-2:4:4", "--limit", "15000"], 4, 2)],
+    [([], (2, 7), (3,)), (["--folds", "3", "--lambdas", "-2:4:4", "--limit", "15000"], (4,), (2,))],
     ids=["holdout", "folds"],
 )
 def test_mnist_at_any_number_of_ranks(
@@ -67,8 +67,8 @@ def test_mnist_at_any_number_of_ranks(
     tmp_path: Path,
     data_root: Path,
     flags: list[str],
-    data_ranks: int,
-    model_ranks: int,
+    data_ranks: Sequence[int],
+    model_ranks: Sequence[int],
     serial_mnist: Path,
 ) -> None:
     default, flags = not flags, ["--data", "mnist", "--data-root", str(data_root), *flags]
@@ -78,9 +78,13 @@ def test_mnist_at_any_number_of_ranks(
         run_main(serial.main, tmp_path / "serial", *flags)
     expected = metrics_of(tmp_path / "serial")
     assert_same(run_main(gram.main, tmp_path / "gram", *flags), expected)
-    assert_same(run(DATA_PARALLEL, data_ranks, tmp_path / "data", *flags, "--threads", "1"), expected)
-    assert_same(run(MODEL_PARALLEL, model_ranks, tmp_path / "model", *flags, "--threads", "1"), expected)
-    assert_same_model(tmp_path / "model", tmp_path / "serial")
+    for ranks in data_ranks:
+        found = run(DATA_PARALLEL, ranks, tmp_path / f"data{ranks}", *flags, "--threads", "1")
+        assert_same(found, expected)
+    for ranks in model_ranks:
+        found = run(MODEL_PARALLEL, ranks, tmp_path / f"model{ranks}", *flags, "--threads", "1")
+        assert_same(found, expected)
+        assert_same_model(tmp_path / f"model{ranks}", tmp_path / "serial")
 
 
 @pytest.mark.hands

@@ -64,10 +64,10 @@ def test_hands_as_a_herbarium(tmp_path: Path) -> None:
 
 @pytest.mark.mnist
 def test_mnist_in_an_epoch(tmp_path: Path) -> None:
-    flags = ["--epochs", "1", "--limit", "10000"]
+    flags = ["--epochs", "1", "--limit", "20000"]
     done = mpiexec(2, JOB, "--data", "mnist", *flags, "--out", "run", "--tensorboard", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.9
+    assert metrics_of(tmp_path / "run")["test_accuracy"] >= 0.94
     (events,) = (tmp_path / "run" / "tensorboard").glob("events.*")
     assert events.stat().st_size > 300
 

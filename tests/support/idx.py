@@ -12,7 +12,13 @@ from common.data.sources import idx
 
 
 def write_idx(path: Path, array: NDArray, magic: bytes | None = None) -> None:
-    """Write an array of bytes, compressed if the name ends with .gz; magic: another number than its own."""
+    """Write a file, compressed if its name ends with .gz.
+
+    Args:
+        path: the file.
+        array: uint8, of any shape.
+        magic: four bytes in place of the right magic number.
+    """
     header = (magic or bytes([0, 0, 8, array.ndim])) + struct.pack(f">{array.ndim}I", *array.shape)
     data = header + array.tobytes()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)

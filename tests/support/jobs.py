@@ -14,11 +14,12 @@ import pytest
 
 from tests.support.places import DATA, OPENMPI, ROOT
 
-UNVERIFIED = "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
-QUICK_JAVA = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {UNVERIFIED}"
+QUICK_JAVA = (
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+)
 """Options that make a JVM compile quickly rather than well, and trust the classes of Spark and Hadoop.
 
-Short jobs take 40 % less CPU time.
+Short jobs take 30 % less CPU time by the former, and 10 % less again by the latter.
 """
 
 QUICK_JVM = {"SPARK_SUBMIT_OPTS": QUICK_JAVA}
