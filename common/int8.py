@@ -1,7 +1,7 @@
 """Exact products of 8-bit integers, by processor instructions made for them (VNNI and the like).
 
-onnxruntime has such products, takes 20 MB, and is imported in a tenth of a second. Where it is missing, or adds up
-in 16 bits as on older processors, callers multiply in float32 instead, which is as exact and takes longer.
+onnxruntime has such products, takes 20 MB, and is imported in a tenth of a second. Where it is missing, callers
+multiply in float32 instead, which is as exact and takes longer.
 """
 
 from __future__ import annotations
@@ -29,19 +29,24 @@ MOST_INNER = 131_071
 class Int8Kernel:
     """Multiplies matrices of 8-bit integers in the thread that calls; several threads may call it at once.
 
+    Args:
+        signed: whether onnxruntime gets the right factor as it is, or shifted to unsigned bytes. x86 without VNNI
+            adds up pairs of products of unsigned and signed bytes in 16 bits, and those of unsigned ones in 32.
+
     Raises:
         ImportError: onnxruntime is not installed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signed: bool = True) -> None:
         import onnxruntime
 
+        self.signed = signed
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         self._product, self._transpose = (
             onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            for model in (matmul_integer_model(), transpose_model())
+            for model in (matmul_integer_model(signed), transpose_model())
         )
 
     def multiply(
@@ -59,7 +64,10 @@ class Int8Kernel:
         if not out.size or not len(b):
             out[...] = 0
             return out
-        factors = {"a": np.ascontiguousarray(a), "b": np.ascontiguousarray(b)}
+        right: NDArray[np.integer] = np.ascontiguousarray(b)
+        if not self.signed:
+            right = right.view(np.uint8) ^ np.uint8(SHIFT)
+        factors = {"a": np.ascontiguousarray(a), "b": right}
         # by address: results of the plain call are copied once more, into memory that the system clears first
         bound = self._product.io_binding()
         for name, factor in factors.items():
@@ -81,25 +89,33 @@ class Int8Kernel:
 
 @cache
 def int8_kernel() -> Int8Kernel | None:
-    """Return the kernel of this process; None if there is none, or if it is not exact on this processor."""
-    try:
-        kernel = Int8Kernel()
-    except ImportError:
-        return None
+    """Return the fastest kernel that is exact on this processor; None without onnxruntime, or if none is exact."""
+    for signed in (True, False):
+        try:
+            kernel = Int8Kernel(signed)
+        except ImportError:
+            return None
+        if _is_exact(kernel):
+            return kernel
+    return None
+
+
+def _is_exact(kernel: Int8Kernel) -> bool:
     # sums of pairs of products that 16 bits cannot hold, in shapes with and without a remainder
     for m, k, n in ((64, 256, 64), (3, 67, 5)):
         for a, b in ((255, -128), (0, -128), (255, 127), (0, 127)):
             product = kernel.multiply(np.full((m, k), a, np.uint8), np.full((k, n), b, np.int8))
             if not (product == k * (a - SHIFT) * b).all():
-                return None
-    return kernel
+                return False
+    return True
 
 
-def matmul_integer_model() -> bytes:
-    """Return an ONNX model of one node: y = (a − SHIFT)·b, int32."""
-    zero = number_field(2, UINT8) + bytes_field(9, bytes([SHIFT])) + text_field(8, "zero")
-    inputs = _matrix("a", UINT8), _matrix("b", INT8)
-    return _model("MatMulInteger", ["a", "b", "zero"], inputs, _matrix("y", INT32), bytes_field(5, zero))
+def matmul_integer_model(signed: bool) -> bytes:
+    """Return an ONNX model of one node: y = (a − SHIFT)·b, int32, or y = (a − SHIFT)·(b − SHIFT) of unsigned b."""
+    constant = number_field(2, UINT8) + bytes_field(9, bytes([SHIFT])) + text_field(8, "zero")
+    inputs = _matrix("a", UINT8), _matrix("b", INT8 if signed else UINT8)
+    names = ["a", "b", "zero"] if signed else ["a", "b", "zero", "zero"]
+    return _model("MatMulInteger", names, inputs, _matrix("y", INT32), bytes_field(5, constant))
 
 
 def transpose_model() -> bytes:

@@ -1,4 +1,4 @@
-"""Products of 8-bit integers: exact, from several threads, and refused where they are not."""
+"""Products of 8-bit integers: exact on every processor, from several threads, and refused where they are not."""
 
 from __future__ import annotations
 
@@ -27,24 +27,32 @@ def anew() -> Iterator[None]:
     int8_kernel.cache_clear()
 
 
+@pytest.fixture(params=["fastest", "unsigned"])
+def kernel(request: pytest.FixtureRequest) -> Int8Kernel:
+    """The kernel of this processor, and that of processors which add up signed bytes in 16 bits."""
+    found = int8_kernel() if request.param == "fastest" else Int8Kernel(signed=False)
+    assert found is not None
+    return found
+
+
 def products(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray((a.astype(np.int64) - SHIFT) @ b.astype(np.int64))
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (64, 784, 10), (130, 1025, 33), (0, 4, 4)])
-def test_products_are_those_of_whole_numbers(m: int, k: int, n: int) -> None:
+def test_products_are_those_of_whole_numbers(kernel: Int8Kernel, m: int, k: int, n: int) -> None:
     a, b = RNG.integers(0, 256, (m, k), np.uint8), RNG.integers(-128, 128, (k, n)).astype(np.int8)
-    found = Int8Kernel().multiply(a, b)
+    found = kernel.multiply(a, b)
     assert found.dtype == np.int32
     assert np.array_equal(found, products(a, b))
 
 
-def test_products_are_written_where_they_are_wanted_and_factors_may_be_views() -> None:
+def test_products_are_written_where_they_are_wanted_and_factors_may_be_views(kernel: Int8Kernel) -> None:
     a, b = RNG.integers(0, 256, (9, 40), np.uint8)[::2, ::3], RNG.integers(-128, 128, (7, 14)).astype(np.int8).T
     out = np.full((5, 7), 9, np.int32)
-    assert Int8Kernel().multiply(a, b, out) is out
+    assert kernel.multiply(a, b, out) is out
     assert np.array_equal(out, products(a, b))
-    assert not Int8Kernel().multiply(np.empty((2, 0), np.uint8), np.empty((0, 3), np.int8)).any()
+    assert not kernel.multiply(np.empty((2, 0), np.uint8), np.empty((0, 3), np.int8)).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 130), (1025, 33), (0, 4)])
@@ -57,13 +65,12 @@ def test_left_factors_are_transposed_and_shifted(shape: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("a", [0, 255])
 @pytest.mark.parametrize("b", [-128, 127])
-def test_the_largest_sums_fit(a: int, b: int) -> None:
-    found = Int8Kernel().multiply(np.full((2, MOST_INNER), a, np.uint8), np.full((MOST_INNER, 3), b, np.int8))
+def test_the_largest_sums_fit(kernel: Int8Kernel, a: int, b: int) -> None:
+    found = kernel.multiply(np.full((2, MOST_INNER), a, np.uint8), np.full((MOST_INNER, 3), b, np.int8))
     assert (found == MOST_INNER * (a - SHIFT) * b).all()
 
 
-def test_threads_share_a_kernel() -> None:
-    kernel = Int8Kernel()
+def test_threads_share_a_kernel(kernel: Int8Kernel) -> None:
     pairs = [
         (RNG.integers(0, 256, (40, 90), np.uint8), RNG.integers(-128, 128, (90, 30)).astype(np.int8))
         for _ in range(60)
@@ -78,21 +85,29 @@ def test_without_the_library_there_is_no_kernel(anew: None, monkeypatch: pytest.
     assert int8_kernel() is None
 
 
-def test_a_processor_that_adds_in_16_bits_is_refused(anew: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unsigned_too", [False, True])
+def test_products_that_are_added_up_in_16_bits_are_refused(
+    anew: None, monkeypatch: pytest.MonkeyPatch, unsigned_too: bool
+) -> None:
     """As vpmaddubsw does: products of bytes are added in pairs, and each sum is cut to 16 bits."""
+    exact = Int8Kernel.multiply
 
-    def saturating(_kernel: Int8Kernel, a: NDArray[np.uint8], b: NDArray[np.int8]) -> NDArray[np.int64]:
-        k = len(b)
+    def saturating(kernel: Int8Kernel, a: NDArray[np.uint8], b: NDArray[np.int8]) -> NDArray[np.int64]:
+        if not (kernel.signed or unsigned_too):
+            return exact(kernel, a, b)
         pairs = [
             np.clip(a[:, i : i + 2].astype(np.int64) @ b[i : i + 2].astype(np.int64), -(2**15), 2**15 - 1)
-            for i in range(0, k, 2)
+            for i in range(0, len(b), 2)
         ]
         return np.asarray(sum(pairs) - SHIFT * b.sum(axis=0, dtype=np.int64))
 
-    assert int8_kernel() is not None
-    int8_kernel.cache_clear()
     monkeypatch.setattr(Int8Kernel, "multiply", saturating)
-    assert int8_kernel() is None
+    chosen = int8_kernel()
+    if unsigned_too:
+        assert chosen is None
+    else:
+        assert chosen is not None
+        assert not chosen.signed
 
 
 @pytest.mark.parametrize("shape", [(12, 11, 1), (9, 10, 3)])
