@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import zipfile
 from pathlib import Path
 
@@ -20,8 +21,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The modification time of every entry: the oldest that a zip can store."""
 
 
-def project_zip(destination: Path) -> Path:
-    """Write the packages that drivers and executors import; return `destination`.
+def zipped_project() -> bytes:
+    """Return the packages that drivers and executors import, as a zip.
 
     The same sources give the same bytes on every machine and at any time.
     """
@@ -32,14 +33,27 @@ def project_zip(destination: Path) -> Path:
         for path in (ROOT / package).rglob(f"*{suffix}")
         if path.is_file()
     }
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(destination) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(files):
             if not name.startswith(LEFT_OUT):
                 entry = zipfile.ZipInfo(name, EPOCH)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, files[name].read_bytes())
+    return zipped.getvalue()
+
+
+def project_zip(destination: Path) -> Path:
+    """Write the zipped project; return `destination`."""
+    return write_zip(destination, zipped_project())
+
+
+def write_zip(destination: Path, content: bytes) -> Path:
+    """Write a zip that is at hand; return `destination`."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(destination) as file:
+        file.write(content)
     return destination
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Self
 from common.errors import RunError
 from emr.dependencies import archive_name, dependencies_archive
 from emr.inputs import JobInputs, ShippedFiles
-from emr.package import ROOT, project_zip
+from emr.package import ROOT, write_zip, zipped_project
 from emr.settings import Settings
 
 SPARE_MINUTES = 10
@@ -82,14 +81,15 @@ class Plan(ABC):
         """
         inputs = JobInputs.of(settings.job, settings.words, data_root)
         script = ROOT / "spark_jobs" / f"{settings.job}.py"
-        with tempfile.TemporaryDirectory() as folder:
-            project = digest(project_zip(Path(folder) / "project.zip").read_bytes())
+        project = zipped_project()  # kept: a file that is edited from now on must not be uploaded by this digest
         python, architecture = settings.python, settings.processor
         code, data = f"{settings.prefix}/artefacts", f"{settings.prefix}/data"
         deps = archive_name(python, architecture)
         artefacts = [
             Artefact(
-                "project", f"{code}/{project}/project.zip", lambda folder: project_zip(folder / "project.zip")
+                "project",
+                f"{code}/{digest(project)}/project.zip",
+                lambda folder: write_zip(folder / "project.zip", project),
             ),
             Artefact("script", f"{code}/{digest(script.read_bytes())}/{script.name}", lambda _: script),
             Artefact("packages", f"{code}/{deps}", lambda _: dependencies_archive(packages, python, architecture)),
