@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,17 @@ MOST_BARS = 60
 
 def render(template: str, **values: Any) -> bytes:
     """Render a template of common/report/templates as bytes; values are escaped, for they come from users."""
+    return _environment().get_template(template).render(values).encode(*READABLE)
+
+
+@cache
+def _environment() -> Environment:
+    """Return what compiles templates, and keeps those that it has compiled."""
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["data_uri"] = _data_uri
-    return environment.get_template(template).render(values).encode(*READABLE)
+    return environment
 
 
 def _source(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.report.plots import accuracy_over_lambda
 from tests.support.jobs import metrics_of, serial
 
 
@@ -31,6 +32,20 @@ def test_axes_are_labelled_in_figures_and_not_in_markup(run_folder: Path) -> Non
         texts = re.findall(r"<(?:text|tspan)[^>]*>([^<]+)<", figure.read_text())
         assert texts
         assert not [text for text in texts if "$" in text or "\\" in text], figure
+
+
+@pytest.mark.parametrize(
+    ("lambdas", "expected"),
+    [
+        ([1e-5, 1e-3, 1e-1, 10, 1e3, 1e5], ["10⁻⁵", "10⁻³", "10⁻¹", "10¹", "10³", "10⁵"]),
+        ([0, 1, 10, 100], ["0", "10⁰", "10¹", "10²"]),
+        ([1, 2, 3], ["1", "2", "3"]),
+    ],
+)
+def test_lambdas_are_labelled_by_powers_or_numbers(lambdas: list[float], expected: list[str]) -> None:
+    figure = accuracy_over_lambda(lambdas, [0.9] * len(lambdas), lambdas[-1], 0.9).decode()
+    texts = re.findall(r"<text[^>]*>([^<]+)<", figure)
+    assert texts[: texts.index("λ")] == expected
 
 
 @pytest.mark.browser

@@ -121,7 +121,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     """Start a server with one empty bucket; end it at the end of the block, with all that it holds.
 
     Args:
-        folder: a new folder for everything that it writes.
+        folder: a new folder for everything that it writes but its log, which is kept beside it.
 
     Raises:
         RuntimeError: it does not start in time; the message has the end of its log.
@@ -139,7 +139,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     ports["metricsPort"] = free_port()
     words = [PROGRAM, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=8"]
     words += ["-master.volumeSizeLimitMB=64", "-filer", "-s3", *NO_OTHERS, f"-s3.config={folder / 's3.json'}"]
-    log = folder / "weed.log"
+    log = folder.with_name(f"{folder.name}.log")  # beside the folder, and so still there after a failure
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*map(str, words), *(f"-{name}={port}" for name, port in ports.items())],
