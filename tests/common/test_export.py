@@ -187,6 +187,19 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
     assert differing == expected
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of digits, and others that are like it but for what makes them useless."""
+    folder = tmp_path_factory.mktemp("runs")
+    run_main(serial.main, folder / "run")
+    (folder / "empty").mkdir()
+    for name, changed in (("table", {"data": "parquet:tables/mine"}), ("null", {"seed": None}), ("moved", {})):
+        shutil.copytree(folder / "run", folder / name)
+        (folder / name / "metrics.json").write_text(json.dumps(metrics_of(folder / "run") | changed))
+    (folder / "moved" / "metrics.json").unlink()
+    return folder
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -209,16 +222,9 @@ def test_images_that_get_another_class_are_listed(tmp_path: Path, monkeypatch: p
         (["moved", "m.onnx"], "export: moved: metrics.json does not tell the data; use --data\n"),
     ],
 )
-def test_what_cannot_be_exported_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
-    run_main(serial.main, tmp_path / "run")
-    run_main(serial.main, tmp_path / "moved")
-    (tmp_path / "moved" / "metrics.json").unlink()
-    (tmp_path / "empty").mkdir()
-    for name, changed in (("table", {"data": "parquet:tables/mine"}), ("null", {"seed": None})):
-        shutil.copytree(tmp_path / "run", tmp_path / name)
-        (tmp_path / name / "metrics.json").write_text(json.dumps(metrics_of(tmp_path / "run") | changed))
-    done = export(*words, cwd=tmp_path)
+def test_what_cannot_be_exported_is_one_line(words: list[str], message: str, runs: Path) -> None:
+    done = export(*words, cwd=runs)
     assert done.returncode == 2
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
-    assert not (tmp_path / "m.onnx").exists()
+    assert not (runs / "m.onnx").exists()

@@ -109,7 +109,7 @@ def submit(
                 f"the job ended before an executor was killed: {process.communicate()[0]}"
             )
             assert time.monotonic() < deadline
-            time.sleep(0.05)
+            time.sleep(0.2)
         os.kill(victim, signal.SIGKILL)
         assert process.poll() is None
     output, _ = process.communicate(timeout=240)
