@@ -24,7 +24,10 @@ NAMES = {
 }
 """Settings of pip, and the variables that uv takes them from."""
 
-OF_PIP_ALONE = {"disable-pip-version-check", "no-input", "quiet", "progress-bar", "root-user-action", "cache-dir"}
+OF_PIP_ALONE = {
+    *("cache-dir", "config-file", "disable-pip-version-check"),
+    *("no-color", "no-input", "progress-bar", "quiet", "root-user-action"),
+}
 """Settings that say how pip behaves, and not what it installs."""
 
 

@@ -115,6 +115,7 @@ def spark() -> Iterator[Any]:
 
     os.environ.update(QUICK_JVM, PYSPARK_PYTHON=sys.executable)
     conf = configuration("tests", live=False).setMaster("local[2]").set("spark.ui.enabled", "false")
+    conf.set("spark.python.daemon.module", "tests.support.daemon")
     session = SparkSession.builder.config(conf=conf).getOrCreate()
     yield session.sparkContext
     session.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from common.arrays import Floats, Pixels
@@ -43,6 +45,7 @@ def _noise(rng: np.random.Generator, height: int, width: int) -> Floats:
     return found
 
 
+@cache
 def _interpolation(length: int, points: int) -> Floats:
     """Return the weights of points + 1 points of a grid at each position of an axis, (length, points + 1)."""
     at = (np.arange(length) + 0.5) * points / length
