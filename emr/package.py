@@ -46,11 +46,11 @@ def zipped_project() -> bytes:
 
 def project_zip(destination: Path) -> Path:
     """Write the zipped project; return `destination`."""
-    return write_zip(destination, zipped_project())
+    return write_whole(destination, zipped_project())
 
 
-def write_zip(destination: Path, content: bytes) -> Path:
-    """Write a zip that is at hand; return `destination`."""
+def write_whole(destination: Path, content: bytes) -> Path:
+    """Write a file that is whole or absent, and the folders above it; return `destination`."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(destination) as file:
         file.write(content)

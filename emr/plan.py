@@ -13,7 +13,7 @@ from typing import Self
 from common.errors import RunError
 from emr.dependencies import archive_name, dependencies_archive
 from emr.inputs import JobInputs, ShippedFiles
-from emr.package import ROOT, write_zip, zipped_project
+from emr.package import ROOT, write_whole, zipped_project
 from emr.settings import Settings
 
 SPARE_MINUTES = 10
@@ -80,8 +80,9 @@ class Plan(ABC):
             InputError: the job's flags name files that do not exist.
         """
         inputs = JobInputs.of(settings.job, settings.words, data_root)
-        script = ROOT / "spark_jobs" / f"{settings.job}.py"
-        project = zipped_project()  # kept: a file that is edited from now on must not be uploaded by this digest
+        name = f"{settings.job}.py"
+        # kept: a file that is edited from now on must not be uploaded under this digest
+        project, script = zipped_project(), (ROOT / "spark_jobs" / name).read_bytes()
         python, architecture = settings.python, settings.processor
         code, data = f"{settings.prefix}/artefacts", f"{settings.prefix}/data"
         deps = archive_name(python, architecture)
@@ -89,9 +90,11 @@ class Plan(ABC):
             Artefact(
                 "project",
                 f"{code}/{digest(project)}/project.zip",
-                lambda folder: write_zip(folder / "project.zip", project),
+                lambda folder: write_whole(folder / "project.zip", project),
             ),
-            Artefact("script", f"{code}/{digest(script.read_bytes())}/{script.name}", lambda _: script),
+            Artefact(
+                "script", f"{code}/{digest(script)}/{name}", lambda folder: write_whole(folder / name, script)
+            ),
             Artefact("packages", f"{code}/{deps}", lambda _: dependencies_archive(packages, python, architecture)),
             *(
                 Artefact(files.folder, f"{data}/{sha256[:16]}/{files.folder}.tar.gz", _packer(files, sha256))

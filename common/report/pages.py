@@ -37,7 +37,7 @@ def render(template: str, **values: Any) -> bytes:
 
 @cache
 def _environment() -> Environment:
-    """Return what compiles templates, and keeps those that it has compiled."""
+    """Return the environment that compiles templates, and caches them."""
     environment = Environment(
         loader=FunctionLoader(_source), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -40,6 +40,7 @@ def test_axes_are_labelled_in_figures_and_not_in_markup(run_folder: Path) -> Non
         ([1e-5, 1e-3, 1e-1, 10, 1e3, 1e5], ["10⁻⁵", "10⁻³", "10⁻¹", "10¹", "10³", "10⁵"]),
         ([0, 1, 10, 100], ["0", "10⁰", "10¹", "10²"]),
         ([1, 2, 3], ["1", "2", "3"]),
+        ([1e-5, 1e-4], ["10⁻⁵", "10⁻⁴"]),
     ],
 )
 def test_lambdas_are_labelled_by_powers_or_numbers(lambdas: list[float], expected: list[str]) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import emr.package
+import emr.plan
+from emr.ec2.plan import ClusterPlan
 from emr.follow import CANCELLED, DONE, FAILED, TIMED_OUT
-from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched
+from emr.plan import digest
+from tests.support.emr.deploying import TRACEBACK, RecordingReporter, deploy, fetched, plan_of
 from tests.support.emr.scripted import RUNNING_S, WORK_S, Fate, Scripted
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.usefixtures("_small_packages")
 
@@ -236,3 +242,21 @@ def test_a_cluster_is_safe_by_its_request(tmp_path: Path) -> None:
     assert (
         json.dumps(request).count("arn:aws:iam") == 1
     )  # the tag with the caller's ARN, and no role or credentials besides
+
+
+def test_files_that_are_edited_later_are_uploaded_as_they_were_when_the_plan_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("common", "spark_jobs"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for module in (emr.plan, emr.package):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    made = plan_of.__wrapped__(ClusterPlan)
+    for name in ("common/arrays.py", "spark_jobs/gram.py"):
+        (tmp_path / name).write_text("edited")
+    own = [artefact for artefact in made.artefacts if artefact.what in ("project", "script")]
+    assert len(own) == 2
+    for artefact in own:
+        content = artefact.make(tmp_path / "made").read_bytes()
+        assert digest(content) in artefact.key
+        assert b"edited" not in content

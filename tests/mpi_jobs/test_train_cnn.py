@@ -220,7 +220,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, flags: list[str], message: str)
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = mpiexec(2, JOB, *LONG, cwd=folder)
+    done = mpiexec(3, JOB, *LONG, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
 
@@ -230,7 +230,7 @@ LONG += ["--checkpoint-minutes", "0.001", "--out", "run"]
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturbed: Path) -> None:
-    job = Job(tmp_path, ["train_cnn.py", *LONG], "mpich", ranks=2)
+    job = Job(tmp_path, ["train_cnn.py", *LONG], "mpich")
     job.wait_for((tmp_path / "run" / LAST).exists)
     moment = os.urandom(1)[0] / 255
     job.wait_for(lambda: Checkpoint.load(tmp_path / "run" / LAST).progress.epoch >= 3 * moment)
@@ -238,7 +238,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
     assert code != 0
     killed = Checkpoint.load(tmp_path / "run" / LAST).progress
     assert killed.epoch < 6
-    done = mpiexec(2, JOB, "--resume", "run", cwd=tmp_path)
+    done = mpiexec(3, JOB, "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith("going on with ")
     whole, resumed = Checkpoint.load(undisturbed / LAST), Checkpoint.load(tmp_path / "run" / LAST)
@@ -253,12 +253,12 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path, undisturb
 def test_a_run_goes_on_with_another_number_of_ranks_and_says_what_differs(
     tmp_path: Path, undisturbed: Path
 ) -> None:
-    done = mpiexec(3, JOB, "--resume", undisturbed, "--epochs", "7", "--weight-decay", "0.1", cwd=tmp_path)
+    done = mpiexec(2, JOB, "--resume", undisturbed, "--epochs", "7", "--weight-decay", "0.1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "going on with epoch 7 of 7"
     assert lines[1].startswith(
-        "what differs from before: 3 ranks instead of 2, which share the 8 images of a step"
+        "what differs from before: 2 ranks instead of 3, which share the 12 images of a step"
     )
     assert "what differs from before: --epochs 7 instead of 6" in lines
     assert "what differs from before: --weight-decay 0.1 instead of 0.0" in lines

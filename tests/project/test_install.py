@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,17 @@ from tests.support.places import ROOT
 INSTALL = ROOT / ".ci" / "install.py"
 
 
-def printed_settings(**variables: str) -> str:
-    """Return what the installer passes to uv, printed by a process in which only these settings of pip hold."""
+def only(**variables: str) -> dict[str, str]:
+    """Return an environment in which these settings of pip hold, and no others."""
     clean = {name: value for name, value in environment().items() if not name.startswith("PIP_")}
+    return clean | {"PIP_CONFIG_FILE": "/dev/null"} | variables
+
+
+def printed_settings(**variables: str) -> str:
+    """Return what the installer passes to uv where these settings of pip hold."""
     script = f"import runpy; print(runpy.run_path({str(INSTALL)!r})['settings']())"
-    own = clean | {"PIP_CONFIG_FILE": "/dev/null"} | variables  # no file of settings
-    done = subprocess.run([sys.executable, "-c", script], env=own, capture_output=True, text=True, check=True)
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=only(**variables), capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -27,10 +34,8 @@ def printed_settings(**variables: str) -> str:
     ("variables", "expected"),
     [
         ({}, "{}"),
-        (
-            {"PIP_INDEX_URL": "http://mirror/simple", "PIP_EXTRA_INDEX_URL": "http://a http://b"},
-            "{'UV_INDEX': 'http://a http://b', 'UV_DEFAULT_INDEX': 'http://mirror/simple'}",
-        ),
+        ({"PIP_INDEX_URL": "http://mirror/simple"}, "{'UV_DEFAULT_INDEX': 'http://mirror/simple'}"),
+        ({"PIP_EXTRA_INDEX_URL": "http://a http://b"}, "None"),  # pip takes the best of all, uv of the first
         ({"PIP_FIND_LINKS": "/wheels /more", "PIP_NO_INPUT": "1"}, "{'UV_FIND_LINKS': '/wheels,/more'}"),
         ({"PIP_TRUSTED_HOST": "mirror"}, "None"),
         ({"PIP_NO_INDEX": "1"}, "None"),
@@ -40,9 +45,21 @@ def test_settings_of_pip_are_taken_over_or_left_to_pip(variables: dict[str, str]
     assert printed_settings(**variables) == expected
 
 
-def test_pip_tells_what_uv_could_not_install(tmp_path: Path) -> None:
+def test_variables_hold_before_files_and_other_commands_have_their_own(tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text(
+        "[global]\nindex-url = http://file\ntimeout = 9\n[install]\ntimeout = 8\n[list]\nformat = json\n"
+    )
+    found = printed_settings(PIP_CONFIG_FILE=str(tmp_path / "pip.conf"), PIP_INDEX_URL="http://variable")
+    # a file of this machine may add others
+    assert {"UV_DEFAULT_INDEX": "http://variable", "UV_HTTP_TIMEOUT": "8"}.items() <= ast.literal_eval(
+        found
+    ).items()
+
+
+@pytest.mark.skipif(find_spec("uv") is None, reason="pip has installed this environment, by its own settings")
+def test_pip_tells_what_uv_could_not_install() -> None:
     words = [sys.executable, INSTALL, "./nowhere"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(words, env=only(), capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip takes the place of uv, which failed: " in done.stderr
     assert "ERROR: Invalid requirement: './nowhere'" in done.stderr

@@ -1,17 +1,18 @@
-"""The parent of Spark's Python workers in tests: it is set up as workers are, and so are all that it forks.
+"""The daemon that forks Spark's Python workers in tests, set up once as each worker would be.
 
-Tests start many workers: one whose task fails ends. Spark runs this as a module, which spark.python.daemon.module
-names.
+A worker ends when its task fails, and so tests start many. Spark's setting spark.python.daemon.module names it.
 """
 
 from __future__ import annotations
 
-import pandas  # noqa: F401
-import pyarrow  # noqa: F401
+from contextlib import suppress
+
 from pyspark.daemon import manager
 
-import spark_jobs.ml  # noqa: F401
 from spark_jobs.engine.worker_setup import settle
+
+with suppress(ImportError):  # pandas is missing where no test is of Spark ML
+    import spark_jobs.ml  # noqa: F401
 
 if __name__ == "__main__":
     settle()
