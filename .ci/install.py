@@ -1,6 +1,7 @@
 """`install.py REQUIREMENT…`: install into this environment, with the versions of requirements.lock as constraints.
 
-uv does it in a third of pip's time, and keeps to pip's settings. Where it cannot, or fails, pip does it.
+uv does it in a third of pip's time, and keeps to pip's settings. Where there are some that it lacks, such as other
+indexes, which it searches in another way, or where it fails, pip does it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ SECTIONS = ("global", "install", ":env:")
 """Where pip takes the settings of an installation from; later ones hold before earlier ones."""
 
 NAMES = {
-    "index-url": "UV_DEFAULT_INDEX",
     "find-links": "UV_FIND_LINKS",
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",

@@ -80,6 +80,14 @@ def written_into(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def write_whole(path: Path, content: bytes) -> Path:
+    """Write a file that is whole or absent, below folders that are made if they are missing; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as file:
+        file.write(content)
+    return path
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write JSON for people and programs, atomically; NaN is refused."""
     with write_atomically(path) as file:

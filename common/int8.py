@@ -1,7 +1,7 @@
 """Exact products of 8-bit integers by onnxruntime, which uses instructions for them (VNNI and the like).
 
-It takes 20 MB, and is imported in a tenth of a second. Where it is missing, callers
-multiply in float32 instead, which is as exact and takes longer.
+It takes 20 MB, and is imported in a tenth of a second. Where it is missing, callers multiply in float32 instead,
+which is as exact and takes longer.
 """
 
 from __future__ import annotations

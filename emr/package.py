@@ -7,7 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from common.atomic import write_atomically
+from common.atomic import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "spark_jobs")
@@ -47,14 +47,6 @@ def zipped_project() -> bytes:
 def project_zip(destination: Path) -> Path:
     """Write the zipped project; return `destination`."""
     return write_whole(destination, zipped_project())
-
-
-def write_whole(destination: Path, content: bytes) -> Path:
-    """Write a file that is whole or absent, and the folders above it; return `destination`."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with write_atomically(destination) as file:
-        file.write(content)
-    return destination
 
 
 def main() -> int:

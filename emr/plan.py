@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from common.atomic import write_whole
 from common.errors import RunError
 from emr.dependencies import archive_name, dependencies_archive
 from emr.inputs import JobInputs, ShippedFiles
-from emr.package import ROOT, write_whole, zipped_project
+from emr.package import ROOT, zipped_project
 from emr.settings import Settings
 
 SPARE_MINUTES = 10

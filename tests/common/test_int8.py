@@ -29,7 +29,7 @@ def anew() -> Iterator[None]:
 
 @pytest.fixture(params=["fastest", "unsigned"])
 def kernel(request: pytest.FixtureRequest) -> Int8Kernel:
-    """The kernel of this processor, and that of processors which add up signed bytes in 16 bits."""
+    """Each kernel: the one that this processor gets, and the one whose right factor is unsigned."""
     found = int8_kernel() if request.param == "fastest" else Int8Kernel(signed=False)
     assert found is not None
     return found
