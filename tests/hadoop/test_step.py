@@ -33,6 +33,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.skipif(not has_maven(), reason=NEED
 PATIENCE_S = 400
 """Seconds that a deployment may take, beside other tests."""
 
+LOOK_S = 0.3
+"""Seconds between two looks at the processes of this machine, which take time from the jobs."""
+
 MASTER = b"deploy.yarn.ApplicationMaster"
 """A word of the command line of a driver's container."""
 
@@ -92,7 +95,7 @@ def lose_node_without_driver(yarn: Hadoop, deployed: Future[subprocess.Completed
                 found.append(number)
         return bool(found)
 
-    settle(worked_on, PATIENCE_S)
+    settle(worked_on, PATIENCE_S, LOOK_S)
     return found[0], yarn.lose_node(found[0])
 
 
@@ -125,7 +128,7 @@ def started(yarn: Hadoop, *words: str, **variables: str) -> tuple[subprocess.Pop
         found.extend(name for name, state in yarn.applications().items() if state in ("ACCEPTED", "RUNNING"))
         return bool(found) and any(any(yarn.processes(number, MASTER)) for number in range(len(yarn.nodes)))
 
-    settle(has_driver, PATIENCE_S)
+    settle(has_driver, PATIENCE_S, LOOK_S)
     return process, found[0]
 
 

@@ -40,8 +40,6 @@ SPEC = NetworkSpec("small", 3, SIDE, SIDE, 3)
 CLASSES = Classes(("ash", "beech", "cedar"), ("7", "30", "100"))
 PREPROCESSING = Preprocessing.for_channels(PixelFormat((SIDE, SIDE), crop=True), 3)
 WORLD = World(MPI.COMM_WORLD)
-SIZES = (5, 6) if WORLD.size == 6 else (WORLD.size,)
-"""Numbers of ranks that predict; they are the first ranks of all."""
 
 
 class Made(NamedTuple):
@@ -155,13 +153,10 @@ def rows_of(folder: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("batch", [1, 32])
 @pytest.mark.parametrize("order", ["", "--unordered"])
-def test_predictions_are_those_of_pytorch_each_image_once(made: Made, size: int, batch: int, order: str) -> None:
-    ranks = WORLD.split(0 if WORLD.rank < size else None)
-    if ranks is None:
-        return
+def test_predictions_are_those_of_pytorch_each_image_once(made: Made, batch: int, order: str) -> None:
+    ranks = WORLD
     flags = ["--batch", str(batch), *filter(None, [order])]
     folder = predict(ranks, made, f"same-{batch}{order}", *flags)
     title, *rows = rows_of(folder)

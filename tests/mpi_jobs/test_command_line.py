@@ -121,9 +121,10 @@ def test_progress_is_shown_on_the_launchers_terminal(tmp_path: Path) -> None:
 def test_the_memory_of_a_rank_is_its_own_share(
     tmp_path: Path, many_images: Path, flags: list[str], kept: float, blocks: int
 ) -> None:
-    """Each of four ranks needs at most 280 MB, its own held-out images, and the blocks that it sends to others.
+    """Each of four ranks needs at most 300 MB, its own held-out images, and the blocks that it sends to others.
 
-    30 MB of these are onnxruntime.
+    30 MB of these are onnxruntime, and 80 MB the pages of the file that it has read. What libraries take differs by
+    20 MB from processor to processor.
     """
     always = ["--data", "mnist", "--data-root", many_images, "--threads", "1", "--lambdas", "1,10", "--quiet"]
     done = mpiexec(4, JOB, *always, *flags, "--out", tmp_path / "run", cwd=tmp_path)
@@ -131,7 +132,7 @@ def test_the_memory_of_a_rank_is_its_own_share(
     share = N_IMAGES / 4 * 28**2 / 2**20
     for rank in metrics_of(tmp_path / "run")["ranks"]:
         assert abs(rank["images"] - N_IMAGES // 4) <= 2
-        assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 280e6) / 2**20
+        assert rank["peak_mib"] < kept * share + (blocks * BLOCK_BYTES + 300e6) / 2**20
 
 
 N_IMAGES = 400_000

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from common.data.catalogue import Classes
 from common.data.decode import PixelFormat
@@ -66,6 +67,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in paths]
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, images: list[str]) -> Path:
+    """The run folder of an undisturbed prediction of these images on two ranks."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "names.txt").write_text("\n".join(images))  # the last line has no newline
+    done = mpiexec(2, PREDICT, "--model", model, "--data", "list:names.txt", "--out", "run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 images could not be used" in done.stderr
+    return folder / "run"
+
+
 def rows_of(folder: Path) -> list[list[str]]:
     with (folder / "predictions.csv").open(newline="") as file:
         return list(csv.reader(file))[1:]
@@ -87,8 +99,23 @@ def test_digits_as_typed(tmp_path: Path, model: Path) -> None:
         "predictions.csv",
         "figures",
     }
-    assert [name for name, _ in rows_of(report.parent)] == [f"digits/{number:05d}" for number in range(1797)]
+    assert rows_of(report.parent) == [
+        [f"digits/{number:05d}", str(digit)] for number, digit in enumerate(predicted_by_pytorch(model))
+    ]
     assert len(metrics_of(report.parent)["ranks"]) == 6
+
+
+def predicted_by_pytorch(model: Path) -> list[int]:
+    """Return what the network in a checkpoint says of the digits, in this process."""
+    checkpoint = Checkpoint.load(model / BEST)
+    network = build(checkpoint.spec).eval()
+    network.load_state_dict(checkpoint.state_dict())
+    pixels = np.rint(load_digits().images * (255 / 16)).astype(np.float32)
+    mean, deviation = checkpoint.preprocessing.mean, checkpoint.preprocessing.deviation
+    with torch.inference_mode():
+        logits = network((torch.from_numpy(pixels)[:, None] / 255 - mean[0]) / deviation[0])
+    found: list[int] = logits.argmax(1).tolist()
+    return found
 
 
 @contextmanager
@@ -112,12 +139,9 @@ def kill(rank: int) -> Callable[[Job, list[int]], None]:
     return lambda _, ranks: os.kill(ranks[rank], signal.SIGKILL)
 
 
-def test_whatever_ends_it_it_is_completed_to_the_same_file(tmp_path: Path, model: Path, images: list[str]) -> None:
-    names = tmp_path / "names.txt"
-    names.write_text("\n".join(images))  # the last line has no newline
-    whole = mpiexec(2, PREDICT, "--model", model, "--data", f"list:{names}", "--out", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    assert "2 images could not be used" in whole.stderr
+def test_whatever_ends_it_it_is_completed_to_the_same_file(
+    tmp_path: Path, model: Path, images: list[str], whole: Path
+) -> None:
     begin = ["--model", str(model), "--out", "run"]
     # rank 1 writes, 2 decodes, 3 predicts
     ends = {"interrupt": interrupt, "sink": kill(1), "preprocessor": kill(2), "predictor": kill(3)}
@@ -138,16 +162,14 @@ def test_whatever_ends_it_it_is_completed_to_the_same_file(tmp_path: Path, model
             assert f"--resume {tmp_path / 'run'} completes it" in output
         assert len(rows_of(tmp_path / "run")) > written
         written = len(rows_of(tmp_path / "run"))
-    done = mpiexec(1, PREDICT, "--resume", "run", "--data", f"list:{names}", cwd=tmp_path)
+    done = mpiexec(1, PREDICT, "--resume", "run", "--data", f"list:{whole.parent / 'names.txt'}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (
-        tmp_path / "whole" / "predictions.csv"
-    ).read_bytes()
-    assert metrics_of(tmp_path / "run")["images"] == metrics_of(tmp_path / "whole")["images"]
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    assert metrics_of(tmp_path / "run")["images"] == metrics_of(whole)["images"]
 
 
 def test_others_do_the_work_of_a_predictor_that_does_not_get_on(
-    tmp_path: Path, model: Path, images: list[str]
+    tmp_path: Path, model: Path, images: list[str], whole: Path
 ) -> None:
     batch = 4
     with fed(tmp_path / "feed") as feed:
@@ -175,6 +197,7 @@ def test_others_do_the_work_of_a_predictor_that_does_not_get_on(
     output, _ = job.process.communicate(timeout=60)
     assert job.process.returncode == 0, output
     rows = rows_of(tmp_path / "run")
+    assert sorted(rows) == rows_of(whole)
     assert sorted(name for name, _ in rows) == images
     assert sorted(name for name, predicted in rows if not predicted) == [images[123], images[456]]
 

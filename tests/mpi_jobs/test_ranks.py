@@ -47,16 +47,6 @@ def test_all_on_every_rank(tmp_path: Path, mpi: str, ranks: int, modules: list[s
     assert sorted({Path(name.partition("::")[0]).name for name in passed}) == modules
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(6, id="mpich-6")])
-def test_predictions_are_the_same_on_five_and_six_ranks(tmp_path: Path, ranks: int) -> None:
-    choice = [str(FOLDER / "test_pipeline.py"), "-k", "test_predictions_are and 32"]
-    records = run_on_ranks(tmp_path, "mpich", ranks, *choice)
-    assert_all_ran(records, ranks)
-    assert set(records[0].outcomes.values()) == {"passed"}
-    for size in (5, ranks):  # each with and without --unordered
-        assert sum(f"-{size}]" in name for name in records[0].collected) == 2
-
-
 def test_a_failure_on_one_rank_is_reported_and_ends_all(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text((FOLDER / "conftest.py").read_text())
     (tmp_path / "test_one.py").write_text(

@@ -356,8 +356,13 @@ def _downloaded(running_cloud: Cloud, word: str, folder: Path) -> str:
     return ",".join(parts)
 
 
-def settle(condition: Callable[[], bool], seconds: float = 30) -> None:
+def settle(condition: Callable[[], bool], seconds: float = 30, every: float = 0.1) -> None:
     """Wait until a condition holds.
+
+    Args:
+        condition: looks whether it does.
+        seconds: how long to wait.
+        every: seconds between two looks.
 
     Raises:
         AssertionError: it does not within so many seconds.
@@ -365,4 +370,4 @@ def settle(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(every)

@@ -217,7 +217,7 @@ class _Configuration:
             # by default control groups have to do it, which a NodeManager of no root has not
             f"{node}.resource.memory.enforced": "false",
             f"{node}.vmem-check-enabled": "false",
-            f"{node}.container-monitor.interval-ms": 300,  # 3,000 on EMR, where jobs are longer
+            f"{node}.container-monitor.interval-ms": 1000,  # 3,000 on EMR, where jobs are longer
             f"{node}.env-whitelist": ",".join(INHERITED),
             f"{node}.disk-health-checker.max-disk-utilization-per-disk-percentage": 100,
             "yarn.scheduler.minimum-allocation-mb": 32,  # as on EMR
