@@ -123,8 +123,8 @@ def test_the_memory_of_a_rank_is_its_own_share(
 ) -> None:
     """Each of four ranks needs at most 300 MB, its own held-out images, and the blocks that it sends to others.
 
-    30 MB of these are onnxruntime, and 80 MB the pages of the file that it has read. What libraries take differs by
-    20 MB from processor to processor.
+    30 MB of these are onnxruntime, and 80 MB the pages of the file that it has read. What libraries take differs
+    by 20 MB from processor to processor.
     """
     always = ["--data", "mnist", "--data-root", many_images, "--threads", "1", "--lambdas", "1,10", "--quiet"]
     done = mpiexec(4, JOB, *always, *flags, "--out", tmp_path / "run", cwd=tmp_path)
