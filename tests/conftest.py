@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.images import write_images
-from tests.support.jobs import QUICK_JVM, run_main
+from tests.support.java import QUICK_JVM
+from tests.support.jobs import run_main
 from tests.support.places import ABSENT, DATA
 
 # Tests interrupt what they start. In the background of a shell, pytest would pass on that SIGINT is ignored.

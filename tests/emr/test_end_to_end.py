@@ -9,7 +9,8 @@ import pytest
 
 from bench.cluster import standalone_cluster
 from tests.support.emr.cloud import MOTO_RELEASE, Cloud, bare_python, cloud, on_standalone
-from tests.support.jobs import QUICK_JAVA, command, environment, metrics_of, serial
+from tests.support.java import SPARK_JAVA
+from tests.support.jobs import command, environment, metrics_of, serial
 
 pytestmark = pytest.mark.spark
 
@@ -27,7 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with cloud() as aws:
         aws.default_roles()
         nodes = environment(**aws.environment, PATH=f"{programs}:{environment()['PATH']}")
-        with standalone_cluster(folder / "cluster", memory="1g", environment=nodes, java=QUICK_JAVA) as master:
+        with standalone_cluster(folder / "cluster", memory="1g", environment=nodes, java=SPARK_JAVA) as master:
             (folder / "containers").mkdir()
             with aws.running(on_standalone(aws, master, programs), folder / "containers"):
                 yield aws

@@ -12,18 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.java import QUICK_JVM
 from tests.support.places import DATA, OPENMPI, ROOT
-
-QUICK_JAVA = (
-    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
-)
-"""Options that make a JVM compile quickly rather than well, and trust the classes of Spark and Hadoop.
-
-Short jobs take 30 % less CPU time by the former, and 10 % less again by the latter.
-"""
-
-QUICK_JVM = {"SPARK_SUBMIT_OPTS": QUICK_JAVA}
-"""The variable that gives them to a job's JVM."""
 
 MPIS = ["mpich", pytest.param("openmpi", marks=pytest.mark.openmpi)]
 """Values of a test's parameter `mpi`."""

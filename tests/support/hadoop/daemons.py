@@ -20,7 +20,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests.support.hadoop.jars import class_path
-from tests.support.jobs import QUICK_JAVA
+from tests.support.java import QUICK_JAVA
 from tests.support.ports import free_port
 
 HDFS, YARN = "org.apache.hadoop.hdfs.server", "org.apache.hadoop.yarn.server"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.hadoop.daemons import Hadoop
 from tests.support.hadoop.jars import PYSPARK_JARS, s3a_jars
-from tests.support.jobs import QUICK_JAVA
+from tests.support.java import CLASS_PATH, SPARK_JAVA
 
 
 def spark_on_yarn(servers: Hadoop, folder: Path, **settings: str) -> dict[str, str]:
@@ -20,10 +20,11 @@ def spark_on_yarn(servers: Hadoop, folder: Path, **settings: str) -> dict[str, s
     """
     # as on the nodes of a cluster, where Spark is installed; otherwise each job would upload it
     jars = ",".join(f"local:{jar}" for jar in (f"{PYSPARK_JARS}/*", *s3a_jars()))
-    java = {f"spark.{who}.extraJavaOptions": QUICK_JAVA for who in ("driver", "executor")}
+    java = {f"spark.{who}.extraJavaOptions": SPARK_JAVA for who in ("driver", "executor")}
     lines = {
         "spark.yarn.jars": jars,
         **java,
+        **CLASS_PATH,
         **{name.replace("_", "."): value for name, value in settings.items()},
     }
     (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
