@@ -32,7 +32,7 @@ CLASS_PATH = {f"spark.{who}.defaultExtraClassPath": f"{SPARK}/jars/*" for who in
 """Settings that put Spark's jars before its settings: an archive is of no use behind a folder with files in it."""
 
 # A JVM with another class path says on stdout that it cannot use the archive.
-_ARCHIVED = f"-XX:SharedArchiveFile={ARCHIVE} -Xlog:disable" if ARCHIVE.exists() else ""
+_ARCHIVED = f'"-XX:SharedArchiveFile={ARCHIVE}" -Xlog:disable' if ARCHIVE.exists() else ""
 
 SPARK_JAVA = f"{QUICK_JAVA} {_ARCHIVED}".strip()
 """Options of the JVMs of jobs and executors. The archive takes another 17 % off the CPU time of short jobs."""
@@ -42,45 +42,43 @@ QUICK_JVM = {"SPARK_SUBMIT_OPTS": SPARK_JAVA, **({"SPARK_CONF_DIR": str(CONF)} i
 
 
 def main() -> None:
-    """Make the archive of the classes that a short job needs.
-
-    Raises:
-        SystemExit: the job failed, or no JVM can use the archive.
-    """
+    """Make the archive of the classes that a short job needs, or say why there is none."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     CONF.mkdir(parents=True)
     for path in (SPARK / "conf").iterdir():
         (CONF / path.name).symlink_to(path)
     (CONF / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in CLASS_PATH.items()))
-    made = FOLDER / "made.jsa"
-    with tempfile.TemporaryDirectory() as folder:
-        _submit(
-            f"-XX:ArchiveClassesAtExit={made}",
-            ROOT / "spark_jobs" / "gram.py",
-            "--quiet",
-            "--out",
-            f"{folder}/run",
-        )
-    _submit(f"-XX:SharedArchiveFile={made} -Xshare:on", "--version")
-    made.rename(ARCHIVE)
+    made, job = FOLDER / "made.jsa", ROOT / "spark_jobs" / "gram.py"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _submit(f'"-XX:ArchiveClassesAtExit={made}"', job, "--quiet", "--out", f"{folder}/run")
+        _submit(f'"-XX:SharedArchiveFile={made}" -Xshare:on', "--version")
+        made.rename(ARCHIVE)
+    except (subprocess.CalledProcessError, OSError) as error:
+        told = str(getattr(error, "stdout", "") or error).strip().splitlines()
+        print(f"no archive of Spark's classes, and the tests take longer: {told[-1]}", file=sys.stderr)
 
 
 def _submit(java: str, *words: str | Path) -> None:
+    """Run spark-submit with these options of Java.
+
+    Raises:
+        CalledProcessError: it failed; stdout has what it printed.
+    """
     variables = {
         "SPARK_CONF_DIR": str(CONF),
         "SPARK_SUBMIT_OPTS": f"{QUICK_JAVA} {java}",
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
-    done = subprocess.run(
+    subprocess.run(
         [SPARK / "bin" / "spark-submit", *words],
         env={**os.environ, "PYSPARK_PYTHON": sys.executable, **variables},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        check=True,
     )
-    if done.returncode:
-        sys.exit(f"Spark's classes cannot be archived: {done.stdout[-1000:]}{done.stderr[-1000:]}")
 
 
 if __name__ == "__main__":
