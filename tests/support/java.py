@@ -25,13 +25,15 @@ Short jobs take 30 % less CPU time by the former, and 10 % less again by the lat
 """
 
 SPARK = Path(pyspark.__file__).parent
+"""The folder of the Spark that comes with pyspark."""
+
 FOLDER = Path(sys.prefix) / "quick-java"
 ARCHIVE, CONF = FOLDER / "spark.jsa", FOLDER / "conf"
 
 CLASS_PATH = {f"spark.{who}.defaultExtraClassPath": f"{SPARK}/jars/*" for who in ("driver", "executor")}
 """Settings that put Spark's jars before its settings: an archive is of no use behind a folder with files in it."""
 
-# A JVM with another class path says on stdout that it cannot use the archive.
+# Without a log, because a JVM with another class path says on stdout that it cannot use the archive.
 _ARCHIVED = f'"-XX:SharedArchiveFile={ARCHIVE}" -Xlog:disable' if ARCHIVE.exists() else ""
 
 SPARK_JAVA = f"{QUICK_JAVA} {_ARCHIVED}".strip()
@@ -55,8 +57,8 @@ def main() -> None:
         _submit(f'"-XX:SharedArchiveFile={made}" -Xshare:on', "--version")
         made.rename(ARCHIVE)
     except (subprocess.CalledProcessError, OSError) as error:
-        told = str(getattr(error, "stdout", "") or error).strip().splitlines()
-        print(f"no archive of Spark's classes, and the tests take longer: {told[-1]}", file=sys.stderr)
+        told = (getattr(error, "stdout", "") or "").strip() or str(error)
+        print(f"no archive of Spark's classes: the tests take longer: {told.splitlines()[-1]}", file=sys.stderr)
 
 
 def _submit(java: str, *words: str | Path) -> None:

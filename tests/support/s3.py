@@ -137,6 +137,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     # ports of their own for gRPC, which would otherwise be 10,000 higher, if there are such
     ports = {f"{name}.{port}": free_port() for name in servers for port in ("port", "port.grpc")}
     ports["metricsPort"] = free_port()
+    # volumes of 64 MB each: when none has room, every PUT is an InternalError
     words = [PROGRAM, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-volume.max=64"]
     words += ["-master.volumeSizeLimitMB=64", "-filer", "-s3", *NO_OTHERS, f"-s3.config={folder / 's3.json'}"]
     log = folder.with_name(f"{folder.name}.log")  # beside the folder, and so still there after a failure

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import pyspark
 from moto.core.responses import ActionResult
 from moto.emr.models import emr_backends
 from moto.emr.responses import ElasticMapReduceResponse
@@ -38,6 +37,7 @@ from emr.dependencies import archive_name
 from emr.settings import PROJECT
 from tests.support.hadoop.daemons import APPLICATIONS, Hadoop
 from tests.support.hadoop.spark import spark_on_yarn
+from tests.support.java import SPARK
 from tests.support.jobs import environment
 from tests.support.places import ROOT
 from tests.support.s3 import S3Server
@@ -53,8 +53,6 @@ SUBMIT_S = 360
 
 Run = Callable[[list[str], Path], tuple[int, str]]
 """Runs a job's command in an empty folder; returns the exit code and the output."""
-
-SPARK = Path(pyspark.__file__).parent
 
 
 def describe_release_label(self: Any) -> ActionResult:

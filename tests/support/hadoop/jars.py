@@ -11,10 +11,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pyspark
+from tests.support.java import SPARK
 
 SERVERS, S3A = (Path(__file__).with_name(f"{name}.xml") for name in ("servers", "s3a"))
-PYSPARK_JARS = Path(pyspark.__file__).parent / "jars"
+PYSPARK_JARS = SPARK / "jars"
 
 NEEDS = "needs Maven and Java: apt-get install maven"
 """Why tests are skipped where there is no Maven."""
