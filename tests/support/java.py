@@ -69,7 +69,7 @@ def _submit(java: str, *words: str | Path) -> None:
     """
     variables = {
         "SPARK_CONF_DIR": str(CONF),
-        "SPARK_SUBMIT_OPTS": f"{QUICK_JAVA} {java}",
+        "SPARK_SUBMIT_OPTS": f"{QUICK_JAVA} -Xlog:disable {java}",
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
     subprocess.run(
